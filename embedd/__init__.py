@@ -1,0 +1,1 @@
+"""Embeddings: a cache in front of Ollama that never returns a wrong vector."""

@@ -1,0 +1,1 @@
+"""The only door: keys, limits, routing and balancing over the daemons' replicas."""

@@ -1,0 +1,1 @@
+"""The canonical data models: pure pydantic, importing nothing of ours."""

@@ -1,0 +1,1 @@
+"""The kit that every daemon stands on. Small and boring; knows no daemon."""

@@ -1,0 +1,238 @@
+"""Builds and serves a daemon: the frame of routes, errors, health, metrics and drain around its engine."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import orjson
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from schemas.errors import ErrorEnvelope
+from services import context
+from services.drain import Drain
+from services.errors import InvalidRequest, MethodNotAllowed, NotFound, PlatformError, UnknownField
+from services.health import Check, ReadyState, readiness
+from services.middleware import BodyLimitMiddleware, RequestMiddleware, error_headers
+from services.settings import DaemonSettings
+from services.telemetry import CollectorRegistry, HttpMetrics, configure_logging, render
+
+log = structlog.get_logger(__name__)
+
+Lifespan = Callable[["Daemon"], AbstractAsyncContextManager[Mapping[str, Any]]]
+"""Opens what the daemon needs and yields its state, which must have `checks: dict[str, Check]`."""
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 75  # longer than our clients keep idle connections, so that they never race our close
+
+
+class StrictRequest(Request):
+    """Reads JSON as the contract says: NaN, infinities, bad UTF-8 and deep nesting are refused."""
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = orjson.loads(await self.body())
+        return self._json
+
+
+class StrictRoute(APIRoute):
+    """A route whose body is parsed by `StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+def router() -> APIRouter:
+    """The router that a daemon's routes hang on. Its OpenAPI says that errors come in the envelope."""
+    return APIRouter(
+        route_class=StrictRoute,
+        responses={"default": {"model": ErrorEnvelope, "description": "Any failure."}},
+    )
+
+
+class Daemon(FastAPI):
+    """A FastAPI application with the kit's parts at hand."""
+
+    def __init__(
+        self, name: str, settings: DaemonSettings, lifespan: Lifespan, *, registry: CollectorRegistry
+    ) -> None:
+        super().__init__(title=name, lifespan=lifespan, docs_url=None, redoc_url=None)
+        self.name = name
+        self.drain = Drain(settings.drain_timeout_s)
+        self.registry = registry
+
+
+def build(
+    name: str,
+    routes: APIRouter,
+    lifespan: Lifespan,
+    settings: DaemonSettings,
+    *,
+    registry: CollectorRegistry,
+    trusted: bool = True,
+) -> Daemon:
+    """Put the frame around a daemon's routes.
+
+    `trusted` is False for the one daemon that faces the world: it believes nobody's identity headers.
+    """
+    app = Daemon(name, settings, lifespan, registry=registry)
+    app.include_router(_operations(app))
+    app.include_router(routes)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimitMiddleware, bytes_max=settings.body_bytes_max)
+    app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry), drain=app.drain, trusted=trusted)
+    for kind in (PlatformError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _to_envelope)
+    return app
+
+
+def _operations(app: Daemon) -> APIRouter:
+    operations = APIRouter(tags=["operations"])
+
+    @operations.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether the process serves."""
+        return {"status": "ok"}
+
+    @operations.get("/readyz", responses={503: {"model": ReadyState}})
+    async def readyz(request: Request) -> Response:
+        """Whether everything needed is there, with a reason for each thing that is not."""
+        checks: dict[str, Check] = request.state.checks
+        state = await readiness(checks)
+        if app.drain.draining:
+            state = state.model_copy(update={"status": "unavailable"})
+        status = 503 if state.status == "unavailable" else 200
+        return Response(state.model_dump_json(exclude_none=True), status, media_type="application/json")
+
+    @operations.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus text."""
+        return Response(render(app.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return operations
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    inside = location[1:] if location and location[0] in ("body", "query", "path", "header") else location
+    return ".".join(str(part) for part in inside)
+
+
+def from_validation(error: RequestValidationError | ValidationError) -> InvalidRequest:
+    """Say what is wrong with the first bad field, and how many more there are. Values are not echoed."""
+    errors = error.errors()
+    first = errors[0]
+    kind, param = first["type"], _dotted(first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if kind == "json_invalid":
+        return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
+    if kind == "extra_forbidden":
+        return UnknownField(f"`{param}` is not a field of this request{more}", param=param)
+    if not param:
+        return InvalidRequest(f"the body is not a JSON object, sent as application/json: {first['msg']}")
+    return InvalidRequest(f"`{param}`: {first['msg']}{more}", param=param)
+
+
+def _from_http(request: Request, error: HTTPException) -> PlatformError:
+    if isinstance(error.__cause__, PlatformError):  # raised while FastAPI was reading the body
+        return error.__cause__
+    where = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        return NotFound(f"there is no route {where}", code="unknown_route")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{where} is not allowed; the path has other methods")
+    if error.status_code == 400 and isinstance(error.__cause__, UnicodeDecodeError | ValueError):
+        return InvalidRequest("the body is not valid JSON", code="invalid_json")
+    return (
+        InvalidRequest(str(error.detail)) if error.status_code < 500 else PlatformError("unexpected failure")
+    )
+
+
+async def _to_envelope(request: Request, error: Exception) -> Response:
+    headers: dict[str, str] = {}
+    if isinstance(error, RequestValidationError):
+        failure: PlatformError = from_validation(error)
+    elif isinstance(error, HTTPException):
+        failure = _from_http(request, error)
+        headers.update(error.headers or {})
+    else:
+        assert isinstance(error, PlatformError)
+        failure = error
+    if failure.status >= 500:
+        log.warning("request failed", code=failure.code, reason=failure.message)
+    current = context.current()
+    envelope = failure.envelope(current.request_id if current else None)
+    return JSONResponse(envelope.model_dump(), failure.status, headers={**headers, **error_headers(failure)})
+
+
+# --- serving ----------------------------------------------------------------------------------
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that, on SIGTERM or SIGINT, answers what it has and turns the rest away, then stops."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, lifeline_fd: int | None) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._lifeline_fd = lifeline_fd
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if self._drain.draining:  # a second signal means now
+            super().handle_exit(sig, frame)
+        self._drain.begin()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self._lifeline_fd is not None:
+            asyncio.get_running_loop().add_reader(self._lifeline_fd, self._lifeline_closed)
+
+    def _lifeline_closed(self) -> None:
+        assert self._lifeline_fd is not None
+        asyncio.get_running_loop().remove_reader(self._lifeline_fd)
+        os.close(self._lifeline_fd)
+        log.warning("the supervisor is gone; stopping")
+        self._drain.begin()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._drain.finished:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def serve(app: Daemon, settings: DaemonSettings) -> None:
+    """Run until told to stop. Exits with status 1 when the daemon cannot start."""
+    configure_logging(app.name, settings.log_level)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+    server = DrainingServer(config, app.drain, settings.lifeline_fd)
+    log.info("starting", host=settings.host, port=settings.port)
+    server.run()
+    if not server.started:
+        raise SystemExit(1)
+    log.info("stopped")

@@ -1,0 +1,240 @@
+"""The one way to call another daemon: pooled, bounded in time and number, with our errors out of it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from schemas.errors import ErrorEnvelope
+from services import context
+from services.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    PlatformError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UpstreamError,
+    UpstreamTimeout,
+)
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+BY_STATUS: Final[Mapping[int, type[PlatformError]]] = {
+    kind.status: kind
+    for kind in (
+        InvalidRequest,
+        Unauthenticated,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        Conflict,
+        TooLarge,
+        Overloaded,
+        UpstreamError,
+        Unavailable,
+        UpstreamTimeout,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to connect, between two reads, and for the whole call."""
+
+    connect_s: float = 1.0
+    read_s: float = 30.0
+    total_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many calls may be under way at once, and how many may wait for a place."""
+
+    concurrency_max: int = 64
+    waiting_max: int = 512
+
+
+def raise_for_envelope(peer: str, response: httpx.Response) -> None:
+    """Raise what a peer daemon's failure means to our own caller; do nothing on success."""
+    if response.is_success:
+        return
+    try:
+        error = ErrorEnvelope.model_validate_json(response.content).error
+    except ValidationError:
+        raise UpstreamError(f"{peer} answered {response.status_code} with no error envelope") from None
+    kind = BY_STATUS.get(response.status_code, UpstreamError)
+    retry_after = response.headers.get("retry-after", "")
+    raise kind(
+        error.message,
+        code=error.code,
+        param=error.param,
+        retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+    )
+
+
+class PeerClient:
+    """Calls one peer by name. Opened and closed by the daemon's lifespan.
+
+    Idempotent calls are tried twice when the connection fails; nothing else is repeated. A peer that is
+    down raises `Unavailable` naming it, one that is slow `UpstreamTimeout`, and one that refuses raises
+    its own error again.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        base_url: str,
+        *,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.peer = peer
+        self.timeouts = timeouts or Timeouts()
+        self._limits = limits or Limits()
+        self._slots = asyncio.Semaphore(self._limits.concurrency_max)
+        self._waiting = 0
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers,
+            timeout=httpx.Timeout(self.timeouts.read_s, connect=self.timeouts.connect_s, pool=None),
+            limits=httpx.Limits(
+                max_connections=self._limits.concurrency_max,
+                keepalive_expiry=30.0,
+                max_keepalive_connections=None,
+            ),
+            transport=transport,
+            trust_env=False,  # no proxy from the environment between our own daemons
+        )
+
+    @property
+    def base_url(self) -> str:
+        return str(self._client.base_url).rstrip("/")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._slots.locked() and self._waiting >= self._limits.waiting_max:
+            raise Overloaded(
+                f"{self._waiting} calls wait for {self.peer}; at most {self._limits.waiting_max} may"
+            )
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Any:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unavailable(
+                f"{self.peer} does not answer at {self.base_url}", code=f"{self.peer}_down"
+            ) from error
+        except (httpx.TimeoutException, TimeoutError) as error:
+            raise UpstreamTimeout(
+                f"{self.peer} did not answer in time"
+                f" (read {self.timeouts.read_s:g} s, total {self.timeouts.total_s:g} s)"
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise UpstreamError(f"the connection to {self.peer} broke: {type(error).__name__}") from error
+
+    def _request(
+        self, method: str, path: str, headers: Mapping[str, str] | None, **options: Any
+    ) -> httpx.Request:
+        request = context.current()
+        merged = {**(request.headers() if request else {}), **(headers or {})}
+        return self._client.build_request(method, path, headers=merged, **options)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool | None = None,
+        **options: Any,
+    ) -> httpx.Response:
+        """One call, with the whole answer read. The caller looks at the status.
+
+        `idempotent` is taken from the method unless given. `options` are httpx's (`json`, `content`,
+        `params`).
+        """
+        repeatable = method in ("GET", "HEAD", "PUT", "DELETE") if idempotent is None else idempotent
+        with self._translated():
+            async with self._slot(), asyncio.timeout(self.timeouts.total_s):
+                try:
+                    return await self._client.send(self._request(method, path, headers, **options))
+                except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                    if not repeatable:
+                        raise
+                    return await self._client.send(self._request(method, path, headers, **options))
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> AsyncIterator[httpx.Response]:
+        """One call whose body is read by the caller, as it arrives; the slot is held until then.
+
+        Only the read timeout applies: a stream may be as long as it likes, but not silent.
+        """
+        with self._translated():
+            async with self._slot():
+                response = await self._client.send(
+                    self._request(method, path, headers, **options), stream=True
+                )
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        answer: type[Answer],
+        *,
+        body: BaseModel | None = None,
+        idempotent: bool | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """A typed call: a model out, a model back, the peer's own error raised when it refuses."""
+        content = (
+            body.model_dump_json(exclude_none=True, by_alias=True).encode() if body is not None else None
+        )
+        headers = {"content-type": "application/json"} if body is not None else None
+        response = await self.send(
+            method, path, headers=headers, content=content, idempotent=idempotent, params=params
+        )
+        raise_for_envelope(self.peer, response)
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise UpstreamError(f"{self.peer} answered something else than {answer.__name__}") from error
+
+    async def ping(self) -> None:
+        """Raise unless the peer's process serves. For readiness checks."""
+        with self._translated():
+            response = await self._client.send(self._request("GET", "/healthz", None))
+        if not response.is_success:
+            raise Unavailable(f"{self.peer} answers {response.status_code} at {self.base_url}/healthz")

@@ -1,0 +1,77 @@
+"""What every daemon can be told, from the environment. Each daemon adds its own under its prefix."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+OLLAMA_PORT = 11434
+
+
+def _base_url(value: str) -> str:
+    text = value.strip().rstrip("/")
+    parts = urlsplit(text if "//" in text else f"http://{text}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{value!r} is not an http(s) URL such as http://127.0.0.1:3101")
+    return parts.geturl()
+
+
+def _ollama_url(value: str) -> str:
+    """`OLLAMA_HOST` as Ollama itself reads it: the scheme and port may be missing, 0.0.0.0 means here."""
+    url = urlsplit(_base_url(value))
+    host = "127.0.0.1" if url.hostname == "0.0.0.0" else str(url.hostname)  # noqa: S104 - compared, not bound
+    host = f"[{host}]" if ":" in host else host
+    port = url.port or (443 if url.scheme == "https" else OLLAMA_PORT)
+    return f"{url.scheme}://{host}:{port}{url.path}"
+
+
+def _split(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _base_urls(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("at least one URL is needed")
+    return tuple(_base_url(value) for value in values)
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+OllamaUrl = Annotated[str, AfterValidator(_ollama_url)]
+BaseUrls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_base_urls)]
+"""One or several URLs, separated by commas in the environment."""
+
+
+class DaemonSettings(BaseSettings):
+    """Frozen settings. Units stand in the names; `docs/settings.md` lists every one."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,  # an environment may hold secrets
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(ge=1, le=65535, description="Port to listen on.")
+    log_level: LogLevel = Field("info", description="Least level that is logged.")
+    body_bytes_max: int = Field(
+        16 * 1024 * 1024, ge=1024, description="Largest request body, in bytes; beyond it the answer is 413."
+    )
+    drain_timeout_s: float = Field(
+        20.0, ge=0, description="Seconds that requests in flight may take to finish after SIGTERM."
+    )
+    data: Path = Field(
+        Path("data"), validation_alias="STILLHOUSE_DATA", description="Folder under which all data lives."
+    )
+    lifeline_fd: int | None = Field(
+        None,
+        validation_alias="STILLHOUSE_LIFELINE_FD",
+        description="Set by the supervisor: a pipe whose closing means that it is gone.",
+    )

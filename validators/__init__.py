@@ -1,0 +1,1 @@
+"""Verdicts on model output before it reaches production."""

@@ -1,0 +1,1 @@
+"""Vector collections on disk, with a gate between job roles."""
