@@ -1,0 +1,54 @@
+"""What every record carries: its schema's name and version, and room for what newer writers add."""
+
+from typing import Any, ClassVar, Final
+
+from pydantic import ConfigDict, Field, model_validator
+
+from schemas.base import JsonObject, Model
+
+VERSION: Final = "1.0"
+
+
+class Record(Model):
+    """A line of JSONL. Readers take any minor of their major and refuse a newer major by name.
+
+    Fields that a newer minor added are kept in `ext`, so that nothing a writer said is lost.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+    schema_id: ClassVar[str]
+
+    schema_: str = Field("", alias="schema")
+    schema_version: str = VERSION
+    ext: JsonObject = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_version(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        name = data.setdefault("schema", data.pop("schema_", cls.schema_id))
+        version = data.setdefault("schema_version", VERSION)
+        if name != cls.schema_id:
+            raise ValueError(f"this is a {name!r} record; expected {cls.schema_id!r}")
+        major, minor = _parse_version(version)
+        own_major, own_minor = _parse_version(VERSION)
+        if major != own_major:
+            raise ValueError(f"{name} {version} cannot be read here; this reader knows {own_major}.x")
+        if minor > own_minor:
+            known = {field.alias or key for key, field in cls.model_fields.items()}
+            unknown = {key: data.pop(key) for key in list(data) if key not in known}
+            data["ext"] = {**data.get("ext", {}), **unknown}
+        return data
+
+    def to_line(self) -> bytes:
+        """The record as one JSONL line, its line feed included."""
+        return self.model_dump_json().encode() + b"\n"
+
+
+def _parse_version(version: Any) -> tuple[int, int]:
+    parts = str(version).split(".")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"`schema_version` {version!r} is not major.minor")
+    return int(parts[0]), int(parts[1])

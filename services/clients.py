@@ -1,0 +1,85 @@
+"""Typed clients of our own daemons: models in, models out, the peer's errors raised again."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
+from schemas.runs import RunsAccepted
+from schemas.vectors import RetrieveRequest, RetrieveResponse
+from schemas.verdicts import ValidateRequest, Verdict
+from services.errors import UpstreamError
+from services.http import PeerClient, raise_for_envelope
+
+
+class _Client:
+    """Owns the connection to one peer."""
+
+    def __init__(self, peer: PeerClient) -> None:
+        self.peer = peer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.peer.__aexit__()
+
+    async def ping(self) -> None:
+        """Raise, with the reason, unless the peer's process serves."""
+        await self.peer.ping()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors as little-endian float32 bytes, in the order of the texts, and the model that made them."""
+
+    vectors: list[bytes]
+    model_digest: str
+    prompt_tokens: int
+
+
+class EmbeddClient(_Client):
+    async def embed(self, model: str, texts: Sequence[str]) -> Embedded:
+        """Embed `texts`. Repeats nothing by itself: `embedd` caches, so asking again is cheap."""
+        body = EmbeddingRequest(model=model, input=list(texts), encoding_format="base64")
+        response = await self.peer.send(
+            "POST",
+            "/v1/embeddings",
+            headers={"content-type": "application/json"},
+            content=body.model_dump_json(exclude_none=True).encode(),
+            idempotent=True,
+        )
+        raise_for_envelope(self.peer.peer, response)
+        answer = EmbeddingResponse.model_validate_json(response.content)
+        if [item.index for item in answer.data] != list(range(len(texts))):
+            raise UpstreamError(f"embedd answered {len(answer.data)} vectors for {len(texts)} texts")
+        return Embedded(
+            vectors=[base64.b64decode(str(item.embedding)) for item in answer.data],
+            model_digest=response.headers["x-model-digest"],
+            prompt_tokens=answer.usage.prompt_tokens,
+        )
+
+
+class VectordClient(_Client):
+    async def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
+        return await self.peer.call("POST", "/v1/retrieve", RetrieveResponse, body=request, idempotent=True)
+
+
+class ValidatorsClient(_Client):
+    async def validate(self, request: ValidateRequest) -> Verdict:
+        return await self.peer.call("POST", "/v1/validate", Verdict, body=request, idempotent=True)
+
+
+class DistillClient(_Client):
+    async def append(self, lines: Sequence[bytes]) -> RunsAccepted:
+        """Hand over records as JSONL lines. Safe to repeat: distill knows a record by its id."""
+        response = await self.peer.send(
+            "POST",
+            "/v1/runs",
+            headers={"content-type": "application/x-ndjson"},
+            content=b"".join(lines),
+            idempotent=True,
+        )
+        raise_for_envelope(self.peer.peer, response)
+        return RunsAccepted.model_validate_json(response.content)
