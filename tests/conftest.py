@@ -1,7 +1,6 @@
 """What every test stands on: a clean environment, and asyncio for the asynchronous ones."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,12 @@ PREFIXES = (
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the developer's settings, and none writes into the checkout's data folder."""
     for name in list(os.environ):
         if name.startswith(PREFIXES):
             monkeypatch.delenv(name)
     monkeypatch.setenv("STILLHOUSE_DATA", str(tmp_path / "data"))
-    yield
 
 
 @pytest.fixture
