@@ -9,6 +9,7 @@ from schemas.records import Record
 from schemas.verdicts import Verdict
 
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+FeedbackKind = Literal["boolean", "float", "comment", "demonstration"]
 
 
 class Task(Model):
@@ -96,7 +97,7 @@ class Feedback(Record):
     ts: AwareDatetime
     run_id: RunId | None = None
     episode_id: RunId | None = None
-    kind: Literal["boolean", "float", "comment", "demonstration"]
+    kind: FeedbackKind
     name: str | None = None
     value: SafeJson
     by: str
@@ -113,13 +114,15 @@ class VerdictRecord(Record):
 
 
 class LineRejection(Model):
+    """A line that was not taken. `line` counts from 1, blank lines included."""
+
     line: int
     code: str
     message: str
 
 
 class RunsAccepted(Model):
-    """The answer to `POST /v1/runs`. What is accepted is on disk."""
+    """The answer to `POST /v1/runs`. What is accepted is on disk; a record sent again counts as accepted."""
 
     accepted: int
     rejected: list[LineRejection]
