@@ -54,7 +54,7 @@ class EvidenceFeedback(Model):
 class Evidence(Record):
     """`stillhouse.evidence`: one run with everything known about it, under an id made of its content.
 
-    `evidence_id` covers source key, task, role, input, output and model, and never a time, so the same run has
+    `evidence_id` covers source key, task, role, input, output and model, never a time, so the same run has
     the same id on every machine; verdict and feedback may join later without changing it. `role` is the
     job role of the retrieved texts, where they agree on one. `repair_of` names the failed attempt that this
     run was made to repair.
