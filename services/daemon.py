@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
@@ -214,9 +215,36 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+AnySettings = TypeVar("AnySettings", bound=DaemonSettings)
+
+
+def run(
+    name: str, settings_type: Callable[[], AnySettings], create_app: Callable[[AnySettings], Daemon]
+) -> None:
+    """The whole of a daemon's `__main__`: read the settings, build the app, serve until told to stop.
+
+    Exits with status 2 when a setting is wrong, and with 1 when the daemon cannot start.
+    """
+    configure_logging(name, "info")
+    try:
+        settings = settings_type()
+    except ValidationError as error:
+        for fault in error.errors():
+            variable = settings_type.variable(str(fault["loc"][0]))
+            log.error("wrong setting", setting=variable, reason=fault["msg"])  # noqa: TRY400 - said in full
+        raise SystemExit(2) from None
+    configure_logging(name, settings.log_level)
+    try:
+        app = create_app(settings)
+    except PlatformError as error:
+        log.error("cannot start", code=error.code, reason=error.message)  # noqa: TRY400 - said in full
+        raise SystemExit(1) from None
+    serve(app, settings)
+
+
 def serve(app: Daemon, settings: DaemonSettings) -> None:
-    """Run until told to stop. Exits with status 1 when the daemon cannot start."""
-    configure_logging(app.name, settings.log_level)
+    """Serve until told to stop. Exits with status 1 when the daemon cannot start."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
     config = uvicorn.Config(
         app,
         host=settings.host,

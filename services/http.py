@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
@@ -25,6 +25,8 @@ from services.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+
+Headers = Mapping[str, str] | Sequence[tuple[bytes, bytes]]
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -159,11 +161,10 @@ class PeerClient:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UpstreamError(f"the connection to {self.peer} broke: {type(error).__name__}") from error
 
-    def _request(
-        self, method: str, path: str, headers: Mapping[str, str] | None, **options: Any
-    ) -> httpx.Request:
-        request = context.current()
-        merged = {**(request.headers() if request else {}), **(headers or {})}
+    def _request(self, method: str, path: str, headers: Headers | None, **options: Any) -> httpx.Request:
+        merged = httpx.Headers(headers)
+        if (request := context.current()) is not None:
+            merged.update(request.headers())
         return self._client.build_request(method, path, headers=merged, **options)
 
     async def send(
@@ -171,7 +172,7 @@ class PeerClient:
         method: str,
         path: str,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         idempotent: bool | None = None,
         **options: Any,
     ) -> httpx.Response:
@@ -192,7 +193,7 @@ class PeerClient:
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+        self, method: str, path: str, *, headers: Headers | None = None, **options: Any
     ) -> AsyncIterator[httpx.Response]:
         """One call whose body is read by the caller, as it arrives; the slot is held until then.
 

@@ -15,7 +15,7 @@ log = structlog.get_logger("http")
 
 Headers = list[tuple[bytes, bytes]]
 
-OPS_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+OPS_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

@@ -75,3 +75,11 @@ class DaemonSettings(BaseSettings):
         validation_alias="STILLHOUSE_LIFELINE_FD",
         description="Set by the supervisor: a pipe whose closing means that it is gone.",
     )
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """The environment variable of a field, given its name or its alias."""
+        info = cls.model_fields.get(field)
+        if info is None or isinstance(info.validation_alias, str):
+            return str(info.validation_alias) if info is not None else field
+        return f"{cls.model_config['env_prefix']}{field}".upper()

@@ -1,0 +1,101 @@
+"""The composition root: the only place where the parts of `gateway` are put together."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypedDict
+
+from gateway.backends import HttpUpstream, Upstream
+from gateway.engine import Doorkeeper, Fleet
+from gateway.routes import routes
+from gateway.settings import Settings
+from services import daemon
+from services.clients import DistillClient
+from services.daemon import Daemon
+from services.errors import Unavailable
+from services.health import Check
+from services.http import Limits, PeerClient, Timeouts
+from services.keys import KeyStore
+from services.tasks import every, task_set
+from services.telemetry import CollectorRegistry
+
+DISTILL_TIMEOUTS = Timeouts(connect_s=0.5, read_s=2.0, total_s=2.0)
+"""For a verdict handed over while its caller waits: better told as not kept than waited for."""
+
+
+class State(TypedDict):
+    settings: Settings
+    doorkeeper: Doorkeeper
+    fleets: dict[str, Fleet]
+    distill: DistillClient
+    checks: dict[str, Check]
+
+
+def create_app(settings: Settings, *, upstreams: Mapping[str, Sequence[Upstream]] | None = None) -> Daemon:
+    """Raises `PlatformError` when it must not start: no keys on an open address, or a broken key file."""
+    registry = CollectorRegistry()
+    doorkeeper = Doorkeeper(KeyStore(settings.data), host=settings.host)
+
+    @asynccontextmanager
+    async def lifespan(_: Daemon) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            replicas = upstreams or await _open_replicas(settings, stack)
+            fleets = {
+                name: Fleet(name, members, ejection_s=settings.ejection_s)
+                for name, members in replicas.items()
+            }
+            distill = await stack.enter_async_context(
+                DistillClient(PeerClient("distill", settings.distill_urls[0], timeouts=DISTILL_TIMEOUTS))
+            )
+            tasks = await stack.enter_async_context(task_set())
+
+            async def reload_keys() -> None:
+                doorkeeper.reload()
+
+            tasks.start(every(settings.keys_reload_interval_s, reload_keys, name="reload keys"), name="keys")
+            yield {
+                "settings": settings,
+                "doorkeeper": doorkeeper,
+                "fleets": fleets,
+                "distill": distill,
+                "checks": _checks(doorkeeper, fleets),
+            }
+
+    return daemon.build("gateway", routes, lifespan, settings, registry=registry, trusted=False)
+
+
+def _urls(settings: Settings) -> dict[str, tuple[str, ...]]:
+    return {
+        "embedd": settings.embedd_urls,
+        "vectord": settings.vectord_urls,
+        "chatd": settings.chatd_urls,
+        "distill": settings.distill_urls,
+        "validators": settings.validators_urls,
+    }
+
+
+async def _open_replicas(settings: Settings, stack: AsyncExitStack) -> dict[str, list[Upstream]]:
+    timeouts = Timeouts(
+        connect_s=settings.upstream_connect_timeout_s,
+        read_s=settings.upstream_read_timeout_s,
+        total_s=settings.upstream_read_timeout_s,
+    )
+    limits = Limits(
+        concurrency_max=settings.upstream_concurrency_max, waiting_max=settings.upstream_waiting_max
+    )
+    replicas: dict[str, list[Upstream]] = {}
+    for name, urls in _urls(settings).items():
+        peers = [PeerClient(name, url, timeouts=timeouts, limits=limits) for url in urls]
+        replicas[name] = [HttpUpstream(await stack.enter_async_context(peer)) for peer in peers]
+    return replicas
+
+
+def _checks(doorkeeper: Doorkeeper, fleets: Mapping[str, Fleet]) -> dict[str, Check]:
+    """No daemon is required: with one down, the routes of the others still answer."""
+
+    async def keys() -> None:
+        if doorkeeper.problem is not None:
+            raise Unavailable(doorkeeper.problem)
+
+    return {"keys": Check(keys, required=False)} | {
+        name: Check(fleet.ping, required=False) for name, fleet in fleets.items()
+    }

@@ -1,0 +1,301 @@
+"""The gateway's table of routes, and the way of a request through it: admit, forward, relay."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import orjson
+import structlog
+from fastapi import Depends, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.backends import Headers, Outgoing, Reply
+from gateway.engine import Doorkeeper, Fleet, Limiter, Principal
+from schemas.runs import VerdictRecord
+from schemas.verdicts import Verdict
+from services import context, daemon
+from services.clients import DistillClient
+from services.disconnect import ClientGone, unless_gone
+from services.errors import Forbidden, PlatformError
+from services.keys import Scope as KeyScope
+
+log = structlog.get_logger(__name__)
+
+routes = daemon.router()
+
+CLIENT_GONE_STATUS: Final = 499
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A route that a daemon serves: who may take it, and whether asking twice does no harm."""
+
+    method: str
+    path: str
+    daemon: str
+    summary: str
+    scopes: tuple[KeyScope, ...] = ()
+    repeatable: bool = False
+    unrestricted: bool = False
+    """Closed to keys that are limited to job roles, since it could widen them."""
+
+
+READ: Final[tuple[KeyScope, ...]] = ("vectors:read",)
+WRITE: Final[tuple[KeyScope, ...]] = ("vectors:write",)
+COLLECTION: Final = "/v1/collections/{name}"
+
+PASSAGES: Final = (
+    Passage("POST", "/v1/chat/completions", "chatd", "Chat, as JSON or as a stream.", ("chat",)),
+    Passage("POST", "/v1/iterate", "chatd", "Generate, validate, repair.", ("chat",)),
+    Passage("GET", "/v1/models", "chatd", "Models of all providers.", repeatable=True),
+    Passage("GET", "/v1/models/{model:path}", "chatd", "One model.", repeatable=True),
+    Passage("POST", "/v1/embeddings", "embedd", "Embed texts.", ("embed",), repeatable=True),
+    Passage("GET", "/v1/collections", "vectord", "All collections.", READ, repeatable=True),
+    Passage("PUT", COLLECTION, "vectord", "Make a collection.", WRITE, repeatable=True),
+    Passage("GET", COLLECTION, "vectord", "One collection.", READ, repeatable=True),
+    Passage(
+        "DELETE", COLLECTION, "vectord", "Remove a collection.", WRITE, repeatable=True, unrestricted=True
+    ),
+    Passage("PUT", f"{COLLECTION}/points", "vectord", "Store points.", WRITE, repeatable=True),
+    Passage("POST", f"{COLLECTION}/points/get", "vectord", "Read points.", READ, repeatable=True),
+    Passage("POST", f"{COLLECTION}/points/delete", "vectord", "Remove points.", WRITE),
+    Passage("POST", f"{COLLECTION}/points/scroll", "vectord", "Page through points.", READ, repeatable=True),
+    Passage("POST", f"{COLLECTION}/points/count", "vectord", "Count points.", READ, repeatable=True),
+    Passage("POST", f"{COLLECTION}/search", "vectord", "Search a collection.", READ, repeatable=True),
+    Passage("POST", "/v1/retrieve", "vectord", "Search many collections.", READ, repeatable=True),
+    Passage("GET", "/v1/roles", "vectord", "The role catalogue.", READ, repeatable=True),
+    Passage("PUT", "/v1/roles", "vectord", "Replace it.", WRITE, repeatable=True, unrestricted=True),
+    Passage(
+        "POST", "/v1/validate", "validators", "A verdict on an artifact.", ("validate",), repeatable=True
+    ),
+    Passage(
+        "POST", "/v1/validate/batch", "validators", "Verdicts, line by line.", ("validate",), repeatable=True
+    ),
+    Passage("GET", "/v1/validators", "validators", "Kinds and their codes.", ("validate",), repeatable=True),
+    Passage("POST", "/v1/runs", "distill", "Keep run records.", ("observe",), repeatable=True),
+    Passage(
+        "GET", "/v1/runs/{run_id}", "distill", "A run and its life.", ("observe", "distill"), repeatable=True
+    ),
+    Passage("POST", "/v1/feedback", "distill", "What somebody said of a run.", ("observe",)),
+    Passage("POST", "/v1/distill/jobs", "distill", "Start a stage.", ("distill",)),
+    Passage("GET", "/v1/distill/jobs/{job_id}", "distill", "How far it is.", ("distill",), repeatable=True),
+    Passage(
+        "GET", "/v1/distill/evidence", "distill", "Evidence, by category.", ("distill",), repeatable=True
+    ),
+    Passage("GET", "/v1/distill/datasets", "distill", "Exports.", ("distill",), repeatable=True),
+    Passage(
+        "GET",
+        "/v1/distill/datasets/{dataset_id}/files/{name}",
+        "distill",
+        "A file.",
+        ("distill",),
+        repeatable=True,
+    ),
+)
+
+# Connection matters of one hop, and what this hop decides by itself.
+HOP_HEADERS: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+NOT_FORWARDED: Final = HOP_HEADERS | {
+    b"host",
+    b"authorization",
+    b"cookie",
+    b"content-length",
+    b"expect",
+    b"x-request-id",
+    b"traceparent",
+    b"forwarded",
+    b"x-forwarded-for",
+}
+NOT_RELAYED: Final = HOP_HEADERS | {b"x-request-id", b"date", b"server"}
+INTERNAL_PREFIX: Final = b"x-stillhouse-"
+
+
+def forwarded(headers: Headers) -> Headers:
+    """What of the client's headers a daemon gets to see: no credentials, no claims of identity."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in NOT_FORWARDED and not name.startswith(INTERNAL_PREFIX)
+    ]
+
+
+class TokenMeter:
+    """Counts the tokens of an answer as it passes: as reported where it says so, one an event otherwise."""
+
+    _REPORTED = re.compile(rb'"total_tokens"\s*:\s*(\d{1,12})')
+    _TAIL = 64
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._reported = 0
+        self._tail = b""
+
+    def feed(self, chunk: bytes) -> None:
+        window = self._tail + chunk
+        self._events += chunk.count(b"\ndata:") + chunk.startswith(b"data:")
+        for match in self._REPORTED.finditer(window):
+            self._reported = max(self._reported, int(match[1]))
+        self._tail = window[-self._TAIL :]
+
+    @property
+    def tokens(self) -> int:
+        return self._reported or self._events
+
+
+class RelayResponse(Response):
+    """Passes a daemon's answer on as it arrives, and lets go of the daemon when the client leaves."""
+
+    def __init__(self, reply: Reply, stack: AsyncExitStack, limiter: Limiter | None) -> None:
+        self.status_code = reply.status
+        self.background = None
+        self._reply = reply
+        self._stack = stack
+        self._limiter = limiter
+        self.raw_headers = [(name, value) for name, value in reply.headers if name.lower() not in NOT_RELAYED]
+        if limiter is not None:
+            self.raw_headers += [(name.encode(), value.encode()) for name, value in limiter.headers().items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's own
+        try:
+            await unless_gone(receive, self._pump(send))
+        except ClientGone:
+            return
+        finally:
+            await self._stack.aclose()
+
+    async def _pump(self, send: Send) -> None:
+        meter = TokenMeter() if self._limiter is not None and self._limiter.tokens is not None else None
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            async for chunk in self._reply.body:
+                if meter is not None:
+                    meter.feed(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            if meter is not None and self._limiter is not None:
+                self._limiter.charge(meter.tokens)
+
+
+def _doorkeeper(request: Request) -> Doorkeeper:
+    doorkeeper: Doorkeeper = request.state.doorkeeper
+    return doorkeeper
+
+
+def _fleets(request: Request) -> dict[str, Fleet]:
+    fleets: dict[str, Fleet] = request.state.fleets
+    return fleets
+
+
+DoorkeeperDep = Annotated[Doorkeeper, Depends(_doorkeeper)]
+FleetsDep = Annotated[dict[str, Fleet], Depends(_fleets)]
+
+
+def _identify(principal: Principal) -> None:
+    current = context.current()
+    assert current is not None, "RequestMiddleware runs first"
+    current.principal = principal.name
+    current.roles = principal.roles
+
+
+def _admit(passage: Passage, doorkeeper: Doorkeeper, authorization: str | None) -> Limiter | None:
+    """Let the caller in or raise. Only a request that may pass counts against the caller's rate."""
+    principal, limiter = doorkeeper.identify(authorization)
+    principal.require(passage.scopes)
+    if passage.unrestricted and principal.roles is not None:
+        raise Forbidden("a key that is limited to job roles may not do this", code="role_limited_key")
+    if limiter is not None:
+        limiter.admit()
+    _identify(principal)
+    return limiter
+
+
+async def _record_verdict(distill: DistillClient, body: bytes, answer: bytes) -> bool:
+    """Hand a verdict on a run to distill. False when it could not be kept: the caller is told."""
+    run_id = orjson.loads(body).get("run_id")
+    if run_id is None:
+        return True
+    record = VerdictRecord(run_id=run_id, ts=datetime.now(UTC), verdict=Verdict.model_validate_json(answer))
+    try:
+        kept = await distill.append([record.to_line()])
+    except PlatformError as error:
+        log.warning("verdict not recorded", run_id=run_id, reason=error.message)
+        return False
+    return kept.accepted == 1
+
+
+async def _observed(reply: Reply, body: bytes, distill: DistillClient) -> Reply:
+    """The reply of a validation, after its verdict was handed to distill where it concerns a run."""
+    if reply.status != 200 or b'"run_id"' not in body:
+        return reply
+    answer = b"".join([chunk async for chunk in reply.body])
+    kept = await _record_verdict(distill, body, answer)
+
+    async def once() -> AsyncIterator[bytes]:
+        yield answer
+
+    headers = [*reply.headers, (b"x-verdict-recorded", b"true" if kept else b"false")]
+    return Reply(reply.status, headers, once(), reply.aclose)
+
+
+def _path_parameters(path: str) -> list[dict[str, object]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)", path)
+    ]
+
+
+def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
+    async def forward(request: Request, doorkeeper: DoorkeeperDep, fleets: FleetsDep) -> Response:
+        limiter = _admit(passage, doorkeeper, request.headers.get("authorization"))
+        body = await request.body()
+        query = request.scope["query_string"]
+        raw_path: bytes = request.scope.get("raw_path") or request.url.path.encode()
+        outgoing = Outgoing(
+            passage.method,
+            (raw_path + (b"?" + query if query else b"")).decode("latin-1"),
+            forwarded(request.scope["headers"]),
+            body,
+            passage.repeatable,
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                opening = stack.enter_async_context(fleets[passage.daemon].exchange(outgoing))
+                reply = await unless_gone(request.receive, opening)
+                if passage.path == "/v1/validate":
+                    reply = await _observed(reply, body, request.state.distill)
+            except ClientGone:
+                return Response(status_code=CLIENT_GONE_STATUS)
+            return RelayResponse(reply, stack.pop_all(), limiter)
+        raise AssertionError("unreachable")
+
+    return forward
+
+
+for _passage in PASSAGES:
+    routes.add_api_route(
+        _passage.path,
+        _forward(_passage),
+        methods=[_passage.method],
+        tags=[_passage.daemon],
+        summary=_passage.summary,
+        openapi_extra={"parameters": _path_parameters(_passage.path)},
+        name=f"{_passage.method} {_passage.path}",
+        operation_id=re.sub(r"\W+", "_", f"{_passage.method}{_passage.path}").strip("_").lower(),
+    )

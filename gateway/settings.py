@@ -1,0 +1,47 @@
+"""What `gateway` can be told."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.settings import BaseUrls, DaemonSettings
+
+
+class Settings(DaemonSettings):
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    port: int = Field(3100, ge=1, le=65535, description="Port to listen on.")
+    embedd_urls: BaseUrls = Field(
+        ("http://127.0.0.1:3101",), description="Replicas of embedd, separated by commas."
+    )
+    vectord_urls: BaseUrls = Field(
+        ("http://127.0.0.1:3102",), description="Replicas of vectord, separated by commas."
+    )
+    chatd_urls: BaseUrls = Field(
+        ("http://127.0.0.1:3103",), description="Replicas of chatd, separated by commas."
+    )
+    distill_urls: BaseUrls = Field(
+        ("http://127.0.0.1:3104",), description="Replicas of distill, separated by commas."
+    )
+    validators_urls: BaseUrls = Field(
+        ("http://127.0.0.1:3105",), description="Replicas of validators, separated by commas."
+    )
+    keys_reload_interval_s: float = Field(
+        1.0,
+        gt=0,
+        description="Seconds between two looks at the key file; a revoked key works no longer than that.",
+    )
+    upstream_connect_timeout_s: float = Field(1.0, gt=0, description="Seconds to connect to a daemon.")
+    upstream_read_timeout_s: float = Field(
+        300.0, gt=0, description="Seconds for which a daemon may be silent; a model may take long to start."
+    )
+    upstream_concurrency_max: int = Field(
+        256,
+        ge=1,
+        description="Requests under way at once to one replica, so that a slow daemon holds up only itself.",
+    )
+    upstream_waiting_max: int = Field(
+        1024, ge=0, description="Requests that may wait for a replica; beyond it the answer is 429."
+    )
+    ejection_s: float = Field(
+        1.0, ge=0, description="Seconds for which a replica that did not answer is passed over."
+    )
