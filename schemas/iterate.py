@@ -1,0 +1,79 @@
+"""What is said about iteration: generate, validate, repair, until the artifact holds or the budget ends."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import JsonObject, Model, SafeJson
+from schemas.chat import ChatMessage
+from schemas.runs import RunId, Usage
+from schemas.vectors import CollectionName
+from schemas.verdicts import Finding, Verdict
+
+Outcome = Literal["first_pass", "repaired", "escalated", "failed"]
+
+
+class ValidateSpec(Model):
+    """Which kind of artifact is wanted, and what its validator needs to know."""
+
+    kind: Annotated[str, Field(min_length=1)]
+    context: JsonObject = {}
+
+
+class RetrieveSpec(Model):
+    """Where to look for notes. `query` is the last user message unless given."""
+
+    collections: Annotated[list[CollectionName], Field(min_length=1, max_length=16)]
+    role: str | None = None
+    k: Annotated[int, Field(ge=1, le=100)] = 5
+    query: Annotated[str, Field(min_length=1)] | None = None
+
+
+class IterateRequest(Model):
+    """One model, or several from the cheapest to the strongest."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1)] | None = None
+    models: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=8)] | None = (
+        None
+    )
+    validate_: Annotated[ValidateSpec, Field(alias="validate")]
+    retrieve: RetrieveSpec | None = None
+    attempts_max: Annotated[int, Field(ge=1, le=16)] = 3
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+
+    @model_validator(mode="after")
+    def _has_models(self) -> Self:
+        if (self.model is None) == (self.models is None):
+            raise ValueError("exactly one of `model` and `models` is needed")
+        if self.attempts_max < len(self.candidates):
+            raise ValueError(
+                f"`attempts_max` is {self.attempts_max}; each of {len(self.candidates)} `models` needs one"
+            )
+        return self
+
+    @property
+    def candidates(self) -> list[str]:
+        """The models in the order in which they are tried."""
+        return self.models or [self.model or ""]
+
+
+class IterateAttempt(Model):
+    """One generation. `artifact` is null when the model's provider failed; its run says why."""
+
+    model: str
+    artifact: SafeJson
+    findings: list[Finding]
+    usage: Usage
+    run_id: RunId
+
+
+class IterateResponse(Model):
+    """The best artifact and its verdict. `ok` is true when the validator accepted it."""
+
+    ok: bool
+    artifact: SafeJson
+    verdict: Verdict
+    outcome: Outcome
+    attempts: list[IterateAttempt]
+    episode_id: RunId
