@@ -1,70 +1,144 @@
 """What is said about collections: points, filters, searches, the role catalogue, the gate."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.base import JsonObject, Model
 
+FILTER_DEPTH_MAX: Final = 16
+"""How deep filters may nest; a plain condition list has depth 1."""
+
+FILTER_CONDITIONS_MAX: Final = 1024
+"""How many conditions and nested filters one filter may have, all levels together."""
+
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 PointId = (
-    Annotated[str, StringConstraints(min_length=1, max_length=256)] | Annotated[int, Field(ge=0, lt=2**53)]
+    Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    | Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 )
+"""A string or a whole number; `5` and `"5"` are two different points."""
+
+Number = StrictInt | StrictFloat
+VectorIn = Annotated[list[StrictFloat], Field(min_length=1)]
 Distance = Literal["cosine", "dot", "euclid"]
 Durability = Literal["memory", "wal", "fsync"]
 IndexKind = Literal["keyword", "integer", "float", "bool", "datetime"]
-Scalar = str | int | float | bool
+Scalar = str | StrictBool | StrictInt | StrictFloat
 
 
 class Range(Model):
-    """Bounds on a number or an ISO date-time; at least one."""
+    """Bounds on numbers, or on date-times (ISO 8601; without an offset they are UTC). At least one."""
 
-    gt: float | str | None = None
-    gte: float | str | None = None
-    lt: float | str | None = None
-    lte: float | str | None = None
+    gt: Number | str | None = None
+    gte: Number | str | None = None
+    lt: Number | str | None = None
+    lte: Number | str | None = None
 
     @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        if not self.model_fields_set:
+    def _is_of_one_kind(self) -> Self:
+        bounds = [bound for bound in (self.gt, self.gte, self.lt, self.lte) if bound is not None]
+        if not bounds:
             raise ValueError("a range needs at least one of gt, gte, lt, lte")
+        if len({isinstance(bound, str) for bound in bounds}) == 2:
+            raise ValueError("the bounds of a range are all numbers or all date-times")
         return self
 
 
 class Condition(Model):
-    """One test of one payload field; exactly one of `match`, `any`, `range`, `exists`."""
+    """One test of one payload field; exactly one of `match`, `any`, `range`, `exists`.
+
+    `key` is a path such as `city`, `address.city` or `shifts[].city` (any element). On a list, a test
+    holds when it holds for one element. Numbers are equal by value (5 is 5.0), never to strings or
+    booleans. A field that is null or an empty list does not exist.
+    """
 
     key: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     match: Scalar | None = None
     any: Annotated[list[Scalar], Field(min_length=1, max_length=1024)] | None = None
     range: Range | None = None
-    exists: bool | None = None
+    exists: StrictBool | None = None
 
     @model_validator(mode="after")
     def _has_one_test(self) -> Self:
-        if len(self.model_fields_set - {"key"}) != 1:
+        given = (self.match, self.any, self.range, self.exists)
+        if len(self.model_fields_set - {"key"}) != 1 or all(test is None for test in given):
             raise ValueError("a condition has exactly one of match, any, range, exists")
         return self
 
+    @model_serializer(mode="wrap")
+    def _only_the_test(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+
+def _as_clause(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Tell the two apart by their keys, so that an error names the field and not every alternative."""
+    if isinstance(value, dict):
+        kind = Condition if "key" in value else Filter
+        return kind.model_validate(value)
+    return handler(value)
+
+
+Clause = Annotated["Condition | Filter", WrapValidator(_as_clause)]
+
 
 class Filter(Model):
-    """All of `must`, at least one of `should`, none of `must_not`. Filters nest."""
+    """All of `must`, at least one of `should`, none of `must_not`. They nest; an empty one says nothing."""
 
-    must: list["Condition | Filter"] = []
-    should: list["Condition | Filter"] = []
-    must_not: list["Condition | Filter"] = []
+    must: list[Clause] = []
+    should: list[Clause] = []
+    must_not: list[Clause] = []
+
+
+def _bounded(value: Any) -> Any:
+    """Refuse deep or wide filters before anything recurses into them."""
+    level, seen = [value], 0
+    for _ in range(FILTER_DEPTH_MAX):
+        inner = [
+            clause
+            for item in level
+            if isinstance(item, dict)
+            for name in ("must", "should", "must_not")
+            if isinstance(clauses := item.get(name), list)
+            for clause in clauses
+        ]
+        seen += len(inner)
+        if seen > FILTER_CONDITIONS_MAX:
+            raise ValueError(f"a filter has at most {FILTER_CONDITIONS_MAX} conditions")
+        if not inner:
+            return value
+        level = inner
+    if any(isinstance(item, dict) and "key" not in item for item in level):
+        raise ValueError(f"filters nest at most {FILTER_DEPTH_MAX} deep")
+    return value
+
+
+BoundedFilter = Annotated[Filter, BeforeValidator(_bounded)]
 
 
 class CollectionSpec(Model):
     """How a collection is made. `model` or `dimension` is needed; a model brings its own dimension."""
 
     model: Annotated[str, Field(min_length=1)] | None = None
-    dimension: Annotated[int, Field(ge=1, le=65536)] | None = None
+    dimension: Annotated[int, Field(ge=1, strict=True)] | None = None
     distance: Distance = "cosine"
     engine: Literal["edge"] = "edge"
-    gated: bool = False
-    hybrid: bool = True
-    payload_indexes: dict[str, IndexKind] = {}
+    gated: StrictBool = False
+    hybrid: StrictBool = True
+    payload_indexes: Annotated[dict[str, IndexKind], Field(max_length=32)] = {}
 
     @model_validator(mode="after")
     def _has_a_size(self) -> Self:
@@ -99,7 +173,7 @@ class Point(Model):
 
     id: PointId
     text: str | None = None
-    vector: list[float] | None = None
+    vector: VectorIn | None = None
     role: str | None = None
     payload: JsonObject = {}
 
@@ -120,11 +194,14 @@ class UpsertResponse(Model):
     durability: Durability
 
 
+Part = Literal["payload", "text", "vector"]
+
+
 class PointSelector(Model):
     """Points by `ids` or by `filter`; `role` where the collection is gated."""
 
-    ids: list[PointId] | None = None
-    filter: Filter | None = None
+    ids: Annotated[list[PointId], Field(min_length=1)] | None = None
+    filter: BoundedFilter | None = None
     role: str | None = None
 
     @model_validator(mode="after")
@@ -134,11 +211,19 @@ class PointSelector(Model):
         return self
 
 
-class ScrollRequest(Model):
-    filter: Filter | None = None
-    role: str | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    cursor: str | None = None
+class GetRequest(PointSelector):
+    """Points to read, with the parts named in `with`."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    with_: Annotated[list[Part], Field(alias="with")] = ["payload", "text"]
+
+
+class ScrollRequest(GetRequest):
+    """A page of points in the order of their stored ids; `cursor` is the one of the page before."""
+
+    limit: Annotated[int, Field(ge=1, strict=True)] = 100
+    cursor: Annotated[str, StringConstraints(max_length=64)] | None = None
 
 
 class StoredPoint(Model):
@@ -162,27 +247,42 @@ class CountResponse(Model):
     count: int
 
 
+Mode = Literal["dense", "sparse", "hybrid"]
+
+
 class SearchRequest(Model):
-    """A search by `text` or `vector` for the `k` nearest."""
+    """A search for the `k` nearest.
+
+    `dense` compares vectors and takes `text` or `vector`; `sparse` compares words (BM25) and takes
+    `text`; `hybrid` fuses both by rank and takes `text`, with a `vector` of your own if you like.
+    """
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     text: Annotated[str, Field(min_length=1)] | None = None
-    vector: list[float] | None = None
-    k: Annotated[int, Field(ge=1, le=1000)] = 10
-    mode: Literal["dense", "sparse", "hybrid"] = "dense"
-    filter: Filter | None = None
+    vector: VectorIn | None = None
+    k: Annotated[int, Field(ge=1, strict=True)] = 10
+    mode: Mode = "dense"
+    filter: BoundedFilter | None = None
     role: str | None = None
-    exact: bool = False
-    score_min: float | None = None
-    with_: Annotated[list[Literal["payload", "text", "vector"]], Field(alias="with")] = ["payload", "text"]
+    exact: StrictBool = False
+    score_min: Number | None = None
+    with_: Annotated[list[Part], Field(alias="with")] = ["payload", "text"]
 
     @model_validator(mode="after")
     def _has_a_query(self) -> Self:
-        if (self.text is None) == (self.vector is None):
+        if self.mode == "dense" and (self.text is None) == (self.vector is None):
             raise ValueError("exactly one of `text` and `vector` is needed")
+        if self.mode == "sparse" and self.vector is not None:
+            raise ValueError("a sparse search takes `text`, not `vector`")
+        if self.mode != "dense" and self.text is None:
+            raise ValueError(f"a {self.mode} search needs `text`")
         return self
 
 
 class Hit(Model):
+    """`score`: higher is nearer; for `euclid` it is the distance with a minus sign."""
+
     id: PointId
     score: float
     role: str | None = None
@@ -203,9 +303,9 @@ class RetrieveRequest(Model):
     query: Annotated[str, Field(min_length=1)]
     collections: Annotated[list[CollectionName], Field(min_length=1, max_length=16)]
     role: str | None = None
-    k: Annotated[int, Field(ge=1, le=100)] = 5
-    filter: Filter | None = None
-    mode: Literal["dense", "sparse", "hybrid"] = "dense"
+    k: Annotated[int, Field(ge=1, strict=True)] = 5
+    filter: BoundedFilter | None = None
+    mode: Mode = "dense"
 
 
 class RetrievedHit(Model):
@@ -238,13 +338,18 @@ class RetrieveResponse(Model):
     gate: Gate
 
 
+RoleName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
 class Role(Model):
     """A job role, the other names it goes by, and the roles whose points it may also see."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
-    aliases: list[str] = []
-    compatible: list[str] = []
+    name: RoleName
+    aliases: Annotated[list[RoleName], Field(max_length=256)] = []
+    compatible: Annotated[list[RoleName], Field(max_length=256)] = []
 
 
 class RoleCatalogue(Model):
-    roles: list[Role]
+    """Every job role there is. An empty catalogue knows none, and then a name stands for itself."""
+
+    roles: Annotated[list[Role], Field(max_length=4096)]
