@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
@@ -129,9 +130,15 @@ def _operations(app: Daemon) -> APIRouter:
 # --- errors -----------------------------------------------------------------------------------
 
 
+# Pydantic names the member of a union that it tried as if it were a field.
+UNION_TAG = re.compile(r"[A-Z].*|.*[\[(].*|str|int|float|bool|list|dict|none|nullable")
+PARAM_PARTS_MAX = 16
+
+
 def _dotted(location: tuple[int | str, ...]) -> str:
     inside = location[1:] if location and location[0] in ("body", "query", "path", "header") else location
-    return ".".join(str(part) for part in inside)
+    parts = [str(part) for part in inside if isinstance(part, int) or not UNION_TAG.fullmatch(part)]
+    return ".".join(parts[:PARAM_PARTS_MAX])
 
 
 def from_validation(error: RequestValidationError | ValidationError) -> InvalidRequest:
@@ -142,6 +149,8 @@ def from_validation(error: RequestValidationError | ValidationError) -> InvalidR
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
+    if any(fault["type"] == "recursion_loop" for fault in errors):
+        return InvalidRequest(f"`{param}` is nested too deeply", param=param, code="too_deep")
     if kind == "extra_forbidden":
         return UnknownField(f"`{param}` is not a field of this request{more}", param=param)
     if not param:
@@ -219,7 +228,7 @@ AnySettings = TypeVar("AnySettings", bound=DaemonSettings)
 
 
 def run(
-    name: str, settings_type: Callable[[], AnySettings], create_app: Callable[[AnySettings], Daemon]
+    name: str, settings_type: type[AnySettings], create_app: Callable[[AnySettings], Daemon]
 ) -> None:
     """The whole of a daemon's `__main__`: read the settings, build the app, serve until told to stop.
 

@@ -13,11 +13,11 @@ OLLAMA_PORT = 11434
 
 
 def _base_url(value: str) -> str:
-    text = value.strip().rstrip("/")
+    text = value.strip()
     parts = urlsplit(text if "//" in text else f"http://{text}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{value!r} is not an http(s) URL such as http://127.0.0.1:3101")
-    return parts.geturl()
+    return parts.geturl().rstrip("/")
 
 
 def _ollama_url(value: str) -> str:

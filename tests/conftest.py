@@ -1,9 +1,11 @@
 """What every test stands on: a clean environment, and asyncio for the asynchronous ones."""
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 PREFIXES = (
     "STILLHOUSE_",
@@ -30,3 +32,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_logs() -> None:
+    """Log lines of daemons in this process would only hide what pytest says."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -1,0 +1,222 @@
+"""The frame around every daemon: ids, errors, limits, health, metrics, drain."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from pydantic import Field
+
+from schemas.base import Model, SafeJson
+from schemas.errors import ErrorEnvelope
+from services import context, daemon
+from services.daemon import Daemon
+from services.errors import Conflict, Overloaded, Unavailable
+from services.health import Check
+from services.settings import DaemonSettings
+from services.telemetry import CollectorRegistry
+from services.testing import client_for
+
+pytestmark = pytest.mark.anyio
+
+
+class Settings(DaemonSettings):
+    model_config = {"env_prefix": "TINYD_"}  # noqa: RUF012 - pydantic's own convention
+    port: int = 3999
+    body_bytes_max: int = Field(1024, ge=1)
+
+
+class Body(Model):
+    size: int
+    extra: SafeJson = None
+
+
+def tiny(*, trusted: bool = True, checks: dict[str, Check] | None = None) -> Daemon:
+    routes = daemon.router()
+
+    @routes.post("/work")
+    async def work(body: Body) -> dict[str, int]:
+        return {"size": body.size}
+
+    @routes.get("/whoami")
+    async def whoami() -> dict[str, Any]:
+        current = context.current()
+        assert current is not None
+        return {"principal": current.principal, "roles": current.roles, "trace": current.traceparent}
+
+    @routes.get("/fails/{kind}")
+    async def fails(kind: str) -> None:
+        failures: dict[str, Exception] = {
+            "conflict": Conflict("it is there already", param="name"),
+            "busy": Overloaded("512 wait; at most 512 may", retry_after_s=2.4),
+            "crash": RuntimeError("a secret detail: sk-abcdefghijklmnop"),
+        }
+        raise failures[kind]
+
+    @asynccontextmanager
+    async def lifespan(_: Daemon) -> AsyncIterator[dict[str, Any]]:
+        yield {"checks": checks or {}}
+
+    return daemon.build("tinyd", routes, lifespan, Settings(), registry=CollectorRegistry(), trusted=trusted)
+
+
+def error_of(response: httpx.Response) -> Any:
+    envelope = ErrorEnvelope.model_validate_json(response.content)
+    assert envelope.error.request_id == response.headers["x-request-id"]
+    assert response.headers["content-type"] == "application/json"
+    return envelope.error
+
+
+async def test_the_request_id_is_kept_and_answered() -> None:
+    async with client_for(tiny()) as client:
+        response = await client.get("/whoami", headers={"x-request-id": "job-7.a_b"})
+        assert response.headers["x-request-id"] == "job-7.a_b"
+        response = await client.get("/whoami", headers={"x-request-id": "bad id"})
+        assert response.headers["x-request-id"] not in ("bad id", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code", "param"),
+    [
+        (b"{", 400, "invalid_json", None),
+        (b'{"size": NaN}', 400, "invalid_json", None),
+        (b'{"size": Infinity}', 400, "invalid_json", None),
+        (b'{"size": 1, "extra": "\xff"}', 400, "invalid_json", None),
+        (b'{"size": 1, "extra": ' + b"[" * 400 + b"]" * 400 + b"}", 400, "too_deep", "extra" + ".0" * 15),
+        (b'{"size": 1, "extra": 9007199254740993}', 400, "invalid_request", "extra"),
+        (b"[]", 400, "invalid_request", None),
+        (b"{}", 400, "invalid_request", "size"),
+        (b'{"size": "many"}', 400, "invalid_request", "size"),
+        (b'{"size": 1, "colour": 2}', 400, "unknown_field", "colour"),
+        (b'{"size": 1, "extra": "' + b"x" * 1024 + b'"}', 413, "body_too_large", None),
+    ],
+)
+async def test_a_bad_body_is_refused_by_name(
+    content: bytes, status: int, code: str, param: str | None
+) -> None:
+    async with client_for(tiny()) as client:
+        response = await client.post("/work", content=content, headers={"content-type": "application/json"})
+    error = error_of(response)
+    assert (response.status_code, error.code, error.param) == (status, code, param)
+    assert error.type == "invalid_request_error"
+
+
+async def test_a_body_of_unknown_length_is_cut_off_at_the_limit() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100
+
+    async with client_for(tiny()) as client:
+        response = await client.post("/work", content=endless(), headers={"content-type": "application/json"})
+    assert response.status_code == 413
+    assert error_of(response).code == "body_too_large"
+
+
+async def test_unknown_routes_and_wrong_methods() -> None:
+    async with client_for(tiny()) as client:
+        missing = await client.get("/nowhere")
+        wrong = await client.get("/work")
+    assert (missing.status_code, error_of(missing).type) == (404, "not_found_error")
+    assert (wrong.status_code, error_of(wrong).code) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST"
+
+
+async def test_an_expected_failure_speaks_for_itself() -> None:
+    async with client_for(tiny()) as client:
+        conflict = await client.get("/fails/conflict")
+        busy = await client.get("/fails/busy")
+    assert (conflict.status_code, error_of(conflict).param) == (409, "name")
+    assert (busy.status_code, busy.headers["retry-after"]) == (429, "2")
+
+
+async def test_a_crash_tells_the_caller_nothing() -> None:
+    async with client_for(tiny()) as client:
+        response = await client.get("/fails/crash")
+    assert response.status_code == 500
+    assert error_of(response).type == "internal_error"
+    assert "secret" not in response.text
+
+
+async def test_identity_is_believed_from_our_own_daemons_only() -> None:
+    claim = {"x-stillhouse-principal": "ops", "x-stillhouse-roles": "welder,cook"}
+    async with client_for(tiny()) as client:
+        answer = (await client.get("/whoami", headers=claim)).json()
+        assert (answer["principal"], answer["roles"]) == ("ops", ["welder", "cook"])
+        assert (await client.get("/whoami", headers={"x-stillhouse-roles": ""})).json()["roles"] == []
+    async with client_for(tiny(trusted=False)) as client:
+        answer = (await client.get("/whoami", headers=claim)).json()
+        assert (answer["principal"], answer["roles"]) == (None, None)
+
+
+async def test_readiness_names_what_is_missing() -> None:
+    async def there() -> None:
+        return
+
+    async def missing() -> None:
+        raise Unavailable("the cellar is flooded")
+
+    async def ready(checks: dict[str, Check]) -> tuple[int, Any]:
+        async with client_for(tiny(checks=checks)) as client:
+            assert (await client.get("/healthz")).status_code == 200
+            response = await client.get("/readyz")
+            return response.status_code, response.json()
+
+    assert await ready({"a": Check(there)}) == (
+        200,
+        {"status": "ready", "dependencies": {"a": {"ok": True, "required": True}}},
+    )
+    status, body = await ready({"a": Check(there), "b": Check(missing, required=False)})
+    assert (status, body["status"]) == (200, "degraded")
+    status, body = await ready({"b": Check(missing)})
+    assert (status, body["status"]) == (503, "unavailable")
+    assert body["dependencies"]["b"]["reason"] == "the cellar is flooded"
+
+
+async def test_while_draining_new_requests_get_503_and_health_still_answers() -> None:
+    app = tiny()
+    async with client_for(app) as client:
+        app.drain.begin()
+        response = await client.post("/work", json={"size": 1})
+        assert response.status_code == 503
+        assert error_of(response).code == "draining"
+        assert response.headers["connection"] == "close"
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+    assert app.drain.finished
+
+
+async def test_metrics_count_by_template_so_that_paths_cannot_flood_them() -> None:
+    async with client_for(tiny()) as client:
+        for number in range(20):
+            await client.get(f"/random/{number}")
+            await client.request(f"M{number}", "/work")
+        await client.get("/fails/conflict")
+        text = (await client.get("/metrics")).text
+    series = [line for line in text.splitlines() if line.startswith("http_requests_total")]
+    assert 'http_requests_total{method="GET",route="/fails/{kind}",status="409"} 1.0' in series
+    assert 'http_requests_total{method="GET",route="unmatched",status="404"} 20.0' in series
+    assert len(series) == 3
+
+
+async def test_logs_carry_ids_and_neither_bodies_nor_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from services.telemetry import configure_logging
+
+    saved = logging.getLogger().handlers[:]
+    try:
+        configure_logging("tinyd", "info")
+        async with client_for(tiny()) as client:
+            await client.get("/fails/crash?key=sh-0123456789abcdef", headers={"x-request-id": "req-1"})
+            await client.post("/work", json={"size": "confidential"})
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers[:] = saved
+    out = capsys.readouterr().out
+    assert '"request_id":"req-1"' in out
+    assert "RuntimeError" in out
+    for secret in ("sk-abcdefghijklmnop", "sh-0123456789abcdef", "confidential"):
+        assert secret not in out
