@@ -1,0 +1,77 @@
+"""The command line: its frame, and the one place where failures become words and an exit status."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from services.errors import PlatformError
+from stillhouse.commands import demo, distill, keys, models, status, up, validate
+
+EXAMPLES = """\
+Examples:
+
+  stillhouse up                                   run everything until Ctrl-C
+
+  stillhouse status                               how every process is
+
+  stillhouse keys create --name laptop            a key for the gateway
+
+  stillhouse models --json                        what can be asked for
+
+  stillhouse validate fill.json --context order.json
+
+  stillhouse distill export --kind sft --target openai
+
+Commands talk to the gateway at STILLHOUSE_GATEWAY_URL (default http://127.0.0.1:3100) with the key in
+STILLHOUSE_API_KEY. Exit status: 0 done, 1 a check failed, 2 usage.
+"""
+
+
+class Commands(TyperGroup):
+    """Our commands: an expected failure is one message on stderr and status 1, never a stack trace."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # typer's own context is the one given
+        try:
+            return super().invoke(ctx)
+        except PlatformError as error:
+            about = f" (`{error.param}`)" if error.param is not None else ""
+            typer.echo(f"stillhouse: {error.message}{about}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold a key
+    epilog=EXAMPLES,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            typer.echo(f"stillhouse {version('stillhouse')}")
+        except PackageNotFoundError:
+            typer.echo("stillhouse (run from the tree, not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def frame(
+    *,
+    version_: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turn language-model work into validated, provable, reusable evidence."""
+
+
+app.command(epilog=up.EXAMPLES)(up.up)
+app.command()(status.status)
+app.command()(demo.demo)
+app.add_typer(keys.app, name="keys")
+app.command()(models.models)
+app.command(epilog=validate.EXAMPLES)(validate.validate)
+app.add_typer(distill.app, name="distill")

@@ -1,0 +1,82 @@
+"""`stillhouse status`: shows how every process is, asked itself."""
+
+import asyncio
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from stillhouse.output import JsonOption, console, print_json
+from stillhouse.settings import load_settings
+from stillhouse.supervisor import RunFolder, daemon_specs
+from stillhouse.supervisor.watch import ProcessReport, Subject, default_subjects, observe, supervised_subjects
+
+STYLES = {"ready": "green", "starting": "yellow", "stopping": "yellow", "restarting": "red", "failed": "red"}
+
+
+def status(*, json: JsonOption = False) -> None:
+    """Show every process: state, port, uptime, memory, requests. Exits with 1 unless all are ready.
+
+    Without a supervisor, whatever listens on the daemons' ports is asked.
+    """
+    settings = load_settings()
+    run = RunFolder(settings.data.resolve()).read()
+    subjects: list[Subject] = (
+        supervised_subjects(run) if run is not None else default_subjects(daemon_specs(settings))
+    )
+    reports = asyncio.run(observe(subjects))
+    ready = bool(reports) and all(report.state == "ready" for report in reports)
+    if json:
+        print_json(
+            {
+                "ready": ready,
+                "supervisor": {"pid": run.pid, "started_at": run.started_at} if run is not None else None,
+                "processes": [report.model_dump(mode="json") for report in reports],
+            }
+        )
+    else:
+        _show(reports, supervised=run is not None)
+    raise typer.Exit(0 if ready else 1)
+
+
+def _show(reports: list[ProcessReport], *, supervised: bool) -> None:
+    names = [report.name for report in reports]
+    table = Table(
+        "daemon", "state", "pid", "port", "replicas", "uptime", "memory", "req/s", "5xx", "restarts"
+    )
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for report in reports:
+        table.add_row(
+            report.label,
+            Text(report.state, style=STYLES.get(report.state, "red")),
+            _or_dash(report.pid),
+            str(report.port),
+            str(names.count(report.name)),
+            _duration(report.uptime_s),
+            f"{report.rss_bytes / 2**20:.0f} MiB" if report.rss_bytes is not None else "–",
+            f"{report.requests_per_s:.1f}" if report.requests_per_s is not None else "–",
+            _or_dash(report.errors_5xx),
+            _or_dash(report.restarts),
+        )
+    out = console()
+    out.print(table)
+    for report in reports:
+        if report.reason is not None:
+            out.print(f"{report.label}: {report.reason}")
+    if not supervised:
+        out.print(
+            "No supervisor runs on this data folder (`stillhouse up` starts one); the ports were asked."
+        )
+
+
+def _or_dash(value: int | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
