@@ -2,13 +2,12 @@
 
 from stillhouse.world.catalogue import role_catalogue
 from stillhouse.world.files import Manifest, write
-from stillhouse.world.records import JobOrder, Message, Note, Scenario, Spec, Trap
+from stillhouse.world.records import Message, Note, Scenario, Spec, Trap
 from stillhouse.world.roster import SCHEMA
 from stillhouse.world.world import World, generate
 
 __all__ = [
     "SCHEMA",
-    "JobOrder",
     "Manifest",
     "Message",
     "Note",

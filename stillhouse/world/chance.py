@@ -14,7 +14,7 @@ EPOCH = date(1970, 1, 1)
 
 
 def stream(seed: int, name: str) -> random.Random:
-    """A generator that depends on the seed and the name alone (a text seed goes through SHA-512, not `hash`)."""
+    """A generator of the seed and the name alone (a text seed goes through SHA-512, not `hash`)."""
     return random.Random(f"{seed}/{name}")  # noqa: S311 - sample data has to be predictable
 
 

@@ -1,6 +1,6 @@
 """The generator as a command."""
 
-from datetime import date, datetime
+from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from stillhouse.world.records import Spec
 
 _USAGE = 2
 _USUAL = Spec()
+_USUAL_DAY = datetime.combine(_USUAL.as_of, time())
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,14 +27,14 @@ python -m stillhouse.world /tmp/large --workers 500000 --orders 2000
 
 
 @app.command(epilog=EPILOG)
-def make(
+def make(  # noqa: PLR0917 - typer reads one parameter an option
     folder: Annotated[Path, typer.Argument(help="Where the files go; made if it does not exist.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = _USUAL.seed,
     workers: Annotated[int, typer.Option(help="Rows of the roster.")] = _USUAL.workers,
     orders: Annotated[int, typer.Option(help="Open job orders.")] = _USUAL.orders,
     as_of: Annotated[
         datetime, typer.Option(formats=["%Y-%m-%d"], help="The day the roster speaks for.")
-    ] = datetime.combine(_USUAL.as_of, datetime.min.time()),
+    ] = _USUAL_DAY,
     notes_per_role: Annotated[int, typer.Option(help="Playbook notes of each role.")] = _USUAL.notes_per_role,
     messages: Annotated[int, typer.Option(help="Message drafts, half of them bad.")] = _USUAL.messages,
     *,
@@ -41,11 +42,10 @@ def make(
 ) -> None:
     """Write a made-up staffing agency: roster, job orders, playbooks, message drafts.
 
-    All of it is invented; names are random, telephone numbers and mail domains are those set aside for fiction.
+    All of it is invented: names are random, telephone numbers and mail domains are set aside for fiction.
     """
-    day = date(as_of.year, as_of.month, as_of.day)
     try:
-        spec = Spec(seed, workers, orders, day, notes_per_role, messages)
+        spec = Spec(seed, workers, orders, as_of.date(), notes_per_role, messages)
     except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(_USAGE) from error

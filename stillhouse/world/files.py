@@ -1,7 +1,6 @@
 """A world as a folder of files, complete or not there."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any, Final
 import orjson
 import pyarrow.parquet as pq
 
+from schemas.artifacts import JobOrder
 from stillhouse.world.catalogue import role_catalogue
 from stillhouse.world.records import Spec
 from stillhouse.world.roster import SCHEMA
@@ -41,7 +41,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[int], None] | None = 
         unfinished = Path(name)
         counts = {
             "roster.parquet": _write_roster(unfinished / "roster.parquet", world, progress),
-            "orders.jsonl": _write_lines(unfinished / "orders.jsonl", (o.context() for o in world.orders)),
+            "orders.jsonl": _write_lines(unfinished / "orders.jsonl", map(_order, world.orders)),
             "playbooks.jsonl": _write_lines(unfinished / "playbooks.jsonl", map(asdict, world.playbooks)),
             "messages.jsonl": _write_lines(unfinished / "messages.jsonl", map(asdict, world.messages)),
             "roles.json": _write_document(unfinished / "roles.json", role_catalogue()),
@@ -49,7 +49,7 @@ def write(folder: Path, spec: Spec, *, progress: Callable[[int], None] | None = 
         hashes = {file: _sha256(unfinished / file) for file in counts}
         _write_document(unfinished / MANIFEST, _manifest(world, counts, hashes))
         for file in (*counts, MANIFEST):
-            os.replace(unfinished / file, folder / file)
+            (unfinished / file).replace(folder / file)
     return Manifest(folder, counts, hashes)
 
 
@@ -61,11 +61,16 @@ def _manifest(world: World, counts: dict[str, int], hashes: dict[str, str]) -> d
         "spec": spec,
         "files": {file: {"records": counts[file], "sha256": hashes[file]} for file in counts},
         "demo": {
-            "order": world.demo.order.context(),
+            "order": _order(world.demo.order),
             "valid": list(world.demo.valid),
             "invalid": [asdict(trap) for trap in world.demo.invalid],
         },
     }
+
+
+def _order(order: JobOrder) -> dict[str, Any]:
+    """The order as a fill check's `context.order`: an age limit that does not exist is left out."""
+    return order.model_dump(mode="json", exclude_none=True)
 
 
 def _write_roster(path: Path, world: World, progress: Callable[[int], None] | None) -> int:

@@ -26,19 +26,30 @@ _CONTACTS: Final = (
     ("Teresa Lindqvist", "teresa.lindqvist"),
     ("Owen Castellano", "owen.castellano"),
 )
-_SUBJECTS: Final = ("Your shift on {day}", "{day} in {city}: please confirm", "Schedule for {day}")
+_WORKER_SUBJECTS: Final = ("Your shift on {day}", "{day} in {city}: please confirm", "Schedule for {day}")
+_CLIENT_SUBJECTS: Final = ("Your order for {day}", "{day} in {city}: who is coming")
 _WORKER_MAIL: Final = (
-    "You are confirmed as {role} in {city}, {state} on {day} at {time}. Please arrive 15 minutes early and bring"
-    " your badge. Your schedule is at https://portal.example.com/shifts.",
-    "Can you work as {role} in {city}, {state} on {day}? The shift starts at {time}. Please answer this message"
-    " by noon.",
-    "Thank you for last week. The site in {city}, {state} has asked for you again on {day} at {time} as {role}."
-    " Accept at https://portal.example.com/accept.",
+    (
+        "You are confirmed as {role} in {city}, {state} on {day} at {time}. Please arrive 15 minutes"
+        " early and bring your badge. Your schedule is at https://portal.example.com/shifts."
+    ),
+    (
+        "Can you work as {role} in {city}, {state} on {day}? The shift starts at {time}. Please"
+        " answer this message by noon."
+    ),
+    (
+        "Thank you for last week. The site in {city}, {state} has asked for you again on {day} at"
+        " {time} as {role}. Accept at https://portal.example.com/accept."
+    ),
 )
 _CLIENT_MAIL: Final = (
     "All seats of your order for {role} in {city}, {state} on {day} are filled. The team arrives at {time}.",
-    "Please confirm the gate and the supervisor for {day}: we are sending a {role} to {city}, {state} at {time}.",
+    (
+        "Please confirm the gate and the supervisor for {day}: we are sending one {role} to {city},"
+        " {state} at {time}."
+    ),
 )
+_LETTERS: Final = {"worker": (_WORKER_SUBJECTS, _WORKER_MAIL), "client": (_CLIENT_SUBJECTS, _CLIENT_MAIL)}
 _TEXTS: Final = (
     "Hi {first}, {agency}: can you work as {role} in {city} on {day} at {time}? Reply YES or NO.",
     "Hi {first}, reminder from {agency}: {day} {time}, {city}. Bring your badge. Reply C to confirm.",
@@ -47,14 +58,17 @@ _TEXTS: Final = (
     "Hi {first}, please call the branch today.",
 )
 _FIRST_TEXTS: Final = (
-    "Hi {first}, this is {agency} in {city}. We have {role} shifts on {day}. Reply YES for details or STOP to opt"
-    " out.",
+    (
+        "Hi {first}, this is {agency} in {city}. We have {role} shifts on {day}. Reply YES for"
+        " details or STOP to opt out."
+    ),
     "Hi {first}, {agency} here. Reply YES for shifts, STOP to opt out.",
     "Hi {first}, {agency} here. Reply STOP to opt out.",
 )
 _LONG: Final = " Park in the north lot, walk to gate four, and ask the guard for the site supervisor."
 _TEST_CARDS: Final = ("4111 1111 1111 1111", "5555 5555 5555 4444", "3782 822463 10005")
 _PLACEHOLDERS: Final = ("{{supervisor}}", "${supervisor}", "[SUPERVISOR NAME]", "<SUPERVISOR_NAME>")
+_NO_ADDRESSES: Final = ("dispatch@@example.com", "dispatch.example.com")
 _DISCRIMINATORY: Final = (
     "The client wants young men only.",
     "No women for this job, please.",
@@ -79,10 +93,10 @@ class _Draft:
     other: Row
 
     def with_sentence(self, sentence: str) -> dict[str, Any]:
-        """The artifact with one more sentence; a text message keeps only its greeting, so that it still fits."""
+        """The artifact with one more sentence; a text keeps only its greeting, to fit still."""
         body: str = self.artifact["body"]
         if self.kind == "sms":
-            return {"body": f"{body.partition(',')[0]}, {sentence}"}
+            return {"body": f"{body.partition(',')[0]}, {sentence[0].lower()}{sentence[1:]}"}
         greeting, text, thanks = body.split("\n\n")
         return {"body": f"{greeting}\n\n{text} {sentence}\n\n{thanks}"}
 
@@ -100,7 +114,7 @@ _CONTENT: Final[dict[str, Defect]] = {
     ),
     # Area numbers from 773 up went to nobody before 2011.
     "content.pii_ssn": lambda draft, chance: draft.with_sentence(
-        f"Your SSN on file is {chance.randint(773, 899)}-{chance.randint(10, 99)}-{chance.randint(1000, 9999)}."
+        f"Your SSN: {chance.randint(773, 899)}-{chance.randint(10, 99)}-{chance.randint(1000, 9999)}."
     ),
     "content.pii_card": lambda draft, chance: draft.with_sentence(
         f"The travel card is {chance.choice(_TEST_CARDS)}."
@@ -117,7 +131,7 @@ _CONTENT: Final[dict[str, Defect]] = {
     "content.discriminatory": lambda draft, chance: draft.with_sentence(chance.choice(_DISCRIMINATORY)),
 }
 _EMAIL: Final[dict[str, Defect]] = _CONTENT | {
-    "email.address_invalid": lambda _, chance: {"cc": [chance.choice(("dispatch@@example.com", "dispatch.example.com"))]},
+    "email.address_invalid": lambda _, chance: {"cc": [chance.choice(_NO_ADDRESSES)]},
     "email.address_homograph": lambda _draft, _chance: {"cc": ["dispatch@ex\u0430mple.com"]},
     "email.recipient_mismatch": lambda draft, _: {"to": [draft.other["email"]]},
     "email.header_injection": lambda draft, chance: chance.choice(
@@ -127,7 +141,7 @@ _EMAIL: Final[dict[str, Defect]] = _CONTENT | {
         )
     ),
     "email.subject_missing": lambda _, chance: {"subject": chance.choice(("", "   "))},
-    "email.subject_too_long": lambda draft, _: {"subject": f"{draft.artifact['subject']}. " + "Please confirm. " * 70},
+    "email.subject_too_long": lambda draft, _: {"subject": draft.artifact["subject"] + " - confirm" * 100},
     "email.body_missing": lambda _, chance: {"body": chance.choice(("", " \n "))},
     "email.name_mismatch": lambda draft, _: draft.with_other_name(),
 }  # fmt: skip
@@ -156,7 +170,7 @@ DEFECTS: Final = (*(("email", code) for code in _EMAIL), *(("sms", code) for cod
 
 
 def drafts(spec: Spec, batch: pa.RecordBatch) -> tuple[Message, ...]:
-    """Drafts to active workers of the batch: good and bad ones alternate, the bad ones go through `DEFECTS`."""
+    """Drafts to active workers of the batch: good and bad ones alternate, the bad go through `DEFECTS`."""
     chance = stream(spec.seed, "messages")
     people = _recipients(batch, chance)
     plain = [person for person in people if person["first_name"].isascii()]
@@ -201,30 +215,30 @@ def _good(kind: str, person: Row, other: Row, defect: str | None, chance: Random
     if not about_worker and chance.random() < _CLIENT_SHARE:
         return _client_mail(person, other, words, chance)
     recipient = {"worker_id": person["worker_id"], "email": person["email"]}
-    return _mail(words, _WORKER_MAIL, recipient, (person, other), chance)
+    return _mail(words, recipient, (person, other), chance)
 
 
 def _client_mail(person: Row, other: Row, words: dict[str, str], chance: Random) -> _Draft:
     name, mail = chance.choice(_CONTACTS)
     recipient = {"name": name, "email": f"{mail}@example.org"}
-    return _mail(words | {"first": name.split()[0]}, _CLIENT_MAIL, recipient, (person, other), chance)
+    return _mail(words | {"first": name.split()[0]}, recipient, (person, other), chance)
 
 
 def _mail(
     words: dict[str, str],
-    templates: tuple[str, ...],
     recipient: dict[str, str],
     people: tuple[Row, Row],
     chance: Random,
 ) -> _Draft:
-    body = chance.choice(templates).format_map(words)
+    audience = "client" if "name" in recipient else "worker"
+    subjects, bodies = _LETTERS[audience]
+    body = chance.choice(bodies).format_map(words)
     artifact = {
         "to": [recipient["email"]],
         "from": "dispatch@example.com",
-        "subject": chance.choice(_SUBJECTS).format_map(words),
+        "subject": chance.choice(subjects).format_map(words),
         "body": f"Hello {words['first']},\n\n{body}\n\nThank you,\n{AGENCY}",
     }
-    audience = "client" if "name" in recipient else "worker"
     context = {"recipient": recipient, "url_allowlist": [_ALLOWED_SITE], "audience": audience}
     return _Draft("email", artifact, context, *people)
 

@@ -3,10 +3,11 @@
 from datetime import date, timedelta
 from typing import Final
 
+from schemas.artifacts import JobOrder
 from stillhouse.world.catalogue import DEMO_ROLE, ROLES, SHIFTS, Role, role_named
 from stillhouse.world.chance import stream
 from stillhouse.world.places import HOME, City, cities
-from stillhouse.world.records import JobOrder, Spec
+from stillhouse.world.records import Spec
 
 CLIENTS: Final = tuple(f"C-{number:03d}" for number in range(1, 61))
 FIRST_ORDER: Final = 100_001
@@ -20,7 +21,7 @@ def demo_order(as_of: date) -> JobOrder:
     """Three forklift operators for an early shift in the home city, three days from `as_of`."""
     home = next(city for city in cities() if (city.name, city.state) == HOME)
     day = as_of + timedelta(days=DEMO_DAYS_AHEAD)
-    return _order(FIRST_ORDER, CLIENTS[6], role_named(DEMO_ROLE), home, (day, 0, 1), 3)
+    return _order(FIRST_ORDER, CLIENTS[6], (role_named(DEMO_ROLE), home), (day, 0, 1), 3)
 
 
 def job_orders(spec: Spec) -> tuple[JobOrder, ...]:
@@ -34,14 +35,14 @@ def job_orders(spec: Spec) -> tuple[JobOrder, ...]:
         city = chance.choices(places, shares)[0]
         day = spec.as_of + timedelta(days=chance.randint(1, _DAYS_AHEAD_MAX))
         when = (day, chance.choice(role.shifts), chance.choice(_LENGTHS_DAYS))
-        made.append(_order(number, chance.choice(CLIENTS), role, city, when, chance.choice(_COUNTS)))
+        made.append(_order(number, chance.choice(CLIENTS), (role, city), when, chance.choice(_COUNTS)))
     return tuple(made)
 
 
 def _order(
-    number: int, client_id: str, role: Role, city: City, when: tuple[date, int, int], count: int
+    number: int, client_id: str, job: tuple[Role, City], when: tuple[date, int, int], count: int
 ) -> JobOrder:
-    day, shift, days = when
+    (role, city), (day, shift, days) = job, when
     start, end = SHIFTS[shift].interval(day, days, city.zone)
     return JobOrder(
         order_id=f"JO-{number}",
@@ -50,8 +51,8 @@ def _order(
         city=city.name,
         state=city.state,
         count=count,
-        start=start.isoformat(),
-        end=end.isoformat(),
-        required_certs=role.certs,
+        start=start,
+        end=end,
+        required_certs=list(role.certs),
         age_min=role.age_min,
     )

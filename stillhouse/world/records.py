@@ -1,8 +1,10 @@
-"""The shapes a world is made of; each serialises to one line of its file."""
+"""What a world is made from, with the records that no daemon has a shape for."""
 
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final, Literal
+
+from schemas.artifacts import JobOrder
 
 SEED_MAX: Final = 2**53 - 1
 WORKERS_MIN: Final = 50
@@ -40,29 +42,6 @@ class Spec:
         for name, value, low, high in bounds:
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; it may be {low} to {high}")
-
-
-@dataclass(frozen=True, slots=True)
-class JobOrder:
-    """A client's open request for workers. `start` and `end` are ISO 8601 with the site's own offset."""
-
-    order_id: str
-    client_id: str
-    role: str
-    city: str
-    state: str
-    count: int
-    start: str
-    end: str
-    required_certs: tuple[str, ...]
-    age_min: int | None
-
-    def context(self) -> dict[str, Any]:
-        """The order as the fill check's `context.order`: an age limit that does not exist is left out."""
-        whole: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        if self.age_min is None:
-            del whole["age_min"]
-        return whole | {"required_certs": list(self.required_certs)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from schemas.artifacts import JobOrder
 from stillhouse.world.catalogue import DEMO_ROLE
 from stillhouse.world.chance import birthday_years_before
 from stillhouse.world.orders import demo_order
-from stillhouse.world.records import JobOrder, Scenario, Spec, Trap
+from stillhouse.world.records import Scenario, Spec, Trap
 from stillhouse.world.roster import BATCH_ROWS, FIRST_WORKER, SCHEMA, as_rows
 
 _NEARBY: Final = ("Perrysburg", "OH", "43551")
@@ -34,18 +35,17 @@ class _Stage:
 
     def __init__(self, order: JobOrder) -> None:
         self.order = order
-        self.start, self.end = (datetime.fromisoformat(time) for time in (order.start, order.end))
-        self.first_day = self.start.date()
-        self.last_day = self.end.date()
+        # In UTC, where hours can be added: local ones jump on the night the clocks change.
+        self.start, self.end = order.start.astimezone(UTC), order.end.astimezone(UTC)
+        self.first_day, self.last_day = order.start.date(), order.end.date()
 
     def day(self, days: int) -> date:
         return self.first_day + timedelta(days=days)
 
     def booked(self, order_id: str, start: datetime, hours: float) -> dict[str, Any]:
-        """An assignment of that many hours, in UTC as the roster keeps it."""
-        begin = start.astimezone(UTC)
-        end = begin + timedelta(hours=hours)
-        return {"assignments": [{"order_id": order_id, "start": begin, "end": end}]}
+        """An assignment of that many hours."""
+        end = start + timedelta(hours=hours)
+        return {"assignments": [{"order_id": order_id, "start": start, "end": end}]}
 
     def licensed(self, expires: date) -> dict[str, Any]:
         return {"certs": [{"code": code, "expires": expires} for code in self.order.required_certs]}
@@ -69,14 +69,14 @@ def _at(place: tuple[str, str, str]) -> dict[str, Any]:
 
 _CAST: Final = (
     _Part("free", _nothing),
-    _Part("free, and of the same name as an inactive worker", lambda _: _named("Dana", "O'Brien", "dana.obrien")),
+    _Part("free; has an inactive namesake", lambda _: _named("Dana", "O'Brien", "dana.obrien")),
     _Part("inactive", lambda _: _named("Dana", "O'Brien", "dana.obrien") | {"status": "inactive"},
           "fill.worker_inactive"),
     _Part("free, with a name full of marks", lambda _: _named("Zoë", "Núñez-Wałęsa", "zoe.nunez")),
     _Part("lives in a suburb, not in the order's city", lambda _: _at(_NEARBY), "fill.location_mismatch"),
     _Part("free", _nothing),
-    _Part("certificate ran out the day before the shift", lambda at: at.licensed(at.day(-1)), "fill.cert_expired"),
-    _Part("certificate holds through the day of the shift and no longer", lambda at: at.licensed(at.last_day)),
+    _Part("certificate ran out the day before", lambda at: at.licensed(at.day(-1)), "fill.cert_expired"),
+    _Part("certificate holds through the shift's day, no longer", lambda at: at.licensed(at.last_day)),
     _Part("works elsewhere during the shift",
           lambda at: at.booked(_OTHER_ORDER, at.start + timedelta(hours=2), 8), "fill.double_booked"),
     _Part("another job ends the moment this one starts",
@@ -93,7 +93,7 @@ _CAST: Final = (
     _Part("already booked, but for this very order",
           lambda at: at.booked(at.order.order_id, at.start, (at.end - at.start).total_seconds() / 3600)),
     _Part("has no certificate", lambda _: {"certs": []}, "fill.cert_missing"),
-    _Part("lives in a city of the same name in another state", lambda _: _at(_NAMESAKE), "fill.location_mismatch"),
+    _Part("lives in a namesake of the city", lambda _: _at(_NAMESAKE), "fill.location_mismatch"),
     _Part("holds the certificate but does other work", lambda _: {"roles": ["picker packer"]},
           "fill.role_mismatch"),
     _Part("free", _nothing),

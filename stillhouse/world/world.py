@@ -6,10 +6,11 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from schemas.artifacts import JobOrder
 from stillhouse.world.messages import drafts
 from stillhouse.world.orders import job_orders
 from stillhouse.world.playbooks import notes
-from stillhouse.world.records import JobOrder, Message, Note, Scenario, Spec
+from stillhouse.world.records import Message, Note, Scenario, Spec
 from stillhouse.world.roster import Roster
 from stillhouse.world.scenario import Cast
 
