@@ -9,7 +9,6 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     StrictBool,
     StrictFloat,
-    StrictInt,
     StringConstraints,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -17,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import JsonObject, Model
+from schemas.base import SAFE_INTEGER_MAX, JsonObject, Model
 
 FILTER_DEPTH_MAX: Final = 16
 """How deep filters may nest; a plain condition list has depth 1."""
@@ -32,12 +31,13 @@ PointId = (
 )
 """A string or a whole number; `5` and `"5"` are two different points."""
 
-Number = StrictInt | StrictFloat
+SafeInt = Annotated[int, Field(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX, strict=True)]
+Number = SafeInt | StrictFloat
 VectorIn = Annotated[list[StrictFloat], Field(min_length=1)]
 Distance = Literal["cosine", "dot", "euclid"]
 Durability = Literal["memory", "wal", "fsync"]
 IndexKind = Literal["keyword", "integer", "float", "bool", "datetime"]
-Scalar = str | StrictBool | StrictInt | StrictFloat
+Scalar = str | StrictBool | SafeInt | StrictFloat
 
 
 class Range(Model):

@@ -1,1 +1,1 @@
-"""Vector collections on disk, with a gate between job roles."""
+"""Vectors: collections on disk, filtered search, and a role gate that fails closed."""

@@ -1,0 +1,37 @@
+"""What holds the vectors: the store's protocol, qdrant-edge on disk, and an exact one in memory."""
+
+from vectord.backends.edge import EdgeStore
+from vectord.backends.fake import FakeStore
+from vectord.backends.paths import Path, parse_datetime, parse_path
+from vectord.backends.store import (
+    Page,
+    Query,
+    Record,
+    RoleScope,
+    Scored,
+    Shard,
+    ShardInfo,
+    ShardSpec,
+    Store,
+    StoreError,
+    Where,
+)
+
+__all__ = [
+    "EdgeStore",
+    "FakeStore",
+    "Page",
+    "Path",
+    "Query",
+    "Record",
+    "RoleScope",
+    "Scored",
+    "Shard",
+    "ShardInfo",
+    "ShardSpec",
+    "Store",
+    "StoreError",
+    "Where",
+    "parse_datetime",
+    "parse_path",
+]
