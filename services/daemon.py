@@ -149,7 +149,7 @@ def from_validation(error: RequestValidationError | ValidationError) -> InvalidR
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
-    if any(fault["type"] == "recursion_loop" for fault in errors):
+    if any(fault["type"] == "recursion_depth_exceeded" for fault in errors):
         return InvalidRequest(f"`{param}` is nested too deeply", param=param, code="too_deep")
     if kind == "extra_forbidden":
         return UnknownField(f"`{param}` is not a field of this request{more}", param=param)
