@@ -6,7 +6,7 @@ from typing import Final
 from schemas.artifacts import JobOrder
 from stillhouse.world.catalogue import DEMO_ROLE, ROLES, SHIFTS, Role, role_named
 from stillhouse.world.chance import stream
-from stillhouse.world.places import HOME, City, cities
+from stillhouse.world.places import City, home, markets
 from stillhouse.world.records import Spec
 
 CLIENTS: Final = tuple(f"C-{number:03d}" for number in range(1, 61))
@@ -19,15 +19,15 @@ _LENGTHS_DAYS: Final = (1, 1, 1, 1, 5)
 
 def demo_order(as_of: date) -> JobOrder:
     """Three forklift operators for an early shift in the home city, three days from `as_of`."""
-    home = next(city for city in cities() if (city.name, city.state) == HOME)
     day = as_of + timedelta(days=DEMO_DAYS_AHEAD)
-    return _order(FIRST_ORDER, CLIENTS[6], (role_named(DEMO_ROLE), home), (day, 0, 1), 3)
+    return _order(FIRST_ORDER, CLIENTS[6], (role_named(DEMO_ROLE), home()), (day, 0, 1), 3)
 
 
 def job_orders(spec: Spec) -> tuple[JobOrder, ...]:
     """All open orders; the first is the demo's."""
     chance = stream(spec.seed, "orders")
-    places, shares = cities(), [city.share for city in cities()]
+    places = markets(spec.workers)
+    shares = [city.share for city in places]
     weights = [role.weight for role in ROLES]
     made = [demo_order(spec.as_of)]
     for number in range(FIRST_ORDER + 1, FIRST_ORDER + spec.orders):

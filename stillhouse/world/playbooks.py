@@ -5,7 +5,7 @@ from typing import Final
 from stillhouse.world.catalogue import CERTS, ROLES, Role
 from stillhouse.world.chance import stream
 from stillhouse.world.orders import CLIENTS
-from stillhouse.world.places import HOME, cities
+from stillhouse.world.places import home, markets
 from stillhouse.world.records import Note, Spec
 
 _HOME_GROUPS: Final = 3
@@ -57,11 +57,11 @@ _TEMPLATES: Final = (
 def notes(spec: Spec) -> tuple[Note, ...]:
     """`notes_per_role` groups; a group has one note a role, alike but for the role's own words."""
     chance = stream(spec.seed, "playbooks")
-    places, shares = cities(), [city.share for city in cities()]
-    home = next(city for city in places if (city.name, city.state) == HOME)
+    places = markets(spec.workers)
+    shares = [city.share for city in places]
     made: list[Note] = []
     for number in range(1, spec.notes_per_role + 1):
-        city = home if number <= _HOME_GROUPS else chance.choices(places, shares)[0]
+        city = home() if number <= _HOME_GROUPS else chance.choices(places, shares)[0]
         template, client = _TEMPLATES[number % len(_TEMPLATES)], chance.choice(CLIENTS)
         count, hours = chance.randint(2, 9), chance.randint(10, 48)
         for role in ROLES:

@@ -15,7 +15,7 @@ from stillhouse.world.catalogue import CERTS, ROLES, SHIFTS
 from stillhouse.world.chance import Bools, Ints, array_stream, day_number
 from stillhouse.world.names import Pool, mail_part, pools
 from stillhouse.world.orders import CLIENTS
-from stillhouse.world.places import cities, phone_numbers, postcodes
+from stillhouse.world.places import markets, phone_numbers, postcodes
 from stillhouse.world.records import Spec
 
 FIRST_WORKER: Final = 100_001
@@ -93,11 +93,11 @@ class Roster:
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
-        self._cities = cities()
+        self._cities = markets(spec.workers)
         states = sorted({city.state for city in self._cities})
         self._state_of_city = np.array([states.index(city.state) for city in self._cities])
         self._phones = [phone_numbers(spec.seed, state) for state in states]
-        self._zips = postcodes(spec.seed)
+        self._zips = postcodes(spec.seed, self._cities)
         self._cert_codes = sorted(CERTS)
         self._names = _NameTables(pools(spec.seed))
 
@@ -157,7 +157,7 @@ class Roster:
         )
 
     def _draw_phones(self, city: Ints) -> pa.Array:
-        """Numbers of the worker's state: all different until its fictional ones run out, then shared."""
+        """Numbers of the worker's state, then of others (people move), all different until none is left."""
         state = self._state_of_city[city]
         order = np.argsort(state, kind="stable")
         counts = np.bincount(state, minlength=len(self._phones))
@@ -165,6 +165,10 @@ class Roster:
         rank[order] = np.arange(len(state)) - np.repeat(_offsets(counts), counts)
         capacity = np.array([len(numbers) for numbers in self._phones])
         pick = _offsets(capacity)[state] + rank % capacity[state]
+        over = rank >= capacity[state]
+        spare = np.setdiff1d(np.arange(capacity.sum()), pick[~over])
+        if len(spare):
+            pick[over] = spare[np.arange(over.sum()) % len(spare)]
         return _take([number for numbers in self._phones for number in numbers], pick)
 
     def _draw_births(self, chance: np.random.Generator, rows: int) -> pa.Array:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stillhouse.world import Scenario, Spec, World, generate, role_catalogue
 from stillhouse.world.catalogue import CERTS, ROLES, role_named
-from stillhouse.world.places import AREA_CODES, cities
+from stillhouse.world.places import AREA_CODES, is_home, markets
 
 Row = dict[str, Any]
 AS_OF = Spec().as_of
@@ -40,14 +40,35 @@ def test_every_fictional_number_is_valid_and_rings_nobody(workers: list[Row]) ->
 
 
 def test_places_are_real_and_hold_together(workers: list[Row]) -> None:
-    known = {(city.name, city.state) for city in cities()}
+    known = {(city.name, city.state) for city in markets(5_000)}
     elsewhere = [worker for worker in workers if (worker["city"], worker["state"]) not in known]
     assert [(worker["city"], worker["state"]) for worker in elsewhere] == [("Toledo", "OR")]
     assert all(len(worker["zip"]) == 5 and worker["zip"].isdigit() for worker in workers)
     home = [worker for worker in workers if (worker["city"], worker["state"]) == ("Toledo", "OH")]
     assert len(home) > 200
     assert all(worker["zip"].startswith("436") for worker in home)
-    assert len({worker["state"] for worker in workers}) > 40
+    assert len({worker["state"] for worker in workers}) > 10
+
+
+def test_a_larger_agency_is_in_more_cities() -> None:
+    sizes = [len(markets(workers)) for workers in (50, 5_000, 500_000)]
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert sizes[2] > 300
+    for workers in (50, 5_000, 500_000):
+        assert sum(city.share for city in markets(workers)) == pytest.approx(1)
+        assert sum(map(is_home, markets(workers))) == 1
+        assert {city.state for city in markets(workers)} <= set(AREA_CODES)
+
+
+def test_most_orders_can_be_filled_and_some_cannot(world: World, workers: list[Row]) -> None:
+    supply = Counter(
+        (role, worker["city"], worker["state"])
+        for worker in workers
+        if worker["status"] == "active"
+        for role in worker["roles"]
+    )
+    enough = sum(supply[order.role, order.city, order.state] >= order.count for order in world.orders)
+    assert 0.5 < enough / len(world.orders) < 1
 
 
 def test_names_have_marks_apostrophes_and_namesakes(workers: list[Row]) -> None:

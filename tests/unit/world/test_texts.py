@@ -13,13 +13,13 @@ from schemas.artifacts import EmailDraft, SmsDraft
 from stillhouse.world import Spec, World, generate
 from stillhouse.world.catalogue import ROLES, role_named
 from stillhouse.world.messages import DEFECTS
-from stillhouse.world.places import cities
+from stillhouse.world.places import markets
 
 Row = dict[str, Any]
 
 
 def test_orders_lie_ahead_in_the_offset_of_their_site(world: World) -> None:
-    zones = {(city.name, city.state): city.zone for city in cities()}
+    zones = {(city.name, city.state): city.zone for city in markets(world.spec.workers)}
     assert len(world.orders) == len({order.order_id for order in world.orders}) == 200
     for order in world.orders:
         zone: ZoneInfo = zones[order.city, order.state]
