@@ -19,7 +19,7 @@ async def unready_reason(client: httpx.AsyncClient, url: str) -> str | None:
     try:
         response = await client.get(f"{url}/readyz")
     except httpx.ConnectError:
-        return "does not listen yet"
+        return "nothing listens there"
     except httpx.HTTPError as error:
         return f"does not answer ({type(error).__name__})"
     if response.is_success:

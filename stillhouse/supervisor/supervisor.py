@@ -144,16 +144,22 @@ class Supervisor:
 
     async def _announce(self) -> None:
         """Say once when all are ready; before that, once, who is not and why."""
-        ready = [process.ready.wait() for process in self._processes]
-        everyone = asyncio.gather(*ready)
-        done, _ = await asyncio.wait([everyone], timeout=self._patience.ready_s)
-        if not done:
+        try:
+            async with asyncio.timeout(self._patience.ready_s):
+                await self._all_ready()
+        except TimeoutError:
             for process in self._processes:
                 if process.reason is not None:
                     self._output.say(f"{process.replica.label} is not ready yet: {process.reason}")
-        await everyone
+            await self._all_ready()
+        count = len(self._processes)
+        everybody = f"all {count} daemons are" if count > 1 else f"{self._processes[0].replica.label} is"
         took_s = time.monotonic() - self._began
-        self._output.say(f"all {len(ready)} daemons are ready after {took_s:.1f} s: {self._where()}")
+        self._output.say(f"{everybody} ready after {took_s:.1f} s: {self._where()}")
+
+    async def _all_ready(self) -> None:
+        while (late := next((each for each in self._processes if not each.ready.is_set()), None)) is not None:
+            await late.ready.wait()
 
     def _where(self) -> str:
         for replica in self._fleet.replicas:

@@ -16,9 +16,12 @@ from services.errors import Unavailable
 from services.health import Check
 from services.settings import DaemonSettings
 
+# The supervisor tells a daemon, and no other, where to listen: that is who we are.
+PREFIX = "TWO_" if "TWO_HOST" in os.environ else "ONE_"
+
 
 class Settings(DaemonSettings):
-    model_config = SettingsConfigDict(env_prefix=os.environ["TINYD_PREFIX"])
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     port: int = Field(ge=1)
     lacks: str | None = Field(None, description="A dependency to report as missing.")
@@ -26,6 +29,8 @@ class Settings(DaemonSettings):
 
 
 def create_app(settings: Settings) -> daemon.Daemon:
+    if settings.exits is not None:
+        raise SystemExit(settings.exits)
     routes = daemon.router()
 
     @routes.get("/environment")
@@ -60,7 +65,4 @@ def create_app(settings: Settings) -> daemon.Daemon:
 
 
 if __name__ == "__main__":
-    settings = Settings()
-    if settings.exits is not None:
-        raise SystemExit(settings.exits)
-    daemon.serve(create_app(settings), settings)
+    daemon.run("tinyd", Settings, create_app)
