@@ -1,0 +1,90 @@
+"""The composition root: the only place where the parts of `distill` are put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypedDict
+
+import structlog
+
+from distill.backends import Disk, OsDisk
+from distill.engine import Engine, Jobs, Log, LogLimits, Metrics
+from distill.routes import routes
+from distill.settings import Settings
+from services import daemon
+from services.daemon import Daemon
+from services.errors import PlatformError, Unavailable
+from services.health import Check
+from services.tasks import task_set
+from services.telemetry import CollectorRegistry
+
+log = structlog.get_logger(__name__)
+
+
+class State(TypedDict):
+    settings: Settings
+    engine: Engine
+    checks: dict[str, Check]
+
+
+def create_app(settings: Settings, *, disk: Disk | None = None) -> Daemon:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    under = disk or OsDisk()
+    data = settings.data.absolute()
+
+    @asynccontextmanager
+    async def lifespan(_: Daemon) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            store = Log(data / "log", settings.writer_id, _limits(settings), under, metrics)
+            stack.callback(store.close)
+            await _open(store)
+            tasks = await stack.enter_async_context(task_set())
+            tasks.start(store.commit_forever(), name="commit")
+            datasets = data / "datasets"
+            jobs = Jobs(store, datasets, tasks, metrics, kept_max=settings.jobs_kept_max)
+            stack.push_async_callback(jobs.close)
+            engine = Engine(
+                store,
+                datasets,
+                jobs,
+                metrics,
+                lines_max=settings.lines_max,
+                depth_max=settings.depth_max,
+                page_scan_max=settings.page_scan_max,
+            )
+            yield {"settings": settings, "engine": engine, "checks": _checks(settings, store, under)}
+
+    return daemon.build("distill", routes, lifespan, settings, registry=registry)
+
+
+def _limits(settings: Settings) -> LogLimits:
+    return LogLimits(
+        segment_bytes_max=settings.segment_bytes_max,
+        group_bytes_max=settings.group_bytes_max,
+        queue_bytes_max=settings.queue_bytes_max,
+        notes_max=settings.notes_max,
+    )
+
+
+async def _open(store: Log) -> None:
+    try:
+        await asyncio.to_thread(store.open)
+    except PlatformError as error:
+        log.critical("the log cannot be opened", code=error.code, reason=error.message)
+        raise
+
+
+def _checks(settings: Settings, store: Log, disk: Disk) -> dict[str, Check]:
+    async def log_writable() -> None:
+        store.check()
+
+    async def disk_free() -> None:
+        free = disk.free_bytes(store.folder)
+        if free < settings.disk_free_bytes_min:
+            raise Unavailable(
+                f"{free} bytes are free under {store.folder};"
+                f" at least {settings.disk_free_bytes_min} are needed"
+            )
+
+    return {"log": Check(log_writable), "disk": Check(disk_free)}

@@ -1,0 +1,176 @@
+"""What `distill` is asked to do: keep what was observed, tell what is known, and run the stages."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import orjson
+import structlog
+
+from distill.engine import datasets, intake
+from distill.engine.identity import evidence_id_of
+from distill.engine.index import Entry, Outcome, Owner
+from distill.engine.intake import Parsed, Refused
+from distill.engine.jobs import Jobs
+from distill.engine.library import Library
+from distill.engine.log import Log
+from distill.engine.metrics import Metrics
+from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunView
+from schemas.evidence import Category
+from schemas.runs import Feedback, LineRejection, Run, RunsAccepted, VerdictRecord
+from services import ids
+from services.errors import Conflict, InvalidRequest, NotFound
+
+log = structlog.get_logger(__name__)
+
+INLINE_BYTES_MAX: Final = 64 * 1024
+"""A smaller body is parsed on the event loop: handing it to a thread would take longer."""
+
+
+class Engine:
+    def __init__(
+        self,
+        source: Log,
+        folder: Path,
+        jobs: Jobs,
+        metrics: Metrics,
+        *,
+        lines_max: int,
+        depth_max: int,
+        page_scan_max: int,
+    ) -> None:
+        self.jobs = jobs
+        self._log = source
+        self._folder = folder
+        self._metrics = metrics
+        self._lines_max = lines_max
+        self._depth_max = depth_max
+        self._page_scan_max = page_scan_max
+
+    # --- keeping ------------------------------------------------------------------------------
+
+    async def keep_record(self, body: bytes, principal: str | None) -> RunsAccepted:
+        """Keep one record. Raises `InvalidRequest` or, for a known id with other content, `Conflict`."""
+        try:
+            entry = intake.parse_record(body, principal, depth_max=self._depth_max)
+            self._raise_for(entry, (await self._append([entry]))[0])
+        except (InvalidRequest, Conflict) as error:
+            self._metrics.rejected.labels(error.code).inc()
+            raise
+        return RunsAccepted(accepted=1, rejected=[])
+
+    async def keep_lines(self, body: bytes, principal: str | None) -> RunsAccepted:
+        """Keep the good lines of NDJSON, and say of each other one why it was not taken."""
+        parsed = await self._parse(body, principal)
+        outcomes = await self._append([entry for _, entry in parsed.entries])
+        refused = list(parsed.refused)
+        for (number, entry), outcome in zip(parsed.entries, outcomes, strict=True):
+            try:
+                self._raise_for(entry, outcome)
+            except (InvalidRequest, Conflict) as error:
+                refused.append(Refused(number, error))
+        for one in refused:
+            self._metrics.rejected.labels(one.error.code).inc()
+        refused.sort(key=lambda one: one.line)
+        return RunsAccepted(
+            accepted=len(parsed.entries) + len(parsed.refused) - len(refused),
+            rejected=[
+                LineRejection(line=one.line, code=one.error.code, message=one.error.message)
+                for one in refused
+            ],
+        )
+
+    async def _parse(self, body: bytes, principal: str | None) -> Parsed:
+        def parse() -> Parsed:
+            return intake.parse_lines(body, principal, lines_max=self._lines_max, depth_max=self._depth_max)
+
+        return parse() if len(body) <= INLINE_BYTES_MAX else await asyncio.to_thread(parse)
+
+    async def _append(self, entries: list[Entry]) -> list[Outcome]:
+        if not entries:
+            return []
+        outcomes = await self._log.append(entries)
+        self._metrics.repeated.inc(outcomes.count("repeated"))
+        return outcomes
+
+    def _raise_for(self, entry: Entry, outcome: Outcome) -> None:
+        if outcome == "run_id_conflict":
+            raise Conflict(
+                f"run {entry.owner.id!r} is in the log with other content; a run is never changed, "
+                "send this one under a new `run_id`",
+                code="run_id_conflict",
+                param="run_id",
+            )
+        if outcome == "notes_full":
+            raise Conflict(
+                f"{entry.owner.scope} {entry.owner.id!r} has as many verdicts and feedback as it may have",
+                code="notes_full",
+                param=f"{entry.owner.scope}_id",
+            )
+
+    async def keep_feedback(self, request: FeedbackRequest) -> Feedback:
+        """Keep what somebody says. The run need not have arrived yet: recorders deliver with a delay."""
+        _check_feedback(request)
+        feedback = Feedback(
+            feedback_id=ids.uuid7(), ts=datetime.now(UTC), **request.model_dump(exclude_unset=True)
+        )
+        entry = intake.entry_of(feedback.model_dump(mode="json"))
+        self._raise_for(entry, (await self._append([entry]))[0])
+        return feedback
+
+    # --- telling ------------------------------------------------------------------------------
+
+    async def run(self, run_id: str) -> RunView:
+        """A run with everything said of it and of its episode. Raises `NotFound`."""
+        line = await self._log.run_line(run_id)
+        if line is None:
+            raise NotFound(f"there is no run {run_id!r}", code="run_not_found", param="run_id")
+        run = Run.model_validate_json(line)
+        notes = await self._log.note_lines(Owner("run", run_id))
+        if run.episode_id is not None:
+            notes += await self._log.note_lines(Owner("episode", run.episode_id))
+        records = [orjson.loads(note) for note in notes]
+        evidence_id = evidence_id_of(run)
+        return RunView(
+            run=run,
+            verdicts=[
+                VerdictRecord.model_validate(one)
+                for one in records
+                if one["schema"] == VerdictRecord.schema_id
+            ],
+            feedback=[Feedback.model_validate(one) for one in records if one["schema"] == Feedback.schema_id],
+            evidence_id=evidence_id,
+            category=await asyncio.to_thread(Library(self._folder).category_of, evidence_id),
+        )
+
+    async def evidence(self, category: Category | None, limit: int, after: str | None) -> EvidencePage:
+        return await asyncio.to_thread(
+            Library(self._folder).page,
+            category=category,
+            limit=limit,
+            after=after,
+            scan_max=self._page_scan_max,
+        )
+
+    async def datasets(self, limit: int, after: str | None) -> DatasetPage:
+        return await asyncio.to_thread(datasets.page, self._folder, limit=limit, after=after)
+
+    async def dataset_file(self, dataset_id: str, name: str) -> Path:
+        """Where a file of a dataset lies. Raises `NotFound`."""
+        return await asyncio.to_thread(datasets.file_of, self._folder, dataset_id, name)
+
+
+def _check_feedback(request: FeedbackRequest) -> None:
+    if (request.run_id is None) == (request.episode_id is None):
+        raise InvalidRequest("name either `run_id` or `episode_id`, and not both", param="run_id")
+    value = request.value
+    expected = {
+        "boolean": ("true or false", isinstance(value, bool)),
+        "float": ("a number", isinstance(value, int | float) and not isinstance(value, bool)),
+        "comment": ("a text that is not empty", isinstance(value, str) and bool(value.strip())),
+        "demonstration": ("the corrected output", value is not None),
+    }
+    what, fits = expected[request.kind]
+    if not fits:
+        raise InvalidRequest(f"`value` of a {request.kind} is {what}", param="value")

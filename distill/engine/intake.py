@@ -1,0 +1,153 @@
+"""From a request's bytes to records for the log, with a code and a reason for each line that is refused."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import orjson
+from pydantic import ValidationError
+
+from distill.engine.index import Entry, Owner, owner_of
+from schemas.base import SAFE_INTEGER_MAX
+from schemas.canonical import canonical_bytes
+from schemas.records import VERSION, Record
+from schemas.runs import Run, VerdictRecord
+from services.errors import InvalidRequest, PlatformError
+
+KINDS: Final[Mapping[str, type[Run] | type[VerdictRecord]]] = {
+    Run.schema_id: Run,
+    VerdictRecord.schema_id: VerdictRecord,
+}
+LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A line that was not taken. `line` counts from 1."""
+
+    line: int
+    error: PlatformError
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The records of one request, each with the number of its line, and what was refused."""
+
+    entries: list[tuple[int, Entry]]
+    refused: list[Refused]
+
+
+def parse_lines(body: bytes, principal: str | None, *, lines_max: int, depth_max: int) -> Parsed:
+    """Read NDJSON. Blank lines are skipped. Raises `InvalidRequest` when there are too many lines."""
+    count = body.count(b"\n") + (not body.endswith(b"\n"))
+    if count > lines_max:
+        raise InvalidRequest(
+            f"the body has {count} lines; at most {lines_max} are accepted, send them in several requests",
+            code="too_many_lines",
+        )
+    parsed = Parsed([], [])
+    for number, line in enumerate(body.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            parsed.entries.append((number, parse_record(line, principal, depth_max=depth_max)))
+        except InvalidRequest as error:
+            parsed.refused.append(Refused(number, error))
+    return parsed
+
+
+def parse_record(data: bytes, principal: str | None, *, depth_max: int) -> Entry:
+    """Read one record and bring it into its final form. Raises `InvalidRequest`."""
+    raw = _loads(data)
+    if not isinstance(raw, dict):
+        raise InvalidRequest("this is not a JSON object", code="invalid_json")
+    _check_depth(raw, depth_max)
+    return to_entry(raw, principal)
+
+
+def to_entry(raw: dict[str, Any], principal: str | None) -> Entry:
+    """Check a record against its schema; keep it as it was sent, with schema and principal filled in."""
+    kind = _kind_of(raw)
+    try:
+        kind.model_validate(raw)
+    except ValidationError as error:
+        _refuse(error)
+    if kind is Run and raw.get("principal") is None:
+        raw["principal"] = principal
+    return entry_of({**raw, "schema": kind.schema_id, "schema_version": raw.get("schema_version", VERSION)})
+
+
+def entry_of(record: dict[str, Any]) -> Entry:
+    """The canonical line of a record. Raises `InvalidRequest` for what has no canonical form."""
+    try:
+        line = canonical_bytes(record) + b"\n"
+    except ValueError as error:
+        raise InvalidRequest(
+            f"a number cannot be kept exactly by every reader: {error}", code="number_out_of_range"
+        ) from None
+    owner = owner_of(record)
+    assert isinstance(owner, Owner)  # the schemas see to it
+    return Entry(record["schema"], owner, line)
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"this is not valid JSON: {error.msg}", code="invalid_json") from None
+    if LONG_NUMBER.search(data):
+        # orjson turns integers beyond 64 bits into floats, which would hide them from the check.
+        json.loads(data, parse_int=_safe_integer)
+    return value
+
+
+def _safe_integer(digits: str) -> int:
+    if len(digits) > 17 or abs(int(digits)) > SAFE_INTEGER_MAX:
+        raise InvalidRequest(
+            f"integers beyond 2^53 cannot be kept exactly; this one has {len(digits)} digits;"
+            " send it as a string",
+            code="number_out_of_range",
+        )
+    return int(digits)
+
+
+def _check_depth(value: Any, depth_max: int) -> None:
+    level = [value]
+    for _ in range(depth_max):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise InvalidRequest(f"the record is nested deeper than {depth_max} levels", code="too_deep")
+
+
+def _kind_of(raw: Mapping[str, Any]) -> type[Record]:
+    name = raw.get("schema", Run.schema_id)
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise InvalidRequest(
+            f"`schema` is not one that is taken here; send {' or '.join(KINDS)}",
+            code="unknown_schema",
+            param="schema",
+        )
+    return kind
+
+
+def _refuse(error: ValidationError) -> NoReturn:
+    """Name the first bad field and how many more there are. The record's values are not echoed."""
+    errors = error.errors(include_url=False, include_input=False)
+    first = errors[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    param = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        message = f"`{param}` is not a field of this record; put what is your own under `ext`{more}"
+        raise InvalidRequest(message, code="unknown_field", param=param) from None
+    code = "number_out_of_range" if "2^53" in first["msg"] else "schema_invalid"
+    text = f"`{param}`: {first['msg']}{more}" if param else f"{first['msg']}{more}"
+    raise InvalidRequest(text, code=code, param=param or None) from None

@@ -1,0 +1,125 @@
+"""The routes of `distill`: parse, ask the engine, answer."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+from fastapi.responses import FileResponse
+
+from distill.engine import Engine
+from distill.settings import Settings
+from schemas.distill import (
+    DatasetPage,
+    EvidencePage,
+    FeedbackRequest,
+    Job,
+    JobAccepted,
+    JobRequest,
+    RunView,
+)
+from schemas.evidence import Category
+from schemas.runs import Feedback, Run, RunsAccepted
+from services import context, daemon
+from services.errors import InvalidRequest
+
+routes = daemon.router()
+
+LIMIT_DEFAULT = 100
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.state.engine
+    return engine
+
+
+def _limit(
+    request: Request, limit: Annotated[int, Query(ge=1, description="Items on the page.")] = LIMIT_DEFAULT
+) -> int:
+    settings: Settings = request.state.settings
+    if limit > settings.page_items_max:
+        raise InvalidRequest(
+            f"`limit` is {limit}; at most {settings.page_items_max} are given at once", param="limit"
+        )
+    return limit
+
+
+EngineDep = Annotated[Engine, Depends(_engine)]
+Limit = Annotated[int, Depends(_limit)]
+
+RUNS_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": Run.model_json_schema(ref_template="#/components/schemas/{model}")
+            },
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@routes.post("/v1/runs")
+async def keep_runs(request: Request, engine: EngineDep) -> RunsAccepted:
+    """Keep one record (`application/json`) or many (NDJSON, any other content type).
+
+    Takes `stillhouse.run` and `stillhouse.verdict`. The answer comes once everything accepted is on disk.
+    Sending a record again is harmless: it counts as accepted, and is in the log once.
+    """
+    body = await request.body()
+    asking = context.current()
+    principal = asking.principal if asking else None
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return await engine.keep_record(body, principal)
+    return await engine.keep_lines(body, principal)
+
+
+@routes.get("/v1/runs/{run_id}")
+async def get_run(run_id: str, engine: EngineDep) -> RunView:
+    """A run with its verdicts and feedback, its evidence id and, once scored, its category."""
+    return await engine.run(run_id)
+
+
+@routes.post("/v1/feedback")
+async def keep_feedback(body: FeedbackRequest, engine: EngineDep) -> Feedback:
+    """Keep what somebody says of a run or an episode."""
+    return await engine.keep_feedback(body)
+
+
+@routes.post("/v1/distill/jobs", status_code=202)
+async def start_job(body: JobRequest, engine: EngineDep) -> JobAccepted:
+    """Start a stage: `materialize`, `score` or `export`. One runs at a time; a second is refused (409)."""
+    return JobAccepted(job_id=engine.jobs.start(body))
+
+
+@routes.get("/v1/distill/jobs/{job_id}")
+async def get_job(job_id: str, engine: EngineDep) -> Job:
+    """How far a job is, and what it made."""
+    return engine.jobs.get(job_id)
+
+
+@routes.get("/v1/distill/evidence", response_model_exclude_none=True)
+async def list_evidence(
+    engine: EngineDep,
+    limit: Limit,
+    category: Category | None = None,
+    cursor: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
+) -> EvidencePage:
+    """Evidence in the order of its ids, of one category if asked."""
+    return await engine.evidence(category, limit, cursor)
+
+
+@routes.get("/v1/distill/datasets", response_model_exclude_none=True)
+async def list_datasets(
+    engine: EngineDep, limit: Limit, cursor: Annotated[str | None, Query(max_length=128)] = None
+) -> DatasetPage:
+    """The exported datasets, by their manifests."""
+    return await engine.datasets(limit, cursor)
+
+
+@routes.get("/v1/distill/datasets/{dataset_id}/files/{name}", response_class=FileResponse)
+async def get_file(dataset_id: str, name: str, engine: EngineDep) -> FileResponse:
+    """A file of a dataset, streamed: one that the manifest names, or `manifest.json`."""
+    path = await engine.dataset_file(dataset_id, name)
+    kind = "application/x-ndjson" if path.suffix == ".jsonl" else "application/json"
+    return FileResponse(path, media_type=kind)

@@ -1,0 +1,50 @@
+"""What `distill` can be told."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.settings import DaemonSettings
+
+
+class Settings(DaemonSettings):
+    model_config = SettingsConfigDict(env_prefix="DISTILL_")
+
+    port: int = Field(3104, ge=1, le=65535, description="Port to listen on.")
+    writer_id: str = Field(
+        "",
+        pattern=r"^[a-z0-9]{0,16}$",
+        description="Name of this writer in segment names, so that logs of several machines can lie in one "
+        "folder; 1-16 characters of [a-z0-9], or empty.",
+    )
+    segment_bytes_max: int = Field(
+        256 * 1024 * 1024, ge=4096, description="Bytes of a log segment; a fuller one is sealed."
+    )
+    lines_max: int = Field(10_000, ge=1, description="Lines in one request; beyond it the answer is 400.")
+    depth_max: int = Field(
+        64, ge=8, le=128, description="Levels of nesting in a record; beyond it the record is refused."
+    )
+    group_bytes_max: int = Field(
+        4 * 1024 * 1024,
+        ge=4096,
+        description="Bytes that concurrent requests may put into one write and fsync.",
+    )
+    queue_bytes_max: int = Field(
+        64 * 1024 * 1024,
+        ge=4096,
+        description="Bytes that may wait to be written; beyond it the answer is 429.",
+    )
+    notes_max: int = Field(
+        1000, ge=1, description="Verdicts and feedback that one run, or one episode, may collect."
+    )
+    disk_free_bytes_min: int = Field(
+        256 * 1024 * 1024,
+        ge=0,
+        description="Free bytes on the data disk below which the daemon is not ready.",
+    )
+    page_items_max: int = Field(1000, ge=1, description="Items on one page of a list.")
+    page_scan_max: int = Field(
+        20_000, ge=1, description="Records that a filtered page of evidence may look at before it ends."
+    )
+    jobs_kept_max: int = Field(
+        100, ge=1, description="Jobs whose outcome is remembered; older ones are forgotten."
+    )
