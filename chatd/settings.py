@@ -53,6 +53,14 @@ class Settings(DaemonSettings):
     answer_bytes_max: int = Field(
         4 * 1024 * 1024, ge=1024, description="Largest answer of a provider, in bytes."
     )
+    iterate_tokens_max: int = Field(
+        1024,
+        ge=1,
+        description="Tokens of one attempt of /v1/iterate; a small model may otherwise never stop.",
+    )
+    notes_chars_max: int = Field(
+        6000, ge=0, description="Characters of retrieved texts put before the model by /v1/iterate."
+    )
     spool_bytes_max: int = Field(
         256 * 1024 * 1024,
         ge=0,

@@ -24,6 +24,9 @@ class ImagePart(OpenAIModel):
     image_url: ImageUrl
 
 
+Optional = Field(default=None, exclude_if=lambda value: value is None)
+"""A field that is left out where it would be null."""
+
 ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
@@ -93,7 +96,7 @@ class JsonObjectFormat(OpenAIModel):
 class JsonSchemaSpec(OpenAIModel):
     name: str = "answer"
     description: str | None = None
-    schema_: Annotated[JsonObject, Field(alias="schema")]
+    schema_: JsonObject = Field(alias="schema")
     strict: bool | None = None
 
 
@@ -151,8 +154,8 @@ class AnswerMessage(Model):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    reasoning: str | None = Optional
+    tool_calls: list[ToolCall] | None = Optional
 
 
 class Choice(Model):
@@ -176,11 +179,11 @@ class ChatCompletion(Model):
     created: int
     model: str
     choices: list[Choice]
-    usage: ChatUsage | None = None
+    usage: ChatUsage | None = Optional
 
 
 class FunctionFragment(Model):
-    name: str | None = None
+    name: str | None = Optional
     arguments: str
 
 
@@ -188,16 +191,16 @@ class ToolCallFragment(Model):
     """A piece of a tool call: `id`, `type` and the name on the first piece only."""
 
     index: int
-    id: str | None = None
-    type: Literal["function"] | None = None
+    id: str | None = Optional
+    type: Literal["function"] | None = Optional
     function: FunctionFragment
 
 
 class ChunkDelta(Model):
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[ToolCallFragment] | None = None
+    role: Literal["assistant"] | None = Optional
+    content: str | None = Optional
+    reasoning: str | None = Optional
+    tool_calls: list[ToolCallFragment] | None = Optional
 
 
 class ChunkChoice(Model):
@@ -208,7 +211,7 @@ class ChunkChoice(Model):
 
 
 class ChatChunk(Model):
-    """One event of a stream. Write it with `exclude_unset`: what is absent says something else than null."""
+    """One event of a stream. Write it with `exclude_unset`: no `usage` and a null one differ in meaning."""
 
     id: str
     object: Literal["chat.completion.chunk"]

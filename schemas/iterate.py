@@ -37,7 +37,7 @@ class IterateRequest(Model):
     models: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=8)] | None = (
         None
     )
-    validate_: Annotated[ValidateSpec, Field(alias="validate")]
+    validate_: ValidateSpec = Field(alias="validate")
     retrieve: RetrieveSpec | None = None
     attempts_max: Annotated[int, Field(ge=1, le=16)] = 3
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

@@ -4,6 +4,7 @@ from chatd.backends.fake import FakeProvider, Step
 from chatd.backends.ollama import OllamaProvider
 from chatd.backends.openai_compatible import OpenAICompatibleProvider, OutsideTransport
 from chatd.backends.provider import (
+    UNKNOWN_USAGE,
     Completion,
     Delta,
     Gathered,
@@ -13,6 +14,7 @@ from chatd.backends.provider import (
 )
 
 __all__ = [
+    "UNKNOWN_USAGE",
     "Completion",
     "Delta",
     "FakeProvider",

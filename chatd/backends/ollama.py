@@ -302,7 +302,7 @@ def _tool_call(call: Any, index: int) -> ToolCallDelta:
 
 
 def _usage(answer: JsonObject) -> Usage:
-    """The counts of a finished answer. Ollama leaves zeros out: one that is missing beside the other is zero."""
+    """The counts of a finished answer. Ollama leaves zeros out, so one missing beside the other is zero."""
     prompt, completion = answer.get("prompt_eval_count"), answer.get("eval_count")
     if not isinstance(prompt, int) and not isinstance(completion, int):
         return Usage()

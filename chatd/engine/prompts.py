@@ -1,0 +1,93 @@
+"""What the model is told beside the caller's own messages: the form of the answer, notes, repairs."""
+
+import orjson
+from pydantic import JsonValue
+
+from chatd.engine.artifacts import fix_path, with_fixes
+from schemas.base import JsonObject
+from schemas.chat import ChatMessage
+from schemas.runs import RetrievedText
+from schemas.verdicts import Finding
+
+
+def as_json(value: JsonValue) -> str:
+    return orjson.dumps(value).decode()
+
+
+def text_of(artifact: JsonValue) -> str:
+    """An artifact as the model would write it."""
+    return artifact if isinstance(artifact, str) else as_json(artifact)
+
+
+def last_user_text(messages: list[ChatMessage]) -> str | None:
+    """What the user said last, without images."""
+    for message in reversed(messages):
+        if message.role == "user":
+            return _text(message) or None
+    return None
+
+
+def fitting(notes: list[RetrievedText], chars_max: int) -> list[RetrievedText]:
+    """The best notes, as many as fit into `chars_max` characters."""
+    kept: list[RetrievedText] = []
+    for note in notes:
+        chars_max -= len(note.text)
+        if chars_max < 0:
+            break
+        kept.append(note)
+    return kept
+
+
+def framed(
+    messages: list[ChatMessage], kind: str, schema: JsonObject, notes: list[RetrievedText]
+) -> list[ChatMessage]:
+    """The conversation with our instructions in its one system message, after the caller's own."""
+    parts = [
+        f"Answer with one JSON document of the kind {kind} and nothing else. It matches this JSON Schema:",
+        as_json(schema),
+    ]
+    if notes:
+        parts.append("Reference notes from earlier work; use what applies:")
+        parts.extend(f"[{number}] {note.text}" for number, note in enumerate(notes, start=1))
+    first = messages[0]
+    if first.role not in ("system", "developer"):
+        return [ChatMessage(role="system", content="\n".join(parts)), *messages]
+    system = ChatMessage(role="system", content="\n".join([_text(first), "", *parts]))
+    return [system, *messages[1:]]
+
+
+def repair(artifact: JsonValue, findings: list[Finding]) -> list[ChatMessage]:
+    """The model's answer, and what has to change in it: by code, place and fix."""
+    listed = [finding for finding in findings if finding.severity != "info"]
+    lines = ["The JSON was checked and not accepted. Findings:"]
+    lines.extend(f"{number}. {_described(finding)}" for number, finding in enumerate(listed, start=1))
+    if any(finding.fix is not None for finding in listed):
+        lines += ["With these fixes it reads:", text_of(with_fixes(artifact, listed))]
+    lines.append("Answer with the corrected JSON document and nothing else.")
+    return [
+        ChatMessage(role="assistant", content=text_of(artifact)),
+        ChatMessage(role="user", content="\n".join(lines)),
+    ]
+
+
+def _described(finding: Finding) -> str:
+    place = finding.path or "the whole document"
+    said = f"{finding.code} ({finding.severity}) at {place}: {finding.message}"
+    return said if finding.fix is None else f"{said} Fix: {_fix(finding.fix, finding.path)}"
+
+
+def _fix(fix: JsonObject, path: str) -> str:
+    where = fix_path(fix, path) or "the whole document"
+    match fix.get("op"):
+        case "remove":
+            return f"remove {where}"
+        case "add" | "replace" as op:
+            return f"{op} {where} with {as_json(fix.get('value'))}"
+        case _:
+            return as_json(fix)
+
+
+def _text(message: ChatMessage) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(part.text for part in message.content or () if part.type == "text")

@@ -1,0 +1,192 @@
+"""The routes of `chatd`: parse, ask the engine, answer as JSON or as server-sent events."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from typing import Annotated, Final
+
+import structlog
+from fastapi import Depends, Header, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from chatd.engine import Dispatcher, Refiner, new_origin
+from schemas.chat import ChatChunk, ChatCompletion, ChatRequest, ModelCard, ModelList
+from schemas.iterate import IterateRequest, IterateResponse
+from services import context, daemon, ids
+from services.errors import InvalidRequest, PlatformError
+from services.tasks import task_set
+
+log = structlog.get_logger(__name__)
+
+EPISODE_HEADER: Final = "x-episode-id"
+RUN_HEADER: Final = "x-run-id"
+DONE: Final = b"data: [DONE]\n\n"
+
+routes = daemon.router()
+
+
+def _dispatcher(request: Request) -> Dispatcher:
+    dispatcher: Dispatcher = request.state.dispatcher
+    return dispatcher
+
+
+def _refiner(request: Request) -> Refiner:
+    refiner: Refiner = request.state.refiner
+    return refiner
+
+
+def _episode(x_episode_id: Annotated[str | None, Header()] = None) -> str | None:
+    """The caller's episode. A malformed one is refused: replaced, it would link nothing."""
+    if x_episode_id is not None and ids.REQUEST_ID.fullmatch(x_episode_id) is None:
+        raise InvalidRequest(
+            "`x-episode-id` has 1 to 128 characters of A-Z a-z 0-9 . _ -", param=EPISODE_HEADER
+        )
+    return x_episode_id
+
+
+DispatcherDep = Annotated[Dispatcher, Depends(_dispatcher)]
+RefinerDep = Annotated[Refiner, Depends(_refiner)]
+EpisodeDep = Annotated[str | None, Depends(_episode)]
+
+
+class ClientGone(Exception):
+    """The caller closed the connection; there is nobody to answer."""
+
+
+@contextlib.asynccontextmanager
+async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the block when the client disconnects, and raise `ClientGone` from it.
+
+    The body must have been read: the only message still to come is the disconnect.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    try:
+        async with task_set() as tasks:
+            tasks.start(watch(), name="watch for disconnect")
+            yield
+    except asyncio.CancelledError:
+        if gone and task.uncancel() <= before:
+            raise ClientGone from None
+        raise
+
+
+class EventStream(Response):
+    """Chunks as server-sent events: `data:` lines alone, `[DONE]` after a clean end, one error otherwise."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, first: ChatChunk, rest: AsyncGenerator[ChatChunk, None], headers: dict[str, str]
+    ) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+        del self.headers["content-length"]
+        self._first = first
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        async def write(event: bytes, *, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": event, "more_body": more})
+
+        with contextlib.suppress(ClientGone):
+            async with contextlib.aclosing(self._rest), cancelled_when_gone(receive):
+                await send(
+                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                )
+                await write(_event(self._first))
+                try:
+                    async for chunk in self._rest:
+                        await write(_event(chunk))
+                except PlatformError as error:
+                    log.warning("stream failed", code=error.code)
+                    await write(_error_event(error), more=False)
+                else:
+                    await write(DONE, more=False)
+
+
+def _event(chunk: ChatChunk) -> bytes:
+    return b"data: %b\n\n" % chunk.model_dump_json(exclude_unset=True).encode()
+
+
+def _error_event(error: PlatformError) -> bytes:
+    request = context.current()
+    envelope = error.envelope(request.request_id if request else None)
+    return b"data: %b\n\n" % envelope.model_dump_json().encode()
+
+
+def _headers(run_id: str, episode_id: str | None) -> dict[str, str]:
+    return {RUN_HEADER: run_id, **({EPISODE_HEADER: episode_id} if episode_id else {})}
+
+
+@contextlib.contextmanager
+def naming(headers: dict[str, str]) -> Generator[None]:
+    """Let failures name the run too."""
+    try:
+        yield
+    except PlatformError as error:
+        raise HTTPException(error.status, headers=headers) from error
+
+
+@routes.post("/v1/chat/completions", response_model=ChatCompletion)
+async def chat_completions(
+    body: ChatRequest, request: Request, dispatcher: DispatcherDep, episode_id: EpisodeDep
+) -> Response:
+    """Continue a conversation, in one piece or as a stream of chunks."""
+    order = dispatcher.admit(body)
+    origin = new_origin(episode_id=episode_id)
+    headers = _headers(origin.run_id, episode_id)
+    try:
+        with naming(headers):
+            if not body.stream:
+                async with cancelled_when_gone(request.receive):
+                    answer = await dispatcher.complete(order, origin)
+                return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
+            chunks = dispatcher.stream(order, origin)
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(chunks.aclose)
+                async with cancelled_when_gone(request.receive):
+                    first = await anext(chunks)
+                stack.pop_all()
+            return EventStream(first, chunks, headers)
+    except ClientGone:
+        return Response(status_code=499)
+
+
+@routes.post("/v1/iterate", response_model=IterateResponse)
+async def iterate(
+    body: IterateRequest, request: Request, refiner: RefinerDep, episode_id: EpisodeDep
+) -> Response:
+    """Generate an artifact, have it validated, and repair it until it is accepted or the budget ends."""
+    episode_id = episode_id or ids.uuid7()
+    headers = {EPISODE_HEADER: episode_id}
+    try:
+        with naming(headers):
+            async with cancelled_when_gone(request.receive):
+                answer = await refiner.run(body, episode_id)
+            headers[RUN_HEADER] = answer.attempts[-1].run_id
+            return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
+    except ClientGone:
+        return Response(status_code=499)
+
+
+@routes.get("/v1/models")
+async def list_models(dispatcher: DispatcherDep) -> ModelList:
+    """The models of every provider that answers, chat and embedding models alike."""
+    return await dispatcher.models()
+
+
+@routes.get("/v1/models/{model:path}")
+async def get_model(model: str, dispatcher: DispatcherDep) -> ModelCard:
+    """One model by its id, such as `ollama/smollm2:135m`."""
+    return await dispatcher.model(model)
