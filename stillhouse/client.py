@@ -1,19 +1,21 @@
 """The gateway as the commands see it: typed answers, our errors."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import orjson
 from pydantic import BaseModel, ValidationError
 
-from services.errors import Unavailable, UpstreamError, UpstreamTimeout
+from services.errors import NotFound, Unavailable, UpstreamError, UpstreamTimeout
 from services.http import raise_for_envelope
 from stillhouse.settings import CliSettings
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
+NDJSON: Final = {"content-type": "application/x-ndjson"}
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -46,15 +48,54 @@ class GatewayClient:
     def post(self, path: str, answer: type[Answer], body: Mapping[str, Any] | BaseModel) -> Answer:
         return self._call("POST", path, answer, body)
 
+    def put(self, path: str, answer: type[Answer], body: Mapping[str, Any] | BaseModel) -> Answer:
+        return self._call("PUT", path, answer, body)
+
+    def post_ndjson(self, path: str, answer: type[Answer], lines: bytes) -> Answer:
+        """Post lines; one answer for all of them."""
+        return self._parsed("POST", path, answer, self._send("POST", path, lines).content)
+
+    def post_lines(
+        self, path: str, answer: type[Answer], values: Sequence[Mapping[str, Any]]
+    ) -> list[Answer]:
+        """Post one JSON line for each value; one answer for each, in order."""
+        content = b"".join(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE) for value in values)
+        lines = self._send("POST", path, content).content.splitlines()
+        if len(lines) != len(values):
+            raise UpstreamError(f"POST {path} answered {len(lines)} lines to {len(values)}")
+        return [self._parsed("POST", path, answer, line) for line in lines]
+
+    def has(self, path: str) -> bool:
+        """Whether a GET finds something there."""
+        try:
+            self._send("GET", path)
+        except NotFound:
+            return False
+        return True
+
+    def delete_if_there(self, path: str) -> None:
+        with contextlib.suppress(NotFound):
+            self._send("DELETE", path)
+
     def _call(
         self, method: str, path: str, answer: type[Answer], body: Mapping[str, Any] | BaseModel | None
     ) -> Answer:
         value = body.model_dump(mode="json", exclude_none=True) if isinstance(body, BaseModel) else body
+        content = orjson.dumps(value) if value is not None else None
+        headers = {"content-type": "application/json"}
+        return self._parsed(method, path, answer, self._send(method, path, content, headers).content)
+
+    def _send(
+        self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] = NDJSON
+    ) -> httpx.Response:
         with self._translated():
-            response = self._client.request(method, path, json=value)
+            response = self._client.request(method, path, content=content, headers=headers)
         raise_for_envelope("the gateway", response)
+        return response
+
+    def _parsed(self, method: str, path: str, answer: type[Answer], content: bytes) -> Answer:
         try:
-            return answer.model_validate_json(response.content)
+            return answer.model_validate_json(content)
         except ValidationError as error:
             raise UpstreamError(
                 f"{method} {path} was answered with something else than a {answer.__name__};"
