@@ -1,4 +1,4 @@
-"""What is said about validation: the request, the findings, the verdict."""
+"""What is said about validation: the request with its context, the findings, the verdict."""
 
 from typing import Annotated, Literal
 
@@ -62,7 +62,64 @@ class ValidateRequest(Model):
     run_id: str | None = None
 
 
+class FillOrder(Model):
+    """The order that a proposal is checked against. `start` and `end` are ISO 8601 with the site's offset.
+
+    They are text here because a time without an offset is a finding, not a malformed request.
+    """
+
+    order_id: str
+    client_id: str
+    role: str
+    city: str
+    state: str
+    count: Annotated[int, Field(ge=1)]
+    start: str
+    end: str
+    required_certs: list[str] = []
+    age_min: Annotated[int, Field(ge=0, le=150)] | None = None
+
+
+class FillContext(Model):
+    """What a `fill` is checked against. `as_of` only names the roster's date."""
+
+    order: FillOrder
+    as_of: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+
+class Recipient(Model):
+    """Whom a message is meant for: a worker of the roster, or a name and an address."""
+
+    worker_id: str | None = None
+    name: str | None = None
+    email: str | None = None
+
+
+class MessageContext(Model):
+    """What a message is checked against."""
+
+    recipient: Recipient | None = None
+    url_allowlist: list[str] | None = None
+    audience: Literal["worker", "client"] | None = None
+
+
+class SmsContext(MessageContext):
+    """`first_contact` asks for the way to opt out; `opted_out` forbids the message."""
+
+    segments_max: Annotated[int, Field(ge=1)] = 1
+    opted_out: bool | None = None
+    first_contact: bool | None = None
+
+
+class SchemaContext(Model):
+    """The JSON Schema (draft 4 to 2020-12) of the `json_schema` kind."""
+
+    schema_: Annotated[JsonObject | bool, Field(alias="schema")]
+
+
 class CodeInfo(Model):
+    """A code, how much it weighs under the policy in force, and what it means."""
+
     code: str
     severity: Severity
     meaning: str

@@ -1,1 +1,1 @@
-"""Verdicts on model output before it reaches production."""
+"""Says whether a model's output may reach production: findings by code, path and fix, and a verdict."""

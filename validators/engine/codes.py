@@ -1,0 +1,52 @@
+"""Every code that a finding can carry, and what it means. A code is never renamed and never reused."""
+
+from typing import Final
+
+SCHEMA: Final = {
+    "schema.invalid": "The artifact does not have the shape of its kind: a wrong type, a missing or "
+    "unknown key, text that is not JSON, or a time without an offset.",
+}
+
+CONTENT: Final = {
+    "content.placeholder": "A template left-over such as `{{name}}` or `[DATE]`.",
+    "content.pii_ssn": "A US social security number.",
+    "content.pii_card": "A payment card number.",
+    "content.pii_bank": "A bank account, routing number or IBAN.",
+    "content.pay_disclosure": "Money wording that this audience must not read, with an amount near it.",
+    "content.url_not_allowed": "A link to a host that is not on the allow-list; review where there is none.",
+    "content.discriminatory": "Wording that closes a job to a protected group; review where it only may.",
+}
+
+FILL: Final = SCHEMA | {
+    "fill.order_mismatch": "The proposal is for another order than the one it is checked against.",
+    "fill.count_short": "Fewer workers are proposed than the order asks for.",
+    "fill.count_over": "More workers are proposed than the order asks for.",
+    "fill.worker_unknown": "No worker on the roster has this id.",
+    "fill.name_mismatch": "The name is not that of the worker with this id.",
+    "fill.worker_inactive": "The worker is inactive or not to be placed.",
+    "fill.duplicate_worker": "The worker is proposed already, earlier in the list.",
+    "fill.role_mismatch": "The worker does not have the order's role.",
+    "fill.location_mismatch": "The worker is not in the order's city and state.",
+    "fill.client_blocked": "The worker may not be sent to this client.",
+    "fill.double_booked": "The worker has another assignment during the shift.",
+    "fill.cert_missing": "The worker lacks a certificate that the order requires.",
+    "fill.cert_expired": "A required certificate runs out before the shift's last day.",
+    "fill.underage": "The worker is too young on the shift's first day, or of unknown age.",
+}
+
+SMS: Final = (
+    SCHEMA
+    | {
+        "sms.number_invalid": "`to` is not a telephone number that can be texted.",
+        "sms.body_missing": "There is no text, or only white space.",
+        "sms.too_long": "The text takes more segments than allowed.",
+        "sms.recipient_mismatch": "`to` is not the number of the worker whom the context names.",
+        "sms.name_mismatch": "The greeting names somebody else than the recipient.",
+        "sms.opted_out": "The recipient has opted out of messages.",
+        "sms.opt_out_missing": "A first message does not say how to opt out.",
+    }
+    | CONTENT
+)
+
+CODES: Final = FILL | SMS
+"""Code to meaning, for all kinds."""

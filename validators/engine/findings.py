@@ -1,0 +1,92 @@
+"""Collects findings, puts them in their order, and draws the verdict from them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from schemas.base import JsonObject
+from schemas.verdicts import Finding, Severity, VerdictName
+
+_PART: Final = re.compile(r"/fills/(\d+)(?:/|$)")
+
+
+def pointer(*parts: str | int) -> str:
+    """An RFC 6901 pointer: `pointer("a/b", 0)` is `/a~1b/0`."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+class Report:
+    """The findings on one artifact, as rules add them."""
+
+    def __init__(self, severities: Mapping[str, Severity]) -> None:
+        self._severities = severities
+        self._findings: list[Finding] = []
+
+    def add(
+        self,
+        code: str,
+        path: str,
+        message: str,
+        *,
+        severity: Severity | None = None,
+        span: tuple[int, int] | None = None,
+        fix: JsonObject | None = None,
+        evidence: JsonObject | None = None,
+    ) -> None:
+        """Note a finding. `severity` is given only by rules that tell two degrees of one code apart."""
+        self._findings.append(
+            Finding(
+                code=code,
+                severity=severity or self._severities[code],
+                path=path,
+                span=span,
+                message=message,
+                fix=fix,
+                evidence=evidence,
+            )
+        )
+
+    def add_shape_errors(self, error: ValidationError) -> None:
+        """Note each way in which the artifact misses its model, at its pointer. Values are not repeated."""
+        for detail in error.errors(include_url=False, include_input=False):
+            self.add("schema.invalid", pointer(*detail["loc"]), detail["msg"])
+
+    def sorted(self) -> list[Finding]:
+        """By place, then code, then span: the same for the same input, whatever order the rules ran in."""
+        return sorted(self._findings, key=_order)
+
+
+def _order(finding: Finding) -> tuple[object, ...]:
+    parts = tuple(
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in finding.path.split("/")
+    )
+    return parts, finding.code, finding.span or (-1, -1), finding.message
+
+
+def check_shape(model: type[BaseModel], artifact: JsonValue, report: Report) -> None:
+    """Note where `artifact` is not what `model` describes."""
+    try:
+        model.model_validate(artifact)
+    except ValidationError as error:
+        report.add_shape_errors(error)
+
+
+def verdict_of(findings: Iterable[Finding], parts: int) -> VerdictName:
+    """What the findings amount to. `parts` is how many fills can stand on their own; 0 for other artifacts.
+
+    An error on the whole, or on every part, rejects; errors on some parts leave the others accepted.
+    """
+    errors: set[int | None] = set()
+    review = False
+    for finding in findings:
+        review = review or finding.severity == "review"
+        if finding.severity == "error":
+            match = _PART.match(finding.path) if parts else None
+            errors.add(int(match[1]) if match else None)
+    if None in errors or (errors and len(errors) >= parts):
+        return "rejected"
+    if errors:
+        return "partially_accepted"
+    return "needs_human_review" if review else "accepted"
