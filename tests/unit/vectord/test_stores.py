@@ -58,7 +58,7 @@ def ids(shard: Shard, where: Where) -> set[str | int]:
 
 
 def test_a_point_comes_back_as_it_was(shard: Shard) -> None:
-    payload = {
+    payload: dict[str, Any] = {
         "n": 5,
         "f": 5.0,
         "b": True,
@@ -147,7 +147,7 @@ def test_words_are_weighed_among_what_the_scope_lets_through(shard: Shard) -> No
     scope = Where(scope=RoleScope(frozenset({"a"}), without_role=False))
     hits = shard.search(Query(limit=10, text="forklift operator"), scope)
     assert [hit.record.id for hit in hits] == ["a1", "a2"]
-    # idf over the three texts of scope a: ln(1 + (3 - n + 0.5) / (n + 0.5)); a weight is tf(1) damped by length
+    # idf over the three texts of scope a: ln(1 + (3 - n + 0.5) / (n + 0.5)); weights are damped
     rare, common = math.log(1 + 2.5 / 1.5), math.log(1 + 1.5 / 2.5)
     weight = 2.2 / (1 + 1.2 * (1 - 0.75 + 0.75 * 3 / 256))
     assert hits[0].score == pytest.approx((rare + common) * weight, rel=1e-3)

@@ -1,0 +1,78 @@
+"""The composition root: the only place where the parts of vectord are put together."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TypedDict
+
+from services import daemon
+from services.clients import EmbeddClient
+from services.daemon import Daemon
+from services.health import Check
+from services.http import PeerClient
+from services.tasks import task_set
+from services.telemetry import CollectorRegistry
+from vectord.backends import EdgeStore, Store
+from vectord.engine import Collections, Disk, Embedder, Engine, Limits, Metrics, Runner
+from vectord.routes import routes
+from vectord.settings import Settings
+
+
+class State(TypedDict):
+    engine: Engine
+    checks: dict[str, Check]
+
+
+def create_app(
+    settings: Settings, *, store: Store | None = None, embedd: EmbeddClient | None = None
+) -> Daemon:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Daemon) -> AsyncIterator[State]:
+        async with contextlib.AsyncExitStack() as stack:
+            client = await stack.enter_async_context(
+                embedd or EmbeddClient(PeerClient("embedd", settings.embedd_url))
+            )
+            disk = Disk(settings.data / "vectors")
+            stack.enter_context(disk.locked())
+            runner = Runner(threads=settings.threads, waiting_max=settings.waiting_max)
+            limits = _limits(settings)
+            embedder = Embedder(client, batch_max=limits.embed_batch_max)
+            tasks = await stack.enter_async_context(task_set())
+            collections = Collections(
+                disk,
+                store or EdgeStore(),
+                embedder,
+                runner=runner,
+                limits=limits,
+                metrics=metrics,
+                tasks=tasks,
+            )
+            stack.callback(collections.close)
+            stack.callback(runner.close)  # before the shards are closed: calls under way use them
+            engine = Engine(collections, disk, embedder, runner=runner, limits=limits, metrics=metrics)
+            await engine.start()
+            yield {
+                "engine": engine,
+                "checks": {
+                    "storage": Check(engine.check_storage),
+                    "embedd": Check(client.ping, required=False),  # vectors of one's own need no model
+                },
+            }
+
+    return daemon.build("vectord", routes, lifespan, settings, registry=registry)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        collections_max=settings.collections_max,
+        points_max=settings.points_max,
+        k_max=settings.k_max,
+        retrieve_k_max=settings.retrieve_k_max,
+        dimension_max=settings.dimension_max,
+        text_bytes_max=settings.text_bytes_max,
+        payload_bytes_max=settings.payload_bytes_max,
+        embed_batch_max=settings.embed_batch_max,
+        optimize_after_points=settings.optimize_after_points,
+    )

@@ -1,0 +1,497 @@
+"""What vectord does: write, read, search and retrieve points, each through the gate."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from schemas.vectors import (
+    Collection,
+    CollectionList,
+    CollectionSpec,
+    CountResponse,
+    DeleteResponse,
+    DroppedHit,
+    Durability,
+    Gate,
+    GetRequest,
+    Hit,
+    Part,
+    PointSelector,
+    PointsResponse,
+    RetrievedHit,
+    RetrieveRequest,
+    RetrieveResponse,
+    RoleCatalogue,
+    ScrollRequest,
+    SearchRequest,
+    SearchResponse,
+    StoredPoint,
+    UpsertRequest,
+    UpsertResponse,
+)
+from services.errors import Forbidden, InvalidRequest, Unavailable
+from vectord.backends import Query, Record, Scored, Where
+from vectord.engine.collections import Collections, Opened
+from vectord.engine.disk import Disk
+from vectord.engine.embedding import Embedder, Vector, check_digest, model_of, no_model
+from vectord.engine.fusion import reciprocal_rank
+from vectord.engine.limits import Limits, at_most, check_filter, check_text, checked_vector
+from vectord.engine.metrics import Metrics
+from vectord.engine.points import Rules, check_points
+from vectord.engine.roles import Grant, Roles
+from vectord.engine.runner import Runner
+
+log = structlog.get_logger(__name__)
+
+Limited = Sequence[str] | None
+"""The roles that the caller's key is limited to; None means that it is not."""
+
+CANDIDATES_MIN: Final = 50
+"""Hits that each side of a hybrid search brings to the fusion, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one caller may see of one collection: `where` for the index, `admits` for every hit."""
+
+    collection: str
+    gated: bool
+    grant: Grant | None
+    roles: Roles
+    where: Where
+
+    def reason_against(self, record: Record) -> str | None:
+        """Why the record must not be shown, or None when it may be."""
+        if self.grant is None or (record.role is None and not self.gated):
+            return None
+        canonical = self.roles.canonical(record.role)
+        if canonical is None:
+            return "role_unknown"
+        return None if canonical in self.grant.visible else "role_mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A search, embedded and checked."""
+
+    mode: str
+    k: int
+    text: str | None
+    vector: Vector | None
+    exact: bool = False
+    score_min: float | None = None
+    with_vector: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Hits that passed the gate, and those that the index let through and the gate did not."""
+
+    hits: list[Scored]
+    dropped: list[tuple[Record, str]]
+
+
+class Engine:
+    def __init__(
+        self,
+        collections: Collections,
+        disk: Disk,
+        embedder: Embedder,
+        *,
+        runner: Runner,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        self._collections = collections
+        self._disk = disk
+        self._embedder = embedder
+        self._runner = runner
+        self._limits = limits
+        self._metrics = metrics
+        self._roles = Roles(RoleCatalogue(roles=[]))
+        self._changing_roles = asyncio.Lock()
+
+    async def start(self) -> None:
+        self._roles = Roles(await self._runner.run(self._disk.read_roles))
+        await self._collections.open_all()
+
+    async def check_storage(self) -> None:
+        """Raise unless the folder can be written and every collection is open."""
+        await self._runner.run(self._disk.check_writable)
+        if self._collections.broken:
+            raise Unavailable(f"collections that cannot be opened: {', '.join(self._collections.broken)}")
+
+    # --- collections ---
+
+    async def create(self, name: str, spec: CollectionSpec) -> Collection:
+        return await self._collections.create(name, spec)
+
+    async def describe(self, name: str) -> Collection:
+        with self._collections.use(name) as opened:
+            return await self._collections.describe(opened)
+
+    async def all(self) -> CollectionList:
+        return CollectionList(collections=await self._collections.describe_all())
+
+    async def drop(self, name: str, limited: Limited) -> Collection:
+        """Delete a collection; the answer is what it was.
+
+        A key limited to some roles may not take a gated one from the others.
+        """
+        with self._collections.use(name) as opened:
+            if opened.spec.gated:
+                _refuse_limited(limited, f"the gated collection {name!r} holds other roles' points too")
+            described = await self._collections.describe(opened)
+        await self._collections.delete(name)
+        return described
+
+    # --- roles ---
+
+    def catalogue(self) -> RoleCatalogue:
+        return self._roles.catalogue
+
+    async def set_catalogue(self, catalogue: RoleCatalogue, limited: Limited) -> RoleCatalogue:
+        """Replace the catalogue; it holds for every request that comes after."""
+        _refuse_limited(limited, "the role catalogue decides what every role may see")
+        roles = Roles(catalogue)
+        async with self._changing_roles:
+            await self._runner.run(self._disk.write_roles, catalogue)
+            self._roles = roles
+        log.info("role catalogue replaced", roles=len(catalogue.roles))
+        return catalogue
+
+    # --- points ---
+
+    async def upsert(self, name: str, request: UpsertRequest, limited: Limited) -> UpsertResponse:
+        """Write all points or none. Acknowledged means that it survives the death of this process."""
+        with self._collections.use(name) as opened:
+            manifest = opened.manifest
+            rules = Rules(manifest, self._roles, limited, self._limits)
+            drafts = await self._runner.run(check_points, request.points, rules)
+            missing = [number for number, draft in enumerate(drafts) if draft.vector is None]
+            vectors = await self._embedder.embed(
+                manifest,
+                [str(drafts[number].point.text) for number in missing],
+                [f"points.{number}.text" for number in missing],
+            )
+            embedded = dict(zip(missing, vectors, strict=True))
+            records = [draft.record(embedded.get(number)) for number, draft in enumerate(drafts)]
+            async with opened.writer:
+                await self._check_overwritten(opened, records, limited)
+                durability = await self._runner.run(_write, opened, records, request.durability)
+                self._collections.wrote(opened, len(records))
+            self._metrics.upserted.inc(len(records))
+            return UpsertResponse(upserted=len(records), durability=durability)
+
+    async def _check_overwritten(self, opened: Opened, records: Sequence[Record], limited: Limited) -> None:
+        """A limited key may not replace a point of a role that is out of its reach."""
+        if limited is None or not opened.spec.gated:
+            return
+        ids = [record.id for record in records]
+        allowed = {self._roles.canonical(role) for role in limited}
+        for there in await self._runner.run(opened.shard.get, ids, with_vector=False):
+            if self._roles.canonical(there.role) not in allowed:
+                raise Forbidden(
+                    "the id is taken by a point of a role that this key may not write",
+                    code="role_forbidden",
+                    param=f"points.{ids.index(there.id)}.id",
+                )
+
+    async def get(self, name: str, request: GetRequest, limited: Limited) -> PointsResponse:
+        """Points by ids, in their order, the unknown left out; or the first page of a filter."""
+        if request.ids is None:
+            limit = self._limits.points_max
+            page = ScrollRequest(filter=request.filter, role=request.role, limit=limit, with_=request.with_)
+            return await self.scroll(name, page, limited)
+        with self._collections.use(name) as opened:
+            gate = self._pass(opened, request, limited)
+            found = await self._runner.run(
+                opened.shard.get, request.ids, with_vector="vector" in request.with_
+            )
+            # An id may be named by anyone: a point of another role is as good as absent, and no leak.
+            visible = [record for record in found if gate.reason_against(record) is None]
+            return PointsResponse(points=[_stored(record, request.with_) for record in visible])
+
+    async def scroll(self, name: str, request: ScrollRequest, limited: Limited) -> PointsResponse:
+        at_most("limit", request.limit, self._limits.points_max, param="limit")
+        with self._collections.use(name) as opened:
+            gate = self._pass(opened, request, limited)
+            try:
+                page = await self._runner.run(
+                    opened.shard.scroll,
+                    gate.where,
+                    limit=request.limit,
+                    cursor=request.cursor,
+                    with_vector="vector" in request.with_,
+                )
+            except ValueError as error:
+                raise InvalidRequest("this is no cursor of ours", param="cursor") from error
+            checked = self._check(gate, [Scored(record, 0.0) for record in page.records])
+            points = [_stored(hit.record, request.with_) for hit in checked.hits]
+            return PointsResponse(points=points, cursor=page.cursor)
+
+    async def count(self, name: str, request: PointSelector, limited: Limited) -> CountResponse:
+        with self._collections.use(name) as opened:
+            gate = self._pass(opened, request, limited)
+            return CountResponse(count=await self._runner.run(opened.shard.count, gate.where))
+
+    async def delete(self, name: str, request: PointSelector, limited: Limited) -> DeleteResponse:
+        """Delete the points that match and that the caller may see; every one is checked like a hit."""
+        if request.ids is None and request.filter is None:
+            raise InvalidRequest("name what to delete: `ids` or `filter`", param="ids")
+        deleted = 0
+        async with self._collections.write(name) as opened:
+            gate = self._pass(opened, request, limited)
+            cursor: str | None = None
+            while True:
+                page = await self._runner.run(
+                    opened.shard.scroll,
+                    gate.where,
+                    limit=self._limits.points_max,
+                    cursor=cursor,
+                    with_vector=False,
+                )
+                checked = self._check(gate, [Scored(record, 0.0) for record in page.records])
+                ids = [hit.record.id for hit in checked.hits]
+                if ids:
+                    await self._runner.run(opened.shard.delete, ids)
+                deleted += len(ids)
+                cursor = page.cursor
+                if cursor is None:
+                    break
+            self._collections.wrote(opened, deleted)
+        self._metrics.deleted.inc(deleted)
+        return DeleteResponse(deleted=deleted)
+
+    # --- search ---
+
+    async def search(self, name: str, request: SearchRequest, limited: Limited) -> SearchResponse:
+        started = time.perf_counter()
+        at_most("k", request.k, self._limits.k_max, param="k")
+        with self._collections.use(name) as opened:
+            gate = self._pass(opened, request, limited)
+            vector = await self._vector_of(opened, request)
+            question = Question(
+                request.mode,
+                request.k,
+                request.text,
+                vector,
+                request.exact,
+                request.score_min,
+                with_vector="vector" in request.with_,
+            )
+            checked = self._check(gate, await self._ask(opened, question, gate.where))
+        return SearchResponse(
+            hits=[_hit(hit, request.with_) for hit in checked.hits],
+            took_ms=round((time.perf_counter() - started) * 1000, 3),
+            exact=request.exact,
+        )
+
+    async def _vector_of(self, opened: Opened, request: SearchRequest) -> Vector | None:
+        manifest = opened.manifest
+        if request.text is not None:
+            check_text(request.text, self._limits, param="text")
+        _check_mode(opened, request.mode, param="mode")
+        if request.mode == "sparse":
+            return None
+        if request.vector is not None:
+            return checked_vector(request.vector, manifest.dimension, manifest.spec.distance, param="vector")
+        if manifest.spec.model is None:
+            raise no_model("vector")
+        (vector,) = await self._embedder.embed(manifest, [str(request.text)], ["text"])
+        return vector
+
+    async def _ask(self, opened: Opened, question: Question, where: Where) -> list[Scored]:
+        """The best hits of the index, best first. In hybrid mode the scores are those of the fusion."""
+        started = time.perf_counter()
+        hits = await self._runner.run(_search, opened, question, where)
+        self._metrics.search_seconds.labels(question.mode).observe(time.perf_counter() - started)
+        if question.score_min is None:
+            return hits
+        return [hit for hit in hits if hit.score >= question.score_min]
+
+    async def retrieve(self, request: RetrieveRequest, limited: Limited) -> RetrieveResponse:
+        """One question to several collections, and one list of hits.
+
+        Scores that can be compared (one collection, or dense search with the same model and distance) order
+        the list; otherwise it is fused by rank, and the score is the fusion's.
+        """
+        at_most("k", request.k, self._limits.retrieve_k_max, param="k")
+        check_text(request.query, self._limits, param="query")
+        if len(set(request.collections)) != len(request.collections):
+            raise InvalidRequest("a collection is named twice", param="collections")
+        rankings: list[list[tuple[str, Scored]]] = []
+        dropped: list[DroppedHit] = []
+        seen = 0
+        with contextlib.ExitStack() as held:
+            asked = [
+                held.enter_context(self._collections.use(name, param=f"collections.{number}"))
+                for number, name in enumerate(request.collections)
+            ]
+            gates = [self._pass(opened, request, limited) for opened in asked]
+            vectors = await self._query_vectors(asked, request)
+            for opened, gate in zip(asked, gates, strict=True):
+                vector = vectors.get(opened.name)
+                question = Question(request.mode, request.k, request.query, vector)
+                hits = await self._ask(opened, question, gate.where)
+                checked = self._check(gate, hits)
+                seen += len(hits)
+                rankings.append([(opened.name, hit) for hit in checked.hits])
+                dropped += [
+                    DroppedHit(collection=opened.name, id=record.id, role=record.role, reason=reason)
+                    for record, reason in checked.dropped
+                ]
+        merged = _merge(rankings, comparable=_comparable(asked, request.mode))
+        grant = next((gate.grant for gate in gates if gate.grant is not None), None)
+        return RetrieveResponse(
+            hits=[_retrieved(name, hit) for name, hit in merged[: request.k]],
+            gate=Gate(
+                role=request.role,
+                canonical_role=grant.canonical if grant else None,
+                checked=seen,
+                dropped=dropped,
+            ),
+        )
+
+    async def _query_vectors(self, asked: Sequence[Opened], request: RetrieveRequest) -> dict[str, Vector]:
+        """The query's vector for each collection; a model embeds it once, and every digest is checked."""
+        by_model: dict[str, tuple[Vector, Opened]] = {}
+        vectors: dict[str, Vector] = {}
+        for number, opened in enumerate(asked):
+            _check_mode(opened, request.mode, param="mode")
+            if request.mode == "sparse":
+                continue
+            model = model_of(opened.spec, param=f"collections.{number}")
+            if model in by_model:
+                check_digest(opened.manifest, str(by_model[model][1].manifest.model_digest))
+            else:
+                (vector,) = await self._embedder.embed(opened.manifest, [request.query], ["query"])
+                by_model[model] = (vector, opened)
+            vectors[opened.name] = by_model[model][0]
+        return vectors
+
+    # --- the gate ---
+
+    def _pass(
+        self,
+        opened: Opened,
+        request: PointSelector | SearchRequest | RetrieveRequest,
+        limited: Limited,
+    ) -> Pass:
+        """Decide what the caller may see. Every way to a point leads through here.
+
+        Raises 400 without a role on a gated collection, or with an unknown one anywhere; 403 for a role
+        that the key may not ask for. On a collection that is not gated a role only narrows: points of
+        other roles are left out.
+        """
+        check_filter(request.filter)
+        ids = request.ids if isinstance(request, PointSelector) else None
+        if ids is not None:
+            at_most("ids", len(ids), self._limits.points_max, param="ids")
+        gated = opened.spec.gated
+        roles = self._roles
+        if not gated and request.role is None:
+            return Pass(opened.name, gated, None, roles, Where(request.filter, ids))
+        grant = roles.grant(request.role, limited)
+        scope = roles.scope(grant, without_role=not gated)
+        return Pass(opened.name, gated, grant, roles, Where(request.filter, ids, scope))
+
+    def _check(self, gate: Pass, hits: Sequence[Scored]) -> Checked:
+        """The gate's second look: what the index should not have let through stops here, loudly."""
+        passed, dropped = [], []
+        for hit in hits:
+            reason = gate.reason_against(hit.record)
+            if reason is None:
+                passed.append(hit)
+            else:
+                dropped.append((hit.record, reason))
+        if dropped:
+            self._metrics.leaks.inc(len(dropped))
+            log.error("gate stopped a leak", collection=gate.collection, hits=len(dropped))
+        return Checked(passed, dropped)
+
+
+# --- plain steps ------------------------------------------------------------------------------
+
+
+def _refuse_limited(limited: Limited, why: str) -> None:
+    if limited is not None:
+        raise Forbidden(f"this key is limited to some job roles: {why}", code="role_forbidden")
+
+
+def _check_mode(opened: Opened, mode: str, *, param: str) -> None:
+    if mode != "dense" and not opened.spec.hybrid:
+        raise InvalidRequest(
+            f"the collection {opened.name!r} was made with `hybrid: false`, so it has no index of words;"
+            " search it with mode dense",
+            code="not_hybrid",
+            param=param,
+        )
+
+
+def _write(opened: Opened, records: Sequence[Record], wanted: Durability) -> Durability:
+    """The engine always writes its log, so `memory` asks for less than there is and is told so."""
+    opened.shard.upsert(records)
+    if wanted != "fsync":
+        return "wal"
+    opened.shard.flush()
+    return "fsync"
+
+
+def _search(opened: Opened, question: Question, where: Where) -> list[Scored]:
+    def ask(limit: int, *, vector: Vector | None = None, text: str | None = None) -> list[Scored]:
+        query = Query(limit, vector, text, exact=question.exact, with_vector=question.with_vector)
+        return opened.shard.search(query, where)
+
+    if question.mode == "dense":
+        return ask(question.k, vector=question.vector)
+    if question.mode == "sparse":
+        return ask(question.k, text=question.text)
+    candidates = max(CANDIDATES_MIN, 2 * question.k)
+    rankings = (ask(candidates, vector=question.vector), ask(candidates, text=question.text))
+    fused = reciprocal_rank(rankings, lambda hit: hit.record.id)
+    return [Scored(hit.record, score) for hit, score in fused[: question.k]]
+
+
+def _comparable(asked: Sequence[Opened], mode: str) -> bool:
+    kinds = {(opened.manifest.model_digest, opened.spec.distance) for opened in asked}
+    return len(asked) == 1 or (mode == "dense" and len(kinds) == 1)
+
+
+def _merge(rankings: Sequence[list[tuple[str, Scored]]], *, comparable: bool) -> list[tuple[str, Scored]]:
+    if comparable:
+        together = [found for ranking in rankings for found in ranking]
+        return sorted(together, key=lambda found: -found[1].score)
+    fused = reciprocal_rank(rankings, lambda found: (found[0], found[1].record.id))
+    return [(name, Scored(hit.record, score)) for (name, hit), score in fused]
+
+
+def _stored(record: Record, parts: Sequence[Part]) -> StoredPoint:
+    return StoredPoint(
+        id=record.id,
+        role=record.role,
+        text=record.text if "text" in parts else None,
+        payload=record.payload if "payload" in parts else None,
+        vector=list(record.vector) if "vector" in parts else None,
+    )
+
+
+def _hit(hit: Scored, parts: Sequence[Part]) -> Hit:
+    return Hit(score=hit.score, **dict(_stored(hit.record, parts)))
+
+
+def _retrieved(name: str, hit: Scored) -> RetrievedHit:
+    record = hit.record
+    return RetrievedHit(
+        collection=name,
+        id=record.id,
+        score=hit.score,
+        role=record.role,
+        text=record.text,
+        payload=record.payload,
+    )

@@ -1,0 +1,170 @@
+"""The folder that holds the collections: what is whole is served, what is not is set aside."""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import structlog
+from pydantic import ValidationError
+
+from schemas.base import Model
+from schemas.vectors import CollectionSpec, RoleCatalogue
+from services.errors import InvalidRequest, Unavailable
+from vectord.backends import ShardSpec
+
+log = structlog.get_logger(__name__)
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+class Manifest(Model):
+    """What a collection is: written once, when it is made."""
+
+    format: int = 1
+    spec: CollectionSpec
+    dimension: int
+    model_digest: str | None
+
+    def shard_spec(self) -> ShardSpec:
+        return ShardSpec(
+            dimension=self.dimension,
+            distance=self.spec.distance,
+            hybrid=self.spec.hybrid,
+            payload_indexes=self.spec.payload_indexes,
+        )
+
+
+def check_name(name: str) -> str:
+    """The name, before any path is made of it."""
+    if NAME.fullmatch(name) is None:
+        raise InvalidRequest(
+            "a collection's name is 1-64 characters of a-z, 0-9, _ and -, and starts with a letter or digit",
+            param="name",
+        )
+    return name
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put a file in place whole, so that after a power loss there is the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with temporary.open("xb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Disk:
+    """Collections as folders: `<name>/manifest.json` and `<name>/shard/`.
+
+    Names with a dot are ours: `.making-*` and `.deleting-*` are unfinished work, `.aside` keeps what was
+    found broken.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._roles = folder / "roles.json"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process alone: a second one would take our work for left-overs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Unavailable(f"another vectord holds {self.folder}") from error
+            yield
+
+    def check_writable(self) -> None:
+        """Raise OSError unless files can be made here."""
+        probe = self.folder / f".probe-{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+
+    # --- collections ---
+
+    def shard_folder(self, name: str) -> Path:
+        return self.folder / check_name(name) / "shard"
+
+    @contextlib.contextmanager
+    def making(self, name: str, manifest: Manifest) -> Iterator[Path]:
+        """Yield the folder to make the shard in; the collection exists once the block ends well."""
+        draft = self.folder / f".making-{check_name(name)}-{uuid.uuid4().hex}"
+        draft.mkdir()
+        try:
+            yield draft / "shard"
+            write_atomically(draft / "manifest.json", manifest.model_dump_json().encode())
+            draft.rename(self.folder / name)
+            sync_folder(self.folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Gone as soon as it is renamed; the files follow."""
+        away = self.folder / f".deleting-{check_name(name)}-{uuid.uuid4().hex}"
+        (self.folder / name).rename(away)
+        sync_folder(self.folder)
+        shutil.rmtree(away)
+
+    def scan(self) -> dict[str, Manifest]:
+        """The collections there are. Unfinished deletions are finished, everything half-made is set aside."""
+        found = {}
+        for path in sorted(self.folder.iterdir()):
+            if path.name.startswith(".deleting-"):
+                shutil.rmtree(path)
+            elif path.name.startswith(".making-"):
+                self._set_aside(path, "it was never finished")
+            elif path.is_dir() and NAME.fullmatch(path.name):
+                try:
+                    text = (path / "manifest.json").read_bytes()
+                    found[path.name] = Manifest.model_validate_json(text)
+                except (OSError, ValidationError) as error:
+                    self._set_aside(path, f"its manifest is missing or broken: {type(error).__name__}")
+        return found
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = self.folder / ".aside"
+        aside.mkdir(exist_ok=True)
+        target = aside / f"{path.name.lstrip('.')}-{uuid.uuid4().hex}"
+        path.rename(target)
+        log.error("collection set aside", reason=reason, moved_to=str(target))
+
+    def bytes_of(self, name: str) -> int:
+        """Bytes that the collection takes on disk; files that vanish meanwhile count nothing."""
+        total = 0
+        for root, _, files in os.walk(self.folder / check_name(name)):
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    total += Path(root, file).stat().st_blocks * 512
+        return total
+
+    # --- roles ---
+
+    def read_roles(self) -> RoleCatalogue:
+        """The catalogue. Raises `Unavailable` when it cannot be read: guessing would open the gate."""
+        try:
+            return RoleCatalogue.model_validate_json(self._roles.read_bytes())
+        except FileNotFoundError:
+            return RoleCatalogue(roles=[])
+        except (OSError, ValidationError) as error:
+            raise Unavailable(f"{self._roles} cannot be read: {type(error).__name__}") from error
+
+    def write_roles(self, catalogue: RoleCatalogue) -> None:
+        write_atomically(self._roles, catalogue.model_dump_json().encode())

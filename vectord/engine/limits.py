@@ -1,0 +1,100 @@
+"""What a request may ask for, and the one way to say that it asks for too much."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from schemas.vectors import Condition, Distance, Filter
+from services.errors import InvalidRequest
+from vectord.backends import parse_datetime, parse_path
+
+COMPONENT_MAX = 1e15
+"""Squares of larger numbers, summed, could leave float32."""
+
+PAYLOAD_DEPTH_MAX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    collections_max: int = 256
+    points_max: int = 1000
+    k_max: int = 1000
+    retrieve_k_max: int = 100
+    dimension_max: int = 8192
+    text_bytes_max: int = 65_536
+    payload_bytes_max: int = 65_536
+    embed_batch_max: int = 128
+    optimize_after_points: int = 10_000
+
+
+def at_most(what: str, given: int, limit: int, *, param: str) -> None:
+    if given > limit:
+        raise InvalidRequest(f"{what}: {given} given, at most {limit} accepted", param=param)
+
+
+def check_text(text: str, limits: Limits, *, param: str) -> None:
+    at_most("UTF-8 bytes of text", len(text.encode()), limits.text_bytes_max, param=param)
+
+
+def checked_vector(vector: Sequence[float], dimension: int, distance: Distance, *, param: str) -> list[float]:
+    """The vector, fit to be stored as float32 and compared: finite, of the right length, not zero."""
+    if len(vector) != dimension:
+        raise InvalidRequest(
+            f"the vector has {len(vector)} numbers; this collection has dimension {dimension}",
+            code="dimension_mismatch",
+            param=param,
+        )
+    largest = max(map(abs, vector))
+    if not math.isfinite(math.fsum(vector)) or largest > COMPONENT_MAX:
+        raise InvalidRequest(f"the vector's numbers are finite and at most {COMPONENT_MAX:g}", param=param)
+    if distance != "cosine":
+        return list(vector)
+    length = math.hypot(*vector)
+    if length == 0:
+        raise InvalidRequest("a vector of zeros has no direction, and no cosine", param=param)
+    # Very short or long ones would under- or overflow when the engine squares them in float32.
+    return list(vector) if 1e-3 < length < 1e3 else [number / length for number in vector]
+
+
+def check_payload(payload: dict[str, object], limits: Limits, *, param: str) -> None:
+    level: list[object] = [payload]
+    for _ in range(PAYLOAD_DEPTH_MAX):
+        level = [item for value in level for item in _inside(value)]
+        if not level:
+            break
+    else:
+        raise InvalidRequest(f"a payload nests at most {PAYLOAD_DEPTH_MAX} deep", param=param)
+    at_most("bytes of payload", len(orjson.dumps(payload)), limits.payload_bytes_max, param=param)
+
+
+def _inside(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, list):
+        yield from value
+
+
+def check_filter(node: Filter | Condition | None, *, param: str = "filter") -> None:
+    """Raise 400, naming the place, for a path or date-time that cannot be read."""
+    if isinstance(node, Filter):
+        for name in ("must", "should", "must_not"):
+            for number, inner in enumerate(getattr(node, name)):
+                check_filter(inner, param=f"{param}.{name}.{number}")
+    elif node is not None:
+        check_path(node.key, param=f"{param}.key")
+        bounds = node.range.model_dump(exclude_none=True) if node.range is not None else {}
+        for name, bound in bounds.items():
+            if isinstance(bound, str) and parse_datetime(bound) is None:
+                raise InvalidRequest(
+                    f"{bound!r} is not a date-time such as 2026-05-01T08:00:00-05:00",
+                    param=f"{param}.range.{name}",
+                )
+
+
+def check_path(key: str, *, param: str) -> None:
+    try:
+        parse_path(key)
+    except ValueError as error:
+        raise InvalidRequest(str(error), param=param) from None

@@ -1,0 +1,55 @@
+"""What vectord can be told."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.settings import BaseUrl, DaemonSettings
+
+
+class Settings(DaemonSettings):
+    model_config = SettingsConfigDict(env_prefix="VECTORD_")
+
+    port: int = Field(3102, ge=1, le=65535, description="Port to listen on.")
+    body_bytes_max: int = Field(
+        32 * 1024 * 1024,
+        ge=1024,
+        description="Largest request body, in bytes; beyond it the answer is 413. Vectors are long as JSON.",
+    )
+    embedd_url: BaseUrl = Field("http://127.0.0.1:3101", description="Where embedd answers.")
+    embed_batch_max: int = Field(
+        128,
+        ge=1,
+        le=2048,
+        description="Texts sent to embedd in one call; an upsert makes as many as it needs.",
+    )
+    collections_max: int = Field(
+        256, ge=1, description="Collections there may be; each holds files open, and some memory."
+    )
+    points_max: int = Field(
+        1000, ge=1, le=10_000, description="Points, or ids, in one call; also the largest page of a scroll."
+    )
+    k_max: int = Field(1000, ge=1, le=10_000, description="Hits that one search may ask for.")
+    retrieve_k_max: int = Field(
+        100,
+        ge=1,
+        le=1000,
+        description="Hits that one retrieve may ask for; it asks each collection for as many.",
+    )
+    dimension_max: int = Field(8192, ge=1, le=65536, description="Numbers in one vector.")
+    text_bytes_max: int = Field(
+        65_536,
+        ge=1,
+        description="UTF-8 bytes in one text, stored or asked; more is cut off by models anyway.",
+    )
+    payload_bytes_max: int = Field(65_536, ge=2, description="Bytes of one point's payload, as JSON.")
+    threads: int = Field(
+        8, ge=1, le=64, description="Engine calls under way at once, over all collections; each has a thread."
+    )
+    waiting_max: int = Field(
+        256, ge=0, description="Engine calls that may wait for a thread; beyond it the answer is 429."
+    )
+    optimize_after_points: int = Field(
+        10_000,
+        ge=100,
+        description="Points written to a collection before its index is rebuilt in the background.",
+    )
