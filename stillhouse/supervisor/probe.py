@@ -1,5 +1,7 @@
 """Asks a daemon whether it is ready, and Ollama whether it is there."""
 
+from dataclasses import dataclass
+
 import httpx
 from pydantic import ValidationError
 
@@ -9,21 +11,33 @@ PROBE_TIMEOUT_S = 3.0  # a daemon gives its own dependencies 1.5 s
 OLLAMA_TIMEOUT_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Unready:
+    """Why a daemon is not ready. `serves`: it answers, and says so itself."""
+
+    reason: str
+    serves: bool = False
+
+
 def new_client() -> httpx.AsyncClient:
     """A client for our own processes: no proxy, short waits."""
     return httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=False)
 
 
-async def unready_reason(client: httpx.AsyncClient, url: str) -> str | None:
+async def ask(client: httpx.AsyncClient, url: str) -> Unready | None:
     """None when the daemon at `url` is ready, otherwise why it is not."""
     try:
         response = await client.get(f"{url}/readyz")
     except httpx.ConnectError:
-        return "nothing listens there"
+        return Unready("nothing listens there")
     except httpx.HTTPError as error:
-        return f"does not answer ({type(error).__name__})"
+        return Unready(f"does not answer ({type(error).__name__})")
     if response.is_success:
         return None
+    return Unready(_reasons(response), serves=True)
+
+
+def _reasons(response: httpx.Response) -> str:
     try:
         state = ReadyState.model_validate_json(response.content)
     except ValidationError:

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from services.tasks import task_set
 from stillhouse.supervisor.logs import LineSplitter, LogOutput
 from stillhouse.supervisor.plan import Replica
+from stillhouse.supervisor.probe import Unready
 from stillhouse.supervisor.runfile import ProcessEntry, ProcessState
 
 READ_BYTES = 65536
 LAST_WORDS_TIMEOUT_S = 1.0  # output still in the pipe when the process is gone
 
-Probe = Callable[[str], Awaitable[str | None]]
-"""Asks the daemon at a URL whether it is ready: None when it is, otherwise the reason."""
+Probe = Callable[[str], Awaitable[Unready | None]]
+"""Asks the daemon at a URL whether it is ready: None when it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Policy:
     stable_s: float = 30.0
     failed_after: int = 5
     poll_s: float = 0.1
+    poll_max_s: float = 2.0
+    poll_growth: float = 1.2  # who is long unready is asked less often: its probes cost and log something
 
 
 class SupervisedProcess:
@@ -196,9 +199,12 @@ class SupervisedProcess:
 
     async def _watch(self) -> None:
         """Look until the daemon is ready. From then on its death is the sign, and `status` asks it itself."""
-        while (reason := await self._probe(self.replica.url)) is not None:
-            self.reason = reason
-            await asyncio.sleep(self._policy.poll_s)
+        wait_s = self._policy.poll_s
+        while (unready := await self._probe(self.replica.url)) is not None:
+            self.reason = unready.reason
+            await asyncio.sleep(wait_s)
+            if unready.serves:
+                wait_s = min(wait_s * self._policy.poll_growth, self._policy.poll_max_s)
         if not self._stopping.is_set():
             self._deaths_in_a_row = 0
             self._change("ready")

@@ -16,7 +16,7 @@ from services.tasks import task_set
 from stillhouse.supervisor.logs import LogOutput
 from stillhouse.supervisor.plan import Replica, own_environment
 from stillhouse.supervisor.ports import check_ports
-from stillhouse.supervisor.probe import new_client, unready_reason
+from stillhouse.supervisor.probe import ask, new_client
 from stillhouse.supervisor.process import Policy, Probe, SupervisedProcess
 from stillhouse.supervisor.runfile import RunFile, RunFolder
 from stillhouse.supervisor.specs import GATEWAY
@@ -81,7 +81,7 @@ class Supervisor:
         with self._folder.locked(), _lifeline() as lifeline_fd, self._asked():
             check_ports(self._fleet.replicas)
             async with new_client() as client, task_set() as tasks:
-                probe = functools.partial(unready_reason, client)
+                probe = functools.partial(ask, client)
                 self._processes = [
                     self._process(replica, lifeline_fd, probe) for replica in self._fleet.replicas
                 ]

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from schemas.base import Model
 from stillhouse.supervisor.plan import Replica
 from stillhouse.supervisor.ports import holder_of
-from stillhouse.supervisor.probe import new_client, unready_reason
+from stillhouse.supervisor.probe import Unready, ask, new_client
 from stillhouse.supervisor.runfile import ProcessState, RunFile
 from stillhouse.supervisor.specs import MODELD, DaemonSpec
 
@@ -109,14 +109,14 @@ async def _observe(client: httpx.AsyncClient, subject: Subject) -> ProcessReport
     first = await _scrape(client, subject.url)
     if first is None and subject.optional:
         return None
-    _, reason = await asyncio.gather(asyncio.sleep(SCRAPE_INTERVAL_S), unready_reason(client, subject.url))
+    _, unready = await asyncio.gather(asyncio.sleep(SCRAPE_INTERVAL_S), ask(client, subject.url))
     second = await _scrape(client, subject.url)
     process = _process(subject)
     return ProcessReport(
         label=subject.replica_label,
         name=subject.name,
-        state=_state(subject, reason, serving=second is not None),
-        reason=reason,
+        state=_state(subject, unready),
+        reason=unready.reason if unready is not None else None,
         pid=process.pid if process is not None else None,
         port=subject.port,
         url=subject.url,
@@ -128,13 +128,13 @@ async def _observe(client: httpx.AsyncClient, subject: Subject) -> ProcessReport
     )
 
 
-def _state(subject: Subject, reason: str | None, *, serving: bool) -> ObservedState:
+def _state(subject: Subject, unready: Unready | None) -> ObservedState:
     """What the process says of itself counts; what the supervisor says explains why it does not answer."""
-    if subject.state in {"stopping", "restarting", "failed"} and reason is not None:
-        return subject.state
-    if reason is None:
+    if unready is None:
         return "ready"
-    if serving:
+    if subject.state in {"stopping", "restarting", "failed"}:
+        return subject.state
+    if unready.serves:
         return "unready"
     return "starting" if subject.state == "starting" else "down"
 
