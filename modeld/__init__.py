@@ -1,1 +1,1 @@
-"""An Ollama-compatible server on small embedded models, for machines that have no Ollama."""
+"""modeld: an Ollama-compatible server on small embedded models, for machines that have no Ollama."""
