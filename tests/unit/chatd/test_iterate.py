@@ -1,0 +1,264 @@
+"""Generate, validate, repair, with scripted models and validators that judge by rule."""
+
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from chatd.backends import Step
+from chatd.engine.artifacts import parse, with_fixes
+from chatd.engine.iterate import Plan
+from schemas.verdicts import Finding
+from services.errors import UpstreamError
+from tests.unit.chatd.conftest import World
+
+pytestmark = pytest.mark.anyio
+
+ASK: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "fill order O-1 in Dayton"}],
+    "model": "fake",
+    "validate": {"kind": "fill", "context": {"order": {"order_id": "O-1"}}},
+}
+
+
+def finding(**extra: Any) -> dict[str, Any]:
+    return {
+        "code": "fill.name_mismatch",
+        "severity": "error",
+        "path": "/fills/0/name",
+        "message": "not the name on the roster",
+        **extra,
+    }
+
+
+def wants(**expected: Any) -> Any:
+    """Findings for every key of the artifact that has another value, with the fix."""
+
+    def judge(artifact: Any) -> list[dict[str, Any]]:
+        if not isinstance(artifact, dict):
+            return [finding(code="schema.invalid", path="")]
+        return [
+            finding(path=f"/{key}", fix={"op": "replace", "path": f"/{key}", "value": value})
+            for key, value in expected.items()
+            if artifact.get(key) != value
+        ]
+
+    return judge
+
+
+def says(value: Any) -> Step:
+    return Step.saying(orjson.dumps(value).decode())
+
+
+async def ask(world: World, **extra: Any) -> httpx.Response:
+    async with world.client() as client:
+        return await client.post("/v1/iterate", json={**ASK, **extra}, headers={"x-episode-id": "ep"})
+
+
+async def test_first_pass(world: World) -> None:
+    provider = world.script(Step.saying('Sure:\n```json\n{"a": 1}\n```'))
+    world.validators.judge = wants(a=1)
+    response = await ask(world, temperature=0)
+    body = response.json()
+    assert (response.status_code, body["ok"], body["outcome"]) == (200, True, "first_pass")
+    assert body["artifact"] == {"a": 1}
+    assert body["verdict"]["verdict"] == "accepted"
+    assert body["episode_id"] == response.headers["x-episode-id"] == "ep"
+    (run,) = world.records()
+    assert body["attempts"] == [
+        {
+            "model": "fake",
+            "artifact": {"a": 1},
+            "findings": [],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 2, "cost_usd": None},
+            "run_id": run.run_id,
+        }
+    ]
+    assert (run.episode_id, run.ext) == ("ep", {"attempt": 1})
+    assert run.task is not None
+    assert (run.task.kind, run.task.key) == ("fill", "O-1")
+    assert run.verdict is not None
+    assert run.verdict.ok
+    assert run.request.params["temperature"] == 0
+    assert run.request.params["max_tokens"] == 1024
+    system = provider.requests[0].messages[0]
+    assert system.role == "system"
+    assert '"required":["order_id","fills"]' in str(system.content)
+    assert world.validators.requests[0]["run_id"] == run.run_id
+
+
+async def test_a_repair_is_told_code_place_and_fixed_value(world: World) -> None:
+    provider = world.script(says({"a": 0, "b": 2}), says({"a": 1, "b": 2}))
+    world.validators.judge = wants(a=1)
+    body = (await ask(world)).json()
+    assert (body["ok"], body["outcome"], len(body["attempts"])) == (True, "repaired", 2)
+    assert body["attempts"][0]["findings"][0]["code"] == "fill.name_mismatch"
+    said, told = provider.requests[1].messages[-2:]
+    assert (said.role, said.content) == ("assistant", '{"a":0,"b":2}')
+    assert "fill.name_mismatch (error) at /a" in str(told.content)
+    assert "replace /a with 1" in str(told.content)
+    assert '{"a":1,"b":2}' in str(told.content)
+    first, second = world.records()
+    assert second.ext == {"attempt": 2, "repair_of_run_id": first.run_id}
+    assert [run.verdict.ok for run in (first, second) if run.verdict] == [False, True]
+    assert first.episode_id == second.episode_id == "ep"
+
+
+async def test_escalation_to_the_stronger_model(world: World) -> None:
+    world.script(says({"a": 0}), says({"a": 0}), says({"a": 1}), models=("small", "large"))
+    world.validators.judge = wants(a=1)
+    body = (await ask(world, model=None, models=["small", "large"], attempts_max=4)).json()
+    assert [one["model"] for one in body["attempts"]] == ["small", "small", "large"]
+    assert (body["ok"], body["outcome"]) == (True, "escalated")
+
+
+async def test_it_stops_when_nothing_improves_and_returns_the_best(world: World) -> None:
+    provider = world.script(says({"a": 1, "b": 0}), says({"a": 0, "b": 0}), says({"a": 0, "b": 0, "c": 1}))
+    world.validators.judge = wants(a=1, b=1)
+    body = (await ask(world, attempts_max=9)).json()
+    assert (body["ok"], body["outcome"]) == (False, "failed")
+    assert len(body["attempts"]) == 3
+    assert body["artifact"] == {"a": 1, "b": 0}
+    assert len(body["verdict"]["findings"]) == 1
+    assert len(provider.requests) == 3
+
+
+async def test_the_budget_ends(world: World) -> None:
+    world.script(says({"a": 0, "b": 0}), says({"a": 0, "b": 1}))
+    world.validators.judge = wants(a=1, b=1)
+    body = (await ask(world, attempts_max=2)).json()
+    assert (body["outcome"], len(body["attempts"])) == ("failed", 2)
+
+
+async def test_an_answer_that_is_no_json_goes_to_the_validator_as_it_is(world: World) -> None:
+    world.script(Step.saying("I cannot"), says({"a": 1}))
+    world.validators.judge = wants(a=1)
+    body = (await ask(world)).json()
+    assert body["attempts"][0]["artifact"] == "I cannot"
+    assert body["outcome"] == "repaired"
+
+
+async def test_notes_are_put_before_the_model_and_into_the_run(world: World) -> None:
+    provider = world.script(says({"a": 1}))
+    retrieve = {"collections": ["playbooks"], "role": "forklift", "k": 2}
+    messages = [{"role": "system", "content": "You are terse."}, *ASK["messages"]]
+    await ask(world, retrieve=retrieve, messages=messages)
+    assert world.vectord.requests == [{**retrieve, "query": "fill order O-1 in Dayton", "mode": "dense"}]
+    system, user = provider.requests[0].messages
+    assert str(system.content).startswith("You are terse.")
+    assert "[1] Forklift orders in Dayton" in str(system.content)
+    assert user.role == "user"
+    (note,) = world.records()[0].retrieved_context
+    assert (note.collection, note.id, note.role) == ("playbooks", 0, "forklift")
+    assert len(note.text_sha256) == 64
+
+
+async def test_notes_that_do_not_fit_are_left_out_of_both(world: World) -> None:
+    world.script(says({"a": 1}))
+    world.settings = {"notes_chars_max": 10}
+    await ask(world, retrieve={"collections": ["playbooks"]})
+    assert world.records()[0].retrieved_context == []
+
+
+@pytest.mark.parametrize("peer", ["validators", "vectord"])
+async def test_a_peer_that_is_down_is_named_before_a_model_is_asked(world: World, peer: str) -> None:
+    provider = world.script(says({"a": 1}))
+    getattr(world, peer).down = True
+    response = await ask(world, retrieve={"collections": ["playbooks"]})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, f"{peer}_down")
+    assert peer in response.json()["error"]["message"]
+    assert provider.requests == []
+
+
+async def test_validators_going_down_in_between_leaves_a_record(world: World) -> None:
+    world.script(says({"a": 1}))
+
+    def judge(_: Any) -> list[dict[str, Any]]:
+        raise httpx.ConnectError("down")
+
+    world.validators.judge = judge
+    response = await ask(world)
+    assert response.status_code == 503
+    (run,) = world.records()
+    assert (run.attempts[0].status, run.verdict) == ("ok", None)
+
+
+async def test_a_failing_provider_hands_over_to_the_next_model(world: World) -> None:
+    world.script(Step(error=UpstreamError("broke")), says({"a": 1}), models=("small", "large"))
+    world.validators.judge = wants(a=1)
+    body = (await ask(world, model=None, models=["small", "large"])).json()
+    assert body["outcome"] == "escalated"
+    assert body["attempts"][0]["artifact"] is None
+    assert [run.attempts[0].status for run in world.records()] == ["failed", "ok"]
+
+
+async def test_when_no_model_answers_the_provider_s_error_is_the_answer(world: World) -> None:
+    world.script(Step(error=UpstreamError("broke")))
+    response = await ask(world)
+    assert (response.status_code, response.json()["error"]["message"]) == (502, "broke")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"surprise": 1}, "surprise"),
+        ({"validate": {"kind": "poem"}}, "validate.kind"),
+        ({"validate": {"kind": "json_schema"}}, "validate.context.schema"),
+        ({"models": ["a", "b"]}, None),
+        ({"model": None, "models": ["a", "b"], "attempts_max": 1}, None),
+        (
+            {"messages": [{"role": "assistant", "content": "x"}], "retrieve": {"collections": ["c"]}},
+            "retrieve.query",
+        ),
+    ],
+)
+async def test_bad_requests(world: World, change: dict[str, Any], param: str | None) -> None:
+    world.script()
+    response = await ask(world, **change)
+    assert response.status_code == 400
+    if param is not None:
+        assert response.json()["error"]["param"] == param
+
+
+def test_attempts_are_shared_out_and_handed_on() -> None:
+    plan = Plan(["a", "b", "c"], 5)
+    assert [plan.next(stuck=False) for _ in range(6)] == ["a", "a", "b", "b", "c", None]
+    plan = Plan(["a", "b"], 4)
+    assert [plan.next(stuck=False), plan.next(stuck=True)] == ["a", "b"]
+    assert [plan.next(stuck=False) for _ in range(3)] == ["b", "b", None]
+
+
+@pytest.mark.parametrize(
+    ("text", "artifact"),
+    [
+        ('{"a":1}', {"a": 1}),
+        ('```json\n{"a":1}\n```', {"a": 1}),
+        ('Here {it} is: {"a":[1]} bye', {"a": [1]}),
+        ('{"a":NaN}', '{"a":NaN}'),
+        ('{"a":9007199254740993}', '{"a":9007199254740993}'),
+        ("nothing", "nothing"),
+        ("", ""),
+    ],
+)
+def test_the_json_in_an_answer_is_found(text: str, artifact: Any) -> None:
+    assert parse(text) == artifact
+
+
+def test_fixes_are_shown_applied_without_touching_the_artifact() -> None:
+    artifact: Any = {"fills": [{"id": "x"}, {"id": "y"}, {"id": "z"}], "t/s": 1}
+    fixes = [
+        {"op": "remove", "path": "/fills/0"},
+        {"op": "remove", "path": "/fills/1"},
+        {"op": "replace", "path": "/fills/2/id", "value": "w"},
+        {"op": "add", "path": "/fills/-", "value": {"id": "v"}},
+        {"op": "replace", "path": "/t~1s", "value": 2},
+        {"op": "replace", "path": "/no/where", "value": 3},
+        {"note": "by hand"},
+    ]
+    findings = [Finding.model_validate(finding(fix=fix)) for fix in fixes]
+    fixed = with_fixes(artifact, findings)
+    assert fixed == {"fills": [{"id": "w"}, {"id": "v"}], "t/s": 2}
+    assert len(artifact["fills"]) == 3
+    whole = Finding.model_validate(finding(fix={"op": "replace", "path": "", "value": []}))
+    assert with_fixes(artifact, [whole]) == []
