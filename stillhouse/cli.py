@@ -36,7 +36,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except PlatformError as error:
-            about = f" (`{error.param}`)" if error.param is not None else ""
+            named = error.param is None or error.param in error.message
+            about = "" if named else f" (`{error.param}`)"
             typer.echo(f"stillhouse: {error.message}{about}", err=True)
             raise typer.Exit(1) from None
 

@@ -18,7 +18,7 @@ class Story(Protocol):
 
 def demo(
     *,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the daemons running afterwards.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the daemons running until Ctrl-C.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another agency.")] = 7,
 ) -> None:
     """Play the whole job: retrieve, draft, validate, repair, record, export."""

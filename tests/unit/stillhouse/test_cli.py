@@ -234,6 +234,21 @@ def test_the_gateways_own_words_are_passed_on(run: Run, gateway: StubGateway) ->
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("`kind` is missing", "`kind` is missing\n"),
+        ("something is missing", "something is missing (`kind`)\n"),
+    ],
+)
+def test_the_field_at_fault_is_named_once(run: Run, gateway: StubGateway, message: str, said: str) -> None:
+    error = {"message": message, "type": "invalid_request_error", "code": "invalid", "param": "kind"}
+    gateway.answers["POST /v1/validate"] = [(400, {"error": error})]
+    result = run("validate", "-", stdin="{}")
+    assert result.exit_code == 1
+    assert result.stderr == f"stillhouse: {said}"
+
+
 @pytest.mark.parametrize("answer", [(200, ["not", "models"]), (502, "<html>")])
 def test_something_else_than_a_gateway_is_noticed(run: Run, gateway: StubGateway, answer: Any) -> None:
     gateway.answers["GET /v1/models"] = [answer]
