@@ -17,7 +17,7 @@ from schemas.distill import (
     RunView,
 )
 from schemas.evidence import Category
-from schemas.runs import Feedback, Run, RunsAccepted
+from schemas.runs import Feedback, RunsAccepted
 from services import context, daemon
 from services.errors import InvalidRequest
 
@@ -49,16 +49,14 @@ RUNS_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {
-                "schema": Run.model_json_schema(ref_template="#/components/schemas/{model}")
-            },
+            "application/json": {"schema": {"$ref": "#/components/schemas/Run"}},
             "application/x-ndjson": {"schema": {"type": "string"}},
         },
     }
 }
 
 
-@routes.post("/v1/runs")
+@routes.post("/v1/runs", openapi_extra=RUNS_BODY)
 async def keep_runs(request: Request, engine: EngineDep) -> RunsAccepted:
     """Keep one record (`application/json`) or many (NDJSON, any other content type).
 
@@ -98,7 +96,7 @@ async def get_job(job_id: str, engine: EngineDep) -> Job:
     return engine.jobs.get(job_id)
 
 
-@routes.get("/v1/distill/evidence", response_model_exclude_none=True)
+@routes.get("/v1/distill/evidence")
 async def list_evidence(
     engine: EngineDep,
     limit: Limit,
@@ -109,7 +107,7 @@ async def list_evidence(
     return await engine.evidence(category, limit, cursor)
 
 
-@routes.get("/v1/distill/datasets", response_model_exclude_none=True)
+@routes.get("/v1/distill/datasets")
 async def list_datasets(
     engine: EngineDep, limit: Limit, cursor: Annotated[str | None, Query(max_length=128)] = None
 ) -> DatasetPage:

@@ -102,9 +102,9 @@ class Log:
         segments.sync_folder(self.folder.parent)
         self._lock_fd = segments.lock(self.folder)
         names = segments.list_segments(self.folder)
-        for name, following in zip(names, [*names[1:], None], strict=True):
-            is_last = following is None or following.writer != name.writer
-            self._load(name, is_last=is_last)
+        last = {name.writer: name for name in names}
+        for name in names:
+            self._load(name, is_last=last[name.writer] == name)
         self._metrics.log_bytes.set(self._bytes())
         log.info("log opened", segments=len(self._segments), runs=len(self.index), bytes=self._bytes())
 

@@ -1,0 +1,166 @@
+"""A real `python -m distill`: what it acknowledged survives its death."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from services.testing import free_port
+from tests.unit.distill.builders import run, verdict_record
+
+pytestmark = pytest.mark.enable_socket
+
+ROOT = Path(__file__).parents[3]
+FILES_OF_8_KIB = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+runpy.run_module("distill", run_name="__main__")
+"""
+
+
+@contextlib.contextmanager
+def process(
+    data: Path, *, program: Sequence[str] = ("-m", "distill"), **settings: str
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    port = free_port()
+    environment = {
+        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        "PYTHONPATH": str(ROOT),
+        "STILLHOUSE_DATA": str(data),
+        "DISTILL_PORT": str(port),
+        "DISTILL_DISK_FREE_BYTES_MIN": "0",
+        **{f"DISTILL_{name.upper()}": value for name, value in settings.items()},
+    }
+    with subprocess.Popen(
+        [sys.executable, *program],
+        env=environment,
+        cwd=data.parent,
+        stdout=subprocess.PIPE,
+    ) as child:
+        try:
+            yield child, f"http://127.0.0.1:{port}"
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+def wait_ready(child: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and child.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError("distill did not become ready")
+
+
+def segments(data: Path) -> list[bytes]:
+    return [
+        line
+        for path in sorted((data / "log").glob("runs-*.jsonl"))
+        for line in path.read_bytes().splitlines(keepends=True)
+    ]
+
+
+def write_until_dead(url: str, name: str, acknowledged: list[str]) -> None:
+    """Send records, each batch again until it is acknowledged, and note what was."""
+    with httpx.Client(base_url=url, trust_env=False, timeout=10) as client:
+        for number in range(100_000):
+            batch = [run(f"{name}-{number}-{part}") for part in range(3)]
+            batch.append(verdict_record(f"{name}-{number}-0"))
+            try:
+                response = client.post(
+                    "/v1/runs", content=b"".join(orjson.dumps(one) + b"\n" for one in batch)
+                )
+            except httpx.TransportError:
+                return
+            if response.status_code == 200:
+                assert response.json()["accepted"] == 4
+                acknowledged += [one["run_id"] for one in batch[:3]]
+
+
+def test_nothing_acknowledged_is_lost_or_doubled_when_the_process_is_killed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    acknowledged: list[str] = []
+    for life in range(5):
+        with process(data, segment_bytes_max="65536") as (child, url):
+            wait_ready(child, url)
+            if life:  # a client that saw no answer sends again
+                resent = [orjson.dumps(run(run_id)) + b"\n" for run_id in acknowledged[-20:]]
+                assert httpx.post(f"{url}/v1/runs", content=b"".join(resent)).json()["accepted"] == len(
+                    resent
+                )
+            writers = [
+                threading.Thread(target=write_until_dead, args=(url, f"{life}-{number}", acknowledged))
+                for number in range(4)
+            ]
+            for writer in writers:
+                writer.start()
+            time.sleep(0.1 + 0.13 * life)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            for writer in writers:
+                writer.join()
+    with process(data) as (child, url):
+        wait_ready(child, url)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == 0
+    records = [orjson.loads(line) for line in segments(data)]
+    written = Counter(one["run_id"] for one in records if one["schema"] == "stillhouse.run")
+    assert len(acknowledged) > 100
+    assert set(acknowledged) <= set(written)
+    assert set(written.values()) == {1}
+    assert len(list((data / "log").glob("*.manifest.json"))) > 0
+
+
+def test_a_second_process_is_refused_with_the_reason(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with process(data) as (first, url):
+        wait_ready(first, url)
+        with process(data) as (second, _):
+            out, _ = second.communicate(timeout=30)
+            assert second.returncode != 0
+        assert b"is held by another distill (pid %d)" % first.pid in out
+        assert httpx.get(f"{url}/readyz").status_code == 200
+
+
+def test_a_damaged_log_stops_the_start_and_is_named(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "log").mkdir(parents=True)
+    (data / "log" / "runs-000001.jsonl").write_bytes(b'{"schema":"stillhouse.run"}\nbroken\n{}\n')
+    with process(data) as (child, _):
+        out, _ = child.communicate(timeout=30)
+        assert child.returncode != 0
+    assert b"runs-000001.jsonl: the line at offset 28 (7 bytes) is not a record" in out
+
+
+def test_a_full_disk_is_a_503_and_the_log_stays_whole(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    with process(data, program=("-c", FILES_OF_8_KIB)) as (child, url):
+        wait_ready(child, url)
+        statuses = [
+            httpx.post(f"{url}/v1/runs", json=run(f"r{number}", answer="x" * 500)).status_code
+            for number in range(20)
+        ]
+        assert set(statuses) == {200, 503}
+        first_refused = statuses.index(503)
+        answer = httpx.post(f"{url}/v1/runs", json=run("big", answer="x" * 500)).json()
+        assert answer["error"]["code"] == "disk_full"
+        assert httpx.get(f"{url}/v1/runs/r0").status_code == 200
+    lines = segments(data)
+    assert [orjson.loads(line)["run_id"] for line in lines][:first_refused] == [
+        f"r{number}" for number in range(first_refused)
+    ]
+    assert all(line.endswith(b"\n") for line in lines)
+    assert len(lines) == statuses.count(200)

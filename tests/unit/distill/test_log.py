@@ -1,0 +1,150 @@
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from distill.backends import FakeDisk
+from distill.engine.segments import LogDamaged, LogInUse
+from tests.unit.distill.builders import distill, lines, ndjson, run, send
+
+pytestmark = pytest.mark.anyio
+
+
+def segment(data: Path, number: int = 1) -> Path:
+    return data / "log" / f"runs-{number:06d}.jsonl"
+
+
+async def fill(data: Path, count: int, segment_bytes_max: int = 1 << 20) -> None:
+    async with distill(data, segment_bytes_max=segment_bytes_max) as client:
+        for number in range(count):
+            await send(client, [run(f"r{number}")])
+
+
+async def starts(data: Path) -> None:
+    async with distill(data):
+        pass
+
+
+async def test_a_torn_tail_is_moved_aside_and_counted(tmp_path: Path) -> None:
+    await fill(tmp_path, 2)
+    whole = segment(tmp_path).read_bytes()
+    segment(tmp_path).write_bytes(whole + b'{"schema":"stillhouse.run","ru')
+    async with distill(tmp_path) as client:
+        assert "distill_torn_tails_total 1.0" in (await client.get("/metrics")).text
+        assert (await send(client, [run("r0"), run("r2")]))["accepted"] == 2
+    assert segment(tmp_path).with_name(f"runs-000001.jsonl.torn-{len(whole)}").read_bytes().endswith(b'"ru')
+    assert segment(tmp_path).read_bytes().startswith(whole)
+    assert [record["run_id"] for record in lines(segment(tmp_path))] == ["r0", "r1", "r2"]
+
+
+async def test_damage_in_the_middle_is_named_and_nothing_is_appended(tmp_path: Path) -> None:
+    await fill(tmp_path, 3)
+    content = bytearray(segment(tmp_path).read_bytes())
+    offset = content.index(b"\n") + 1
+    content[offset] = 0
+    segment(tmp_path).write_bytes(content)
+    with pytest.raises(LogDamaged, match=rf"runs-000001\.jsonl: the line at offset {offset}"):
+        await starts(tmp_path)
+    assert segment(tmp_path).read_bytes() == content
+
+
+async def test_full_segments_are_sealed_and_a_flipped_byte_breaks_the_seal(tmp_path: Path) -> None:
+    await fill(tmp_path, 30, segment_bytes_max=4096)
+    assert segment(tmp_path, 2).exists()
+    manifest = lines(tmp_path / "log" / "runs-000001.manifest.json")[0]
+    assert manifest["bytes"] == segment(tmp_path).stat().st_size <= 4096
+    async with distill(tmp_path) as client:
+        assert (await client.get("/v1/runs/r29")).status_code == 200
+    content = segment(tmp_path).read_bytes()
+    segment(tmp_path).write_bytes(content.replace(b"answer r0", b"answer r9"))
+    with pytest.raises(LogDamaged, match="is not what was sealed"):
+        await starts(tmp_path)
+
+
+@pytest.mark.parametrize("victim", ["runs-000001.jsonl", "runs-000001.manifest.json"])
+async def test_a_missing_piece_is_named(tmp_path: Path, victim: str) -> None:
+    await fill(tmp_path, 30, segment_bytes_max=4096)
+    (tmp_path / "log" / victim).unlink()
+    with pytest.raises(LogDamaged, match=victim.replace(".", r"\.")):
+        await starts(tmp_path)
+
+
+async def test_the_folder_has_one_owner(tmp_path: Path) -> None:
+    async with distill(tmp_path):
+        with pytest.raises(LogInUse, match="is held by another distill"):
+            await starts(tmp_path)
+    await starts(tmp_path)
+
+
+async def test_logs_of_several_writers_lie_in_one_folder(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    async with distill(here, writer_id="a") as client:
+        await send(client, [run("r1")])
+    async with distill(there, writer_id="b") as client:
+        await send(client, [run("r2")])
+    shutil.copy(there / "log" / "runs-b-000001.jsonl", here / "log")
+    async with distill(here, writer_id="a") as client:
+        assert (await client.get("/v1/runs/r2")).status_code == 200
+        await send(client, [run("r3")])
+    assert [record["run_id"] for record in lines(here / "log" / "runs-a-000001.jsonl")] == ["r1", "r3"]
+
+
+async def test_requests_at_once_share_a_sync(tmp_path: Path) -> None:
+    disk = FakeDisk()
+    async with distill(tmp_path, disk=disk) as client:
+        await asyncio.gather(*(send(client, [run(f"r{number}")]) for number in range(64)))
+    assert len(lines(segment(tmp_path))) == 64
+    assert disk.syncs < 32
+
+
+async def test_of_one_id_sent_twice_at_once_one_is_written(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        answers = await asyncio.gather(
+            *(client.post("/v1/runs", json=run("r1", answer=text)) for text in ("x", "x", "y"))
+        )
+    assert [answer.status_code for answer in answers] == [200, 200, 409]
+    assert len(lines(segment(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("capacity_bytes", [0, 1, 700])
+async def test_a_full_disk_refuses_and_leaves_nothing_half_written(
+    tmp_path: Path, capacity_bytes: int
+) -> None:
+    disk = FakeDisk()
+    async with distill(tmp_path, disk=disk) as client:
+        await send(client, [run("r1")])
+        before = segment(tmp_path).read_bytes()
+        disk.capacity_bytes = capacity_bytes
+        response = await client.post("/v1/runs", content=ndjson(run(f"r{number}") for number in range(2, 5)))
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "disk_full")
+        assert "retry-after" in response.headers
+        assert segment(tmp_path).read_bytes() == before
+        assert (await client.get("/readyz")).status_code == 503
+        disk.capacity_bytes = 1 << 40
+        assert (await send(client, [run("r2")]))["accepted"] == 1
+        assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_after_a_failed_sync_nothing_is_acknowledged_until_a_restart(tmp_path: Path) -> None:
+    disk = FakeDisk()
+    async with distill(tmp_path, disk=disk) as client:
+        await send(client, [run("r1")])
+        disk.sync_fails = True
+        assert (await client.post("/v1/runs", json=run("r2"))).status_code == 503
+        disk.sync_fails = False
+        assert (await client.post("/v1/runs", json=run("r3"))).status_code == 503
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert "could not be synced" in ready.json()["dependencies"]["log"]["reason"]
+        assert (await client.get("/v1/runs/r1")).status_code == 200
+    async with distill(tmp_path) as client:
+        assert (await send(client, [run("r2")]))["accepted"] == 1
+
+
+async def test_what_waits_for_the_disk_is_bounded(tmp_path: Path) -> None:
+    async with distill(tmp_path, queue_bytes_max=4096) as client:
+        big = [run(f"r{number}", answer="x" * 3000) for number in range(8)]
+        answers = await asyncio.gather(*(client.post("/v1/runs", json=one) for one in big))
+    statuses = {answer.status_code for answer in answers}
+    assert statuses == {200, 429}
