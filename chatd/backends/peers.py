@@ -36,7 +36,13 @@ class Judge:
         return own
 
     async def judge(self, request: ValidateRequest) -> Verdict:
-        return await self._client.validate(request)
+        """The verdict on one artifact. A refusal names the field as it stands in our caller's request."""
+        try:
+            return await self._client.validate(request)
+        except InvalidRequest as error:
+            if error.param is not None:
+                error.param = f"validate.{error.param}"
+            raise
 
 
 class Notes:

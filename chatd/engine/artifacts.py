@@ -40,12 +40,19 @@ def with_fixes(artifact: JsonValue, findings: list[Finding]) -> JsonValue:
     Nothing may take it for the model's answer: it is shown to the model, which then answers itself.
     """
     fixed = copy.deepcopy(artifact)
-    fixes = [(finding.fix, finding.path) for finding in findings if finding.fix is not None]
+    # Several findings on one thing carry the same fix, which is meant once.
+    fixes: list[tuple[JsonObject, str]] = []
+    for finding in findings:
+        if (
+            finding.fix is not None
+            and (fix := (finding.fix, fix_path(finding.fix, finding.path))) not in fixes
+        ):
+            fixes.append(fix)
     # Removals come last and from the end, so that no index shifts under a later fix.
     changes = [fix for fix in fixes if fix[0].get("op") != "remove"]
     removals = [fix for fix in fixes if fix[0].get("op") == "remove"]
     for fix, path in [*changes, *reversed(removals)]:
-        fixed = _applied(fixed, fix, fix_path(fix, path))
+        fixed = _applied(fixed, fix, path)
     return fixed
 
 

@@ -250,6 +250,7 @@ def test_fixes_are_shown_applied_without_touching_the_artifact() -> None:
     fixes = [
         {"op": "remove", "path": "/fills/0"},
         {"op": "remove", "path": "/fills/1"},
+        {"op": "remove", "path": "/fills/1"},
         {"op": "replace", "path": "/fills/2/id", "value": "w"},
         {"op": "add", "path": "/fills/-", "value": {"id": "v"}},
         {"op": "replace", "path": "/t~1s", "value": 2},
