@@ -215,8 +215,11 @@ class DrainingServer(uvicorn.Server):
         assert self._lifeline_fd is not None
         asyncio.get_running_loop().remove_reader(self._lifeline_fd)
         os.close(self._lifeline_fd)
-        log.warning("the supervisor is gone; stopping")
         self._drain.begin()
+        try:
+            log.warning("the supervisor is gone; stopping")
+        except OSError:  # it held the other end of our output too: from here on nobody listens
+            _silence_output()
 
     async def on_tick(self, counter: int) -> bool:
         if self._drain.finished:
@@ -224,12 +227,17 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+def _silence_output() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+
+
 AnySettings = TypeVar("AnySettings", bound=DaemonSettings)
 
 
-def run(
-    name: str, settings_type: type[AnySettings], create_app: Callable[[AnySettings], Daemon]
-) -> None:
+def run(name: str, settings_type: type[AnySettings], create_app: Callable[[AnySettings], Daemon]) -> None:
     """The whole of a daemon's `__main__`: read the settings, build the app, serve until told to stop.
 
     Exits with status 2 when a setting is wrong, and with 1 when the daemon cannot start.
