@@ -1,0 +1,206 @@
+"""`content.*`: what is found in a text, and what only looks like it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from schemas.verdicts import Verdict
+
+Judge = Callable[..., Verdict]
+
+TO = "+16145550100"
+
+
+def codes(judge: Judge, body: str, **context: Any) -> list[str]:
+    verdict = judge("sms", {"to": TO, "body": body}, segments_max=1000, **context)
+    return [finding.code for finding in verdict.findings]
+
+
+@pytest.mark.parametrize(
+    "left_over",
+    [
+        "{{name}}",
+        "{{ first name }}",
+        "${name}",
+        "<%= name %>",
+        "{first_name}",
+        "[NAME]",
+        "[Your Name]",
+        "[date]",
+        "<FIRST_NAME>",
+        "<your name>",
+        "%s",
+        "%(name)s",
+        "TBD",
+        "TBA",
+        "lorem ipsum",
+        "____",
+        "XXXX",
+    ],
+)
+def test_placeholder(judge: Judge, left_over: str) -> None:
+    body = f"Your shift {left_over} starts"
+    verdict = judge("sms", {"to": TO, "body": body})
+    assert [(finding.code, finding.path) for finding in verdict.findings] == [
+        ("content.placeholder", "/body")
+    ]
+    assert verdict.findings[0].span is not None
+    start, end = verdict.findings[0].span
+    assert body[start:end] == left_over
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Save 50%so nice",
+        "100% sure",
+        "size XXL",
+        "see [1] and {2}",
+        "a < b > c",
+        "it is to be done",
+        "<3 you",
+    ],
+)
+def test_no_placeholder(judge: Judge, body: str) -> None:
+    assert codes(judge, body) == []
+
+
+@pytest.mark.parametrize(
+    "body", ["SSN 123-45-6789", "id 123 45 6789 ok", "your SSN is 123456789", "123.45.6789"]
+)
+def test_social_security_number(judge: Judge, body: str) -> None:
+    assert codes(judge, body) == ["content.pii_ssn"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "078-05-1120",
+        "219-09-9999",
+        "SSN 000-12-3456",
+        "666-12-3456",
+        "912-34-5678",
+        "order 123456789 is ready",
+        "614-555-0100",
+        "123-45-67890",
+        "2026-11-0222",
+    ],
+)
+def test_no_social_security_number(judge: Judge, body: str) -> None:
+    assert codes(judge, body) == []
+
+
+@pytest.mark.parametrize(
+    "number", ["4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005", "6011111111111117"]
+)
+def test_card(judge: Judge, number: str) -> None:
+    assert codes(judge, f"use {number} please") == ["content.pii_card"]
+
+
+@pytest.mark.parametrize(
+    "number", ["4111 1111 1111 1112", "1234567890123456", "0000000000000000", "20261102060000"]
+)
+def test_no_card(judge: Judge, number: str) -> None:
+    assert codes(judge, f"use {number} please") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["routing 021000021", "account number: 12345678", "acct # 000123456", "IBAN DE89 3704 0044 0532 0130 00"],
+)
+def test_bank(judge: Judge, body: str) -> None:
+    assert codes(judge, body) == ["content.pii_bank"]
+
+
+@pytest.mark.parametrize(
+    "body", ["routing 021000022", "order 021000021", "your account is open", "DE00 1234 5678 9012 3456"]
+)
+def test_no_bank(judge: Judge, body: str) -> None:
+    assert codes(judge, body) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "audience", "expected"),
+    [
+        ("The bill rate is $32.50", "worker", ["content.pay_disclosure"]),
+        ("Your pay rate is $18 per hour", "worker", []),
+        ("The pay rate is $18 per hour", "client", ["content.pay_disclosure"]),
+        ("The bill rate is $32.50", "client", []),
+        ("Our markup is 40%", None, ["content.pay_disclosure"]),
+        ("Ask us about the bill rate", "worker", []),
+    ],
+)
+def test_pay_disclosure(judge: Judge, body: str, audience: str | None, expected: list[str]) -> None:
+    assert codes(judge, body, audience=audience) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/x",
+        "http://acme.com.evil.io",
+        "https://acme.com@evil.io/",
+        "http://10.0.0.1/a",
+        "bit.ly/abc",
+        "https://xn--acm-dma.com",
+        "www.other.com",
+        "https://notacme.com",
+        "https://evil.io/?u=acme.com",
+        "https://evil.io\\@acme.com",
+    ],
+)
+def test_link_that_is_not_on_the_list(judge: Judge, url: str) -> None:
+    verdict = judge("sms", {"to": TO, "body": f"See {url}."}, url_allowlist=["acme.com"])
+    assert [(f.code, f.severity) for f in verdict.findings] == [("content.url_not_allowed", "error")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "See https://acme.com/a.",
+        "See (www.acme.com)",
+        "ACME.COM:8443/x",
+        "jobs.acme.com",
+        "Mail me@other.com",
+    ],
+)
+def test_link_that_is_on_the_list(judge: Judge, body: str) -> None:
+    assert codes(judge, body, url_allowlist=["acme.com"]) == []
+
+
+def test_a_link_without_any_list_is_for_review(judge: Judge) -> None:
+    verdict = judge("sms", {"to": TO, "body": "See acme.com/jobs"})
+    assert [(f.code, f.severity) for f in verdict.findings] == [("content.url_not_allowed", "review")]
+    assert verdict.verdict == "needs_human_review"
+
+
+@pytest.mark.parametrize(
+    ("body", "severity"),
+    [
+        ("We want young people for this", "error"),
+        ("MALES ONLY please", "error"),
+        ("for recent college graduates", "review"),
+        ("able-bodied helpers wanted", "review"),
+    ],
+)
+def test_discriminatory(judge: Judge, body: str, severity: str) -> None:
+    verdict = judge("sms", {"to": TO, "body": body})
+    assert [(f.code, f.severity) for f in verdict.findings] == [("content.discriminatory", severity)]
+
+
+@pytest.mark.parametrize(
+    "seed", ["{{", "1 ", "a.", "[A", "$1 markup ", "{a", "DE89 ", "account number ", "Hi A", "%("]
+)
+def test_hostile_text_costs_linear_time(judge: Judge, seed: str) -> None:
+    """Sixteen times the text may take about sixteen times as long, not 256 times. The margin is wide."""
+
+    def seconds(length: int) -> float:
+        body = (seed * length)[:length]
+        started = time.process_time()
+        judge("sms", {"to": TO, "body": body}, segments_max=10_000)
+        return time.process_time() - started
+
+    seconds(3_000)
+    assert seconds(48_000) < 100 * max(seconds(3_000), 0.002)

@@ -1,0 +1,89 @@
+"""`json_schema`: one finding an error, with pointers; schemas that would cost too much are refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from schemas.verdicts import Verdict
+from services.errors import InvalidRequest, TooLarge
+
+Judge = Callable[..., Verdict]
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"a/b": {"type": "integer"}, "m~n": {"type": "string", "pattern": "^x+$"}},
+    "required": ["a/b"],
+    "additionalProperties": False,
+}
+
+
+def test_valid(judge: Judge) -> None:
+    verdict = judge("json_schema", {"a/b": 1, "m~n": "xx"}, schema=SCHEMA)
+    assert (verdict.verdict, verdict.findings, verdict.roster) == ("accepted", [], None)
+
+
+def test_each_error_is_a_finding_at_its_pointer(judge: Judge) -> None:
+    verdict = judge("json_schema", {"a/b": "Jane", "m~n": "secret", "z": 1}, schema=SCHEMA)
+    assert [(finding.code, finding.path) for finding in verdict.findings] == [
+        ("schema.invalid", ""),
+        ("schema.invalid", "/a~1b"),
+        ("schema.invalid", "/m~0n"),
+    ]
+    assert verdict.verdict == "rejected"
+    assert verdict.findings[1].evidence == {"keyword": "type", "schema_path": "/properties/a~1b/type"}
+    told = " ".join(finding.message for finding in verdict.findings)
+    assert "Jane" not in told
+    assert "secret" not in told
+
+
+def test_text_is_read_as_json(judge: Judge) -> None:
+    assert judge("json_schema", '{"a/b": 1}', schema=SCHEMA).ok
+    assert judge("json_schema", '"x"', schema={"type": "string"}).ok
+    assert [f.path for f in judge("json_schema", "x", schema={"type": "string"}).findings] == [""]
+
+
+def test_no_more_findings_than_the_limit_and_one_that_says_so(judge: Judge) -> None:
+    verdict = judge("json_schema", ["x"] * 60, schema={"items": {"type": "integer"}})
+    assert len(verdict.findings) == 51
+    assert "more than 50" in verdict.findings[0].message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": 5},
+        {"$ref": "https://example.com/s.json"},
+        {"$ref": "#/nowhere"},
+        {"pattern": "(?=a)"},
+        {"$schema": "urn:x"},
+    ],
+)
+def test_a_schema_that_is_none_is_the_callers_mistake(judge: Judge, schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        judge("json_schema", 1, schema=schema)
+    assert (error.value.param, error.value.code) == ("context.schema", "schema_unusable")
+
+
+def test_a_schema_that_doubles_at_every_step_is_refused(judge: Judge) -> None:
+    steps = {f"s{n}": {"allOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(40)}
+    with pytest.raises(InvalidRequest) as error:
+        judge("json_schema", 1, schema={"$defs": steps | {"s40": {}}, "$ref": "#/$defs/s0"})
+    assert error.value.code == "schema_too_costly"
+
+
+def test_a_schema_that_refers_to_itself_serves(judge: Judge) -> None:
+    tree = {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "n": {"type": "integer"}}}
+    assert [f.path for f in judge("json_schema", {"left": {"right": {"n": "x"}}}, schema=tree).findings] == [
+        "/left/right/n"
+    ]
+
+
+def test_a_schema_beyond_the_limit_is_refused(judge: Judge) -> None:
+    with pytest.raises(TooLarge):
+        judge("json_schema", 1, schema={"enum": ["x" * 70_000]})
+
+
+def test_patterns_cost_linear_time(judge: Judge) -> None:
+    verdict = judge("json_schema", '"' + "a" * 20_000 + '!"', schema={"pattern": "^(a+)+$"})
+    assert len(verdict.findings) == 1
