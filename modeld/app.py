@@ -25,11 +25,11 @@ def create_app(settings: Settings, *, shelf: Shelf | None = None) -> daemon.Daem
     """Build the daemon. `shelf` is what it offers; the installed models unless given."""
     registry = CollectorRegistry()
     offers = shelf or installed_shelf(
-        context_tokens=settings.context_tokens, slots=settings.chat_slots, threads=settings.threads
+        context_tokens=settings.context_tokens, slots=settings.chat_slots, threads=settings.chat_threads
     )
     metrics = Metrics(registry)
     limits = Limits(
-        threads=settings.threads,
+        embed_threads=settings.embed_threads,
         keep_alive_s=settings.keep_alive_s,
         embed_queue_max=settings.embed_queue_max,
         embed_inputs_max=settings.embed_inputs_max,

@@ -101,8 +101,8 @@ class LlamaChat:
                     self._grammars.popitem(last=False)
         if not known:
             raise FormatRefused(
-                "`format`: this JSON Schema cannot be enforced; it is unsatisfiable, or uses a keyword, a format"
-                " or a pattern that constrained output does not support",
+                "`format`: this JSON Schema cannot be enforced: it is unsatisfiable, or uses a keyword,"
+                " a format or a pattern that constrained output does not support",
                 param="format",
             )
         return f"%llguidance {{}}\nstart: %json {text}"

@@ -49,7 +49,7 @@ M = TypeVar("M", Embedder, ChatModel)
 class Limits:
     """The bounds of the engine; see the settings of the same names."""
 
-    threads: int = 2
+    embed_threads: int = 2
     keep_alive_s: float = 300.0
     embed_queue_max: int = 512
     embed_inputs_max: int = 2048
@@ -93,9 +93,9 @@ class Engine:
         self._names = {alias: card.name for card in self.known() for alias in (card.name, *card.aliases)}
         self._weights: dict[str, Weights] = {}
         self._refusals: dict[str, PlatformError] = {}
-        self._embed_places = Admission(places=limits.threads, queue_max=limits.embed_queue_max)
+        self._embed_places = Admission(places=limits.embed_threads, queue_max=limits.embed_queue_max)
         self._chat_places = Admission(places=limits.chat_slots, queue_max=limits.chat_queue_max)
-        self._embed_threads = ThreadPoolExecutor(limits.threads, "embed")
+        self._embed_threads = ThreadPoolExecutor(limits.embed_threads, "embed")
         self._chat_threads = ThreadPoolExecutor(limits.chat_slots, "chat")
         self._watch()
 
@@ -265,8 +265,10 @@ class Engine:
         limits = self._limits
         groups = list(batches(tokens, items_max=limits.batch_items_max, tokens_max=limits.batch_tokens_max))
         loop = asyncio.get_running_loop()
-        for first in range(0, len(groups), limits.threads):  # so that others get a turn between two rounds
-            round_ = groups[first : first + limits.threads]
+        for first in range(
+            0, len(groups), limits.embed_threads
+        ):  # so that others get a turn between two rounds
+            round_ = groups[first : first + limits.embed_threads]
             rows = await asyncio.gather(
                 *(
                     loop.run_in_executor(self._embed_threads, model.embed, [tokens[i] for i in group])
