@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from distill.engine.products import EVIDENCE, SCORED, id_of, line_with, lines_from
+from distill.engine.score import scored_of
 from schemas.distill import EvidenceItem, EvidencePage
 from schemas.evidence import Category, Evidence, EvidenceRef, Scored
 from services.errors import Conflict
@@ -63,7 +64,10 @@ class Library:
             if other is None or id_of(other) != id_of(line):
                 raise _stale()
             behind += len(line)
-            yield _judged(line, other), behind
+            judged = _judged(line, other)
+            if judged.scored != scored_of(judged.evidence):
+                raise _stale()
+            yield judged, behind
         if next(scored, None) is not None:
             raise _stale()
 
@@ -117,7 +121,7 @@ def _judged(line: bytes, other: bytes) -> Judged:
 
 def _stale() -> Conflict:
     return Conflict(
-        "the evidence is newer than its categories; run the stage `score` again", code="stage_stale"
+        "the categories are not those of this evidence; run the stage `score` again", code="stage_stale"
     )
 
 

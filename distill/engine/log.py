@@ -4,9 +4,9 @@ import asyncio
 import errno
 import hashlib
 import os
-import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +89,8 @@ class Log:
         self._queue: deque[_Ticket] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
-        self._io = threading.Lock()
+        # A thread of its own: parsing and jobs keep the shared ones busy, and no write may wait for them.
+        self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="log")
 
     # --- start and end ------------------------------------------------------------------------
 
@@ -110,13 +111,13 @@ class Log:
 
     def close(self) -> None:
         """Wait for a write under way, then let go of the folder."""
-        with self._io:
-            if self._active is not None:
-                os.close(self._active.fd)
-                self._active = None
-            if self._lock_fd is not None:
-                os.close(self._lock_fd)
-                self._lock_fd = None
+        self._writer_thread.shutdown()
+        if self._active is not None:
+            os.close(self._active.fd)
+            self._active = None
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
 
     def _load(self, name: SegmentName, *, is_last: bool) -> None:
         manifest = segments.read_manifest(self.folder, name)
@@ -178,11 +179,15 @@ class Log:
 
     async def commit_forever(self) -> None:
         """Write groups as they come: while one is being synced, the next one gathers."""
-        while True:
-            await self._wake.wait()
-            while self._queue:
-                await self._commit(self._take_group())
-            self._wake.clear()
+        try:
+            while True:
+                await self._wake.wait()
+                while self._queue:
+                    await self._commit(self._take_group())
+                self._wake.clear()
+        finally:
+            self._broken = "the writer has stopped; distill is shutting down, or must be started again"
+            _refuse(self._queue, _stopping())
 
     def _take_group(self) -> list[_Ticket]:
         group = [self._queue.popleft()]
@@ -200,10 +205,12 @@ class Log:
             verdicts = [self.index.judge(entry, staged) for entry in ticket.entries]
             fresh += [entry for entry, one in zip(ticket.entries, verdicts, strict=True) if one == "appended"]
             outcomes.append(verdicts)
-        failure = Unavailable("distill stopped before the records were on disk; send them again")
+        failure = _stopping()
         try:
             if fresh:
-                ordinal, offset = await asyncio.to_thread(self._write, [entry.line for entry in fresh])
+                ordinal, offset = await asyncio.get_running_loop().run_in_executor(
+                    self._writer_thread, self._write, [entry.line for entry in fresh]
+                )
                 self._remember(fresh, ordinal, offset)
             for ticket, verdicts in zip(group, outcomes, strict=True):
                 if not ticket.answer.done():
@@ -212,9 +219,7 @@ class Log:
             failure = _unavailable(error)
             log.warning("append failed", reason=failure.message, records=len(fresh))
         finally:
-            for ticket in group:
-                if not ticket.answer.done():
-                    ticket.answer.set_exception(failure)
+            _refuse(group, failure)
 
     def _remember(self, fresh: list[Entry], ordinal: int, offset: int) -> None:
         for entry in fresh:
@@ -230,15 +235,14 @@ class Log:
     def _write(self, lines: list[bytes]) -> tuple[int, int]:
         """Put whole lines behind each other, or nothing. Returns the segment's ordinal and the offset."""
         data = b"".join(lines)
-        with self._io:
-            active = self._segment_for(len(data))
-            offset = active.size
-            self._append(active, data)
-            self._sync(active)
-            active.size += len(data)
-            active.lines += len(lines)
-            active.digest.update(data)
-            return active.ordinal, offset
+        active = self._segment_for(len(data))
+        offset = active.size
+        self._append(active, data)
+        self._sync(active)
+        active.size += len(data)
+        active.lines += len(lines)
+        active.digest.update(data)
+        return active.ordinal, offset
 
     def _append(self, active: _Active, data: bytes) -> None:
         try:
@@ -267,7 +271,7 @@ class Log:
 
     def _break(self, reason: str) -> None:
         self._broken = f"{reason}; nothing is written until distill is started again"
-        log.error("log broken", reason=reason)
+        log.warning("nothing more is written", reason=reason)
 
     def _segment_for(self, size: int) -> _Active:
         active = self._active
@@ -368,6 +372,17 @@ def _unavailable(error: OSError) -> Unavailable:
             retry_after_s=5.0,
         )
     return Unavailable(f"the log cannot be written: {error.strerror}", code="log_broken")
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("distill stopped before the records were on disk; send them again")
+
+
+def _refuse(tickets: Iterable[_Ticket], failure: Unavailable) -> None:
+    """Answer everybody who has no answer yet."""
+    for ticket in tickets:
+        if not ticket.answer.done():
+            ticket.answer.set_exception(failure)
 
 
 def lines_of(view: SegmentView) -> Iterator[segments.Line]:

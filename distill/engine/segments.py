@@ -141,12 +141,22 @@ def save_torn_tail(path: Path) -> Torn | None:
         if offset == size:
             return None
         tail = os.pread(file.fileno(), size - offset, offset)
-    saved = path.with_name(f"{path.name}.torn-{offset}")
+    saved = _unused(path.with_name(f"{path.name}.torn-{offset}"))
     replace_durably(saved, tail)
     with path.open("rb+") as file:
         file.truncate(offset)
         os.fsync(file.fileno())
     return Torn(path.name, offset, len(tail), saved.name)
+
+
+def _unused(path: Path) -> Path:
+    """The path, or one with a number behind it where an earlier tail was torn at the same place."""
+    number = 1
+    free = path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def _end_of_last_line(fd: int, size: int) -> int:

@@ -35,6 +35,18 @@ async def test_a_torn_tail_is_moved_aside_and_counted(tmp_path: Path) -> None:
         assert (await send(client, [run("r0"), run("r2")]))["accepted"] == 2
     assert segment(tmp_path).with_name(f"runs-000001.jsonl.torn-{len(whole)}").read_bytes().endswith(b'"ru')
     assert segment(tmp_path).read_bytes().startswith(whole)
+    segment(tmp_path).write_bytes(whole + b"again")
+    await starts(tmp_path)
+    assert len(list((tmp_path / "log").glob("*.torn-*"))) == 2
+    assert segment(tmp_path).read_bytes() == whole
+
+
+async def test_appending_goes_on_behind_a_tail_that_was_moved_aside(tmp_path: Path) -> None:
+    await fill(tmp_path, 2)
+    with segment(tmp_path).open("ab") as file:
+        file.write(b'{"schema"')
+    async with distill(tmp_path) as client:
+        await send(client, [run("r2")])
     assert [record["run_id"] for record in lines(segment(tmp_path))] == ["r0", "r1", "r2"]
 
 

@@ -329,8 +329,12 @@ async def test_stages_ask_for_the_ones_before(tmp_path: Path) -> None:
         await chain(client, "sft")
         await send(client, [run("r2", verdict=verdict())])
         await done(client, stage="materialize")
-        job = await finished(client, stage="export", kind="sft")
-    assert job["error"]["code"] == "stage_stale"
+        new_run = await finished(client, stage="export", kind="sft")
+        await done(client, stage="score")
+        await send(client, [verdict_record("r2", "rejected", "fill.underage")])
+        await done(client, stage="materialize")
+        new_verdict = await finished(client, stage="export", kind="sft")
+    assert new_run["error"]["code"] == new_verdict["error"]["code"] == "stage_stale"
 
 
 @pytest.mark.parametrize(
