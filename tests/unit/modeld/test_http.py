@@ -1,5 +1,7 @@
 """The Ollama API through the door, on fake models: statuses, texts, shapes."""
 
+import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,7 +10,7 @@ import httpx
 import pytest
 
 from modeld.app import create_app
-from modeld.backends import FakeChat, Shelf, fake_shelf
+from modeld.backends import FakeChat, ModelFile, Shelf, fake_shelf
 from modeld.settings import Settings
 from schemas.errors import ErrorEnvelope
 from services.testing import client_for
@@ -19,11 +21,13 @@ CHAT = "smollm2:135m"
 HI = [{"role": "user", "content": "one two three"}]
 
 
-async def ready(client: httpx.AsyncClient) -> None:
-    for _ in range(500):
-        if (await client.get("/readyz")).json()["status"] == "ready":
-            return
-    raise AssertionError("never ready")
+async def ready(client: httpx.AsyncClient) -> dict[str, Any]:
+    """Wait until the models have been checked; the readiness by then."""
+    async with asyncio.timeout(20):
+        while "still being checked" in (response := await client.get("/readyz")).text:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    state: dict[str, Any] = response.json()
+    return state
 
 
 @pytest.fixture
@@ -202,7 +206,9 @@ async def test_models_are_listed_shown_and_reported_when_loaded(client: httpx.As
     assert [model["name"] for model in listed] == ["all-minilm:latest", CHAT]
     assert [model["capabilities"] for model in listed] == [["embedding"], ["completion"]]
     assert all(len(model["digest"]) == 64 for model in listed)
-    assert [model["name"] for model in (await client.get("/api/ps")).json()["models"]] == ["all-minilm:latest"]
+    assert [model["name"] for model in (await client.get("/api/ps")).json()["models"]] == [
+        "all-minilm:latest"
+    ]
     for key in ("model", "name"):
         shown = (await client.post("/api/show", json={key: "all-minilm"})).json()
         assert shown["model_info"]["fake.embedding_length"] == 8
@@ -219,7 +225,9 @@ async def test_vectors_are_unit_in_order_and_cut_on_request(client: httpx.AsyncC
         assert sum(x * x for x in vector) == pytest.approx(1.0)
     assert body["prompt_eval_count"] == 7 + 2 + 3 + 4
     assert isinstance(body["total_duration"], int)
-    small = (await client.post("/api/embed", json={"model": "all-minilm", "input": "a", "dimensions": 3})).json()
+    small = (
+        await client.post("/api/embed", json={"model": "all-minilm", "input": "a", "dimensions": 3})
+    ).json()
     assert len(small["embeddings"][0]) == 3
     assert sum(x * x for x in small["embeddings"][0]) == pytest.approx(1.0)
     old = (await client.post("/api/embeddings", json={"model": "all-minilm", "prompt": "a"})).json()
@@ -291,7 +299,7 @@ async def test_a_full_queue_is_a_503_that_says_server_busy() -> None:
     settings = Settings(chat_slots=1, chat_queue_max=0)
     async with client_for(create_app(settings, shelf=fake_shelf(chat=chat))) as client:
         await ready(client)
-        async with _occupied(client, chat):
+        async with Occupied(client, chat):
             response = await client.post("/api/chat", json={"model": CHAT, "messages": HI})
             assert response.status_code == 503
             assert response.json()["error"].startswith("server busy")
@@ -301,10 +309,8 @@ async def test_a_full_queue_is_a_503_that_says_server_busy() -> None:
 
 async def test_a_model_that_is_not_installed_is_not_found_and_says_why() -> None:
     async with client_for(create_app(Settings(), shelf=_without_chat())) as client:
-        for _ in range(100):
-            state = (await client.get("/readyz")).json()
-            if state["status"] == "degraded" and "checked" not in json.dumps(state):
-                break
+        state = await ready(client)
+        assert state["status"] == "degraded"
         assert state["dependencies"][CHAT]["reason"].startswith("package no_such_package is not installed")
         response = await client.post("/api/chat", json={"model": CHAT, "messages": HI})
         assert response.status_code == 404
@@ -313,10 +319,6 @@ async def test_a_model_that_is_not_installed_is_not_found_and_says_why() -> None
 
 
 def _without_chat() -> Shelf:
-    import dataclasses
-
-    from modeld.backends import ModelFile
-
     shelf = fake_shelf()
     missing = ModelFile("no_such_package", "weights", "0" * 64)
 
@@ -326,7 +328,7 @@ def _without_chat() -> Shelf:
     return dataclasses.replace(shelf, chats=(dataclasses.replace(shelf.chats[0], inspect=inspect),))
 
 
-class _occupied:
+class Occupied:
     """One generation that has begun and does not end before the block does."""
 
     def __init__(self, client: httpx.AsyncClient, chat: FakeChat) -> None:
@@ -334,11 +336,9 @@ class _occupied:
         self._chat = chat
 
     async def __aenter__(self) -> None:
-        import asyncio
-
         body = {"model": CHAT, "messages": HI}
         self._task = asyncio.create_task(self._client.post("/api/chat", json=body))
-        while not self._chat.running:
+        while not self._chat.running:  # noqa: ASYNC110 - a thread sets it
             await asyncio.sleep(0.005)
 
     async def __aexit__(self, *_: object) -> None:
