@@ -10,6 +10,7 @@ from schemas.evidence import Category, Count, DatasetManifest, Evidence, Product
 from schemas.runs import Feedback, FeedbackKind, Run, RunId, VerdictRecord
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 JobState = Literal["queued", "running", "done", "failed"]
 
 
@@ -44,10 +45,10 @@ class RunView(Model):
 class JobRequest(Model):
     """A stage to run. `kind` and `target` belong to `export`, `source` to `materialize`."""
 
-    stage: str
-    source: str | None = None
-    kind: str | None = None
-    target: str | None = None
+    stage: Word
+    source: Word | None = None
+    kind: Word | None = None
+    target: Word | None = None
 
 
 class JobAccepted(Model):

@@ -1,17 +1,19 @@
 """What `distill` is asked to do: keep what was observed, tell what is known, and run the stages."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import orjson
 import structlog
+from pydantic import ValidationError
 
 from distill.engine import datasets, intake
 from distill.engine.identity import evidence_id_of
 from distill.engine.index import Entry, Outcome, Owner
-from distill.engine.intake import Parsed, Refused
+from distill.engine.intake import Refused
 from distill.engine.jobs import Jobs
 from distill.engine.library import Library
 from distill.engine.log import Log
@@ -20,9 +22,11 @@ from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunView
 from schemas.evidence import Category
 from schemas.runs import Feedback, LineRejection, Run, RunsAccepted, VerdictRecord
 from services import ids
-from services.errors import Conflict, InvalidRequest, NotFound
+from services.errors import Conflict, InvalidRequest, NotFound, PlatformError
 
 log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
 
 INLINE_BYTES_MAX: Final = 64 * 1024
 """A smaller body is parsed on the event loop: handing it to a thread would take longer."""
@@ -53,7 +57,9 @@ class Engine:
     async def keep_record(self, body: bytes, principal: str | None) -> RunsAccepted:
         """Keep one record. Raises `InvalidRequest` or, for a known id with other content, `Conflict`."""
         try:
-            entry = intake.parse_record(body, principal, depth_max=self._depth_max)
+            entry = await _off_loop(
+                len(body), lambda: intake.parse_record(body, principal, depth_max=self._depth_max)
+            )
             self._raise_for(entry, (await self._append([entry]))[0])
         except (InvalidRequest, Conflict) as error:
             self._metrics.rejected.labels(error.code).inc()
@@ -62,7 +68,10 @@ class Engine:
 
     async def keep_lines(self, body: bytes, principal: str | None) -> RunsAccepted:
         """Keep the good lines of NDJSON, and say of each other one why it was not taken."""
-        parsed = await self._parse(body, principal)
+        parsed = await _off_loop(
+            len(body),
+            lambda: intake.parse_lines(body, principal, lines_max=self._lines_max, depth_max=self._depth_max),
+        )
         outcomes = await self._append([entry for _, entry in parsed.entries])
         refused = list(parsed.refused)
         for (number, entry), outcome in zip(parsed.entries, outcomes, strict=True):
@@ -80,12 +89,6 @@ class Engine:
                 for one in refused
             ],
         )
-
-    async def _parse(self, body: bytes, principal: str | None) -> Parsed:
-        def parse() -> Parsed:
-            return intake.parse_lines(body, principal, lines_max=self._lines_max, depth_max=self._depth_max)
-
-        return parse() if len(body) <= INLINE_BYTES_MAX else await asyncio.to_thread(parse)
 
     async def _append(self, entries: list[Entry]) -> list[Outcome]:
         if not entries:
@@ -115,7 +118,9 @@ class Engine:
         feedback = Feedback(
             feedback_id=ids.uuid7(), ts=datetime.now(UTC), **request.model_dump(exclude_unset=True)
         )
-        entry = intake.entry_of(feedback.model_dump(mode="json"))
+        record = feedback.model_dump(mode="json")
+        intake.check_depth(record, self._depth_max)
+        entry = intake.entry_of(record)
         self._raise_for(entry, (await self._append([entry]))[0])
         return feedback
 
@@ -126,7 +131,7 @@ class Engine:
         line = await self._log.run_line(run_id)
         if line is None:
             raise NotFound(f"there is no run {run_id!r}", code="run_not_found", param="run_id")
-        run = Run.model_validate_json(line)
+        run = _readable(line)
         notes = await self._log.note_lines(Owner("run", run_id))
         if run.episode_id is not None:
             notes += await self._log.note_lines(Owner("episode", run.episode_id))
@@ -159,6 +164,20 @@ class Engine:
     async def dataset_file(self, dataset_id: str, name: str) -> Path:
         """Where a file of a dataset lies. Raises `NotFound`."""
         return await asyncio.to_thread(datasets.file_of, self._folder, dataset_id, name)
+
+
+async def _off_loop(size: int, work: Callable[[], Result]) -> Result:
+    """Do `work` on a body of this size, where it does not hold up other requests."""
+    return work() if size <= INLINE_BYTES_MAX else await asyncio.to_thread(work)
+
+
+def _readable(line: bytes) -> Run:
+    try:
+        return Run.model_validate_json(line)
+    except ValidationError:
+        raise PlatformError(
+            "the run was written by a version of distill that this one cannot read", code="run_unreadable"
+        ) from None
 
 
 def _check_feedback(request: FeedbackRequest) -> None:

@@ -52,10 +52,7 @@ class Entry:
     schema: str
     owner: Owner
     line: bytes
-
-    @property
-    def digest(self) -> bytes:
-        return digest_of(self.line)
+    digest: bytes
 
 
 def digest_of(line: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 import orjson
 from pydantic import ValidationError
 
-from distill.engine.index import Entry, Owner, owner_of
+from distill.engine.index import Entry, Owner, digest_of, owner_of
 from schemas.base import SAFE_INTEGER_MAX
 from schemas.canonical import canonical_bytes
 from schemas.records import VERSION, Record
@@ -20,6 +20,7 @@ KINDS: Final[Mapping[str, type[Run] | type[VerdictRecord]]] = {
     Run.schema_id: Run,
     VerdictRecord.schema_id: VerdictRecord,
 }
+MESSAGE_CHARS_MAX: Final = 200
 LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 
 
@@ -63,7 +64,7 @@ def parse_record(data: bytes, principal: str | None, *, depth_max: int) -> Entry
     raw = _loads(data)
     if not isinstance(raw, dict):
         raise InvalidRequest("this is not a JSON object", code="invalid_json")
-    _check_depth(raw, depth_max)
+    check_depth(raw, depth_max)
     return to_entry(raw, principal)
 
 
@@ -89,7 +90,7 @@ def entry_of(record: dict[str, Any]) -> Entry:
         ) from None
     owner = owner_of(record)
     assert isinstance(owner, Owner)  # the schemas see to it
-    return Entry(record["schema"], owner, line)
+    return Entry(record["schema"], owner, line, digest_of(line))
 
 
 def _loads(data: bytes) -> Any:
@@ -113,8 +114,9 @@ def _safe_integer(digits: str) -> int:
     return int(digits)
 
 
-def _check_depth(value: Any, depth_max: int) -> None:
-    level = [value]
+def check_depth(value: dict[str, Any], depth_max: int) -> None:
+    """Raise `InvalidRequest` for what later readers, which recurse, might not survive."""
+    level: list[Any] = [value]
     for _ in range(depth_max):
         level = [
             child
@@ -144,10 +146,11 @@ def _refuse(error: ValidationError) -> NoReturn:
     errors = error.errors(include_url=False, include_input=False)
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    param = ".".join(str(part) for part in first["loc"])
+    param = ".".join(str(part) for part in first["loc"])[:MESSAGE_CHARS_MAX]
     if first["type"] == "extra_forbidden":
         message = f"`{param}` is not a field of this record; put what is your own under `ext`{more}"
         raise InvalidRequest(message, code="unknown_field", param=param) from None
     code = "number_out_of_range" if "2^53" in first["msg"] else "schema_invalid"
-    text = f"`{param}`: {first['msg']}{more}" if param else f"{first['msg']}{more}"
+    problem = first["msg"][:MESSAGE_CHARS_MAX]
+    text = f"`{param}`: {problem}{more}" if param else f"{problem}{more}"
     raise InvalidRequest(text, code=code, param=param or None) from None

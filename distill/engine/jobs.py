@@ -127,7 +127,7 @@ class Jobs:
         except Stopped:
             self._fail(job, Unavailable("distill was stopped during the job; start it again", code="stopped"))
         except OSError as error:
-            self._fail(job, Unavailable(f"the products cannot be written: {error.strerror}", code="disk"))
+            self._fail(job, Unavailable(f"the disk failed the stage: {error.strerror}", code="disk"))
         except PlatformError as error:
             self._fail(job, error)
         except Exception:  # the boundary of a job: whoever asks for it must learn of a defect

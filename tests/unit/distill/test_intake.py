@@ -155,6 +155,30 @@ async def test_feedback_that_says_nothing_clear_is_refused(
     assert error_of(response)["param"] == param
 
 
+async def test_feedback_nests_no_deeper_than_a_record(tmp_path: Path) -> None:
+    deep = orjson.Fragment(b"[" * 150 + b"]" * 150)
+    body = orjson.dumps({"run_id": "r1", "kind": "demonstration", "value": deep, "by": "ann"})
+    async with distill(tmp_path) as client:
+        response = await client.post("/v1/feedback", content=body, headers=JSON)
+    assert (response.status_code, error_of(response)["code"]) == (400, "too_deep")
+
+
+async def test_a_refusal_does_not_repeat_a_long_value(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        response = await client.post("/v1/runs", json=run("r1", schema_version="x" * 100_000))
+    assert response.status_code == 400
+    assert len(response.content) < 1000
+
+
+async def test_a_large_record_is_kept_like_a_small_one(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        assert (await client.post("/v1/runs", json=run("r1", answer="x" * 200_000))).status_code == 200
+        assert (await send(client, [run("r1", answer="x" * 200_000)]))["accepted"] == 1
+        view = (await client.get("/v1/runs/r1")).json()
+    assert len(view["run"]["output"]["content"]) == 200_000
+    assert len(log_of(tmp_path)) == 1
+
+
 async def test_one_run_collects_a_bounded_number_of_notes(tmp_path: Path) -> None:
     async with distill(tmp_path, notes_max=1) as client:
         body = {"run_id": "r1", "kind": "boolean", "value": True, "by": "ann"}
