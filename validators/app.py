@@ -15,6 +15,7 @@ from services.telemetry import CollectorRegistry
 from validators.backends import FixedRoster, RosterFile, RosterSource
 from validators.engine import (
     BrokenPolicy,
+    EmailValidator,
     Engine,
     FillValidator,
     JsonSchemaValidator,
@@ -81,6 +82,7 @@ def load_policy(path: Path) -> Policy:
 def _validators(settings: Settings, policy: Policy) -> list[Validator]:
     return [
         FillValidator(policy, candidates_max=settings.candidates_max),
+        EmailValidator(policy),
         SmsValidator(policy),
         JsonSchemaValidator(
             policy,

@@ -21,6 +21,7 @@ from schemas.verdicts import (
 )
 from services.errors import InvalidRequest, TooLarge, Unavailable
 from validators.backends import Roster, RosterSource
+from validators.engine.email import EmailValidator
 from validators.engine.fill import FillValidator
 from validators.engine.findings import verdict_of
 from validators.engine.json_schema import JsonSchemaValidator
@@ -31,6 +32,7 @@ from validators.engine.validator import Checked, Validator
 
 __all__ = [
     "BrokenPolicy",
+    "EmailValidator",
     "Engine",
     "FillValidator",
     "JsonSchemaValidator",

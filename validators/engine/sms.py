@@ -1,7 +1,6 @@
 """The kind `sms`: a text message to a worker, checked for number, length, reader and words."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 import phonenumbers
@@ -9,29 +8,18 @@ from pydantic import JsonValue
 
 from schemas.artifacts import SmsDraft
 from schemas.base import JsonObject
-from schemas.verdicts import Recipient, SmsContext
-from services.errors import InvalidRequest
-from validators.backends import Roster, WorkerFacts
+from schemas.verdicts import SmsContext
 from validators.engine import codes, gsm
 from validators.engine.content import ContentRules
 from validators.engine.findings import Report, check_shape
-from validators.engine.greeting import Greeting, GreetingFinder
-from validators.engine.names import NameMatcher, Person
+from validators.engine.greeting import Greeting
 from validators.engine.policy import Policy
-from validators.engine.text import fold, mask
+from validators.engine.reader import Reader, Salutation, mend, reader_of
+from validators.engine.text import fold
 from validators.engine.validator import Checked, RosterNeeded, parse_context
 
 NUMBER: Final = re.compile(r"\+?[0-9 ().\-/]{3,40}")
 BODY: Final = "/body"
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Whom the context names: a row of the roster, or a name, or neither."""
-
-    named: bool
-    worker: WorkerFacts | None
-    person: Person | None
 
 
 class SmsValidator:
@@ -44,8 +32,7 @@ class SmsValidator:
         self._policy = policy
         self._limits = policy.file.sms
         self._content = ContentRules(policy.file.content)
-        self._greetings = GreetingFinder(policy.file.greetings)
-        self._names = NameMatcher(policy.nicknames)
+        self._salutation = Salutation(policy)
         self._opt_out = [f" {fold(wording)} " for wording in policy.file.sms.opt_out_wording]
 
     def artifact_schema(self) -> JsonObject:
@@ -63,8 +50,7 @@ class SmsValidator:
         """Raises `InvalidRequest` for a bad context, `Unavailable` if it names a worker without a roster."""
         asked = parse_context(SmsContext, context)
         report = Report(self._policy.severities)
-        snapshot = roster() if asked.recipient and asked.recipient.worker_id is not None else None
-        reader = _reader(asked.recipient, snapshot)
+        reader = reader_of(asked.recipient, roster)
         fields = artifact if isinstance(artifact, dict) else {}
         # An absent text is a code of its own; the shape is checked as if it were there.
         check_shape(SmsDraft, {"body": "", **fields} if isinstance(artifact, dict) else artifact, report)
@@ -72,9 +58,9 @@ class SmsValidator:
             self._check_number(to, asked, reader, report)
         if isinstance(artifact, dict) and isinstance(body := fields.get("body", ""), str):
             self._check_body(body, asked, reader, report)
-        return Checked(report.sorted(), roster=snapshot)
+        return Checked(report.sorted(), roster=reader.roster)
 
-    def _check_number(self, to: str, context: SmsContext, reader: _Reader, report: Report) -> None:
+    def _check_number(self, to: str, context: SmsContext, reader: Reader, report: Report) -> None:
         known = self._e164(reader.worker.phone) if reader.worker else None
         fix: JsonObject | None = None if known is None else {"op": "replace", "path": "/to", "value": known}
         number = self._e164(to)
@@ -104,22 +90,21 @@ class SmsValidator:
             return None
         return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
 
-    def _check_body(self, body: str, context: SmsContext, reader: _Reader, report: Report) -> None:
+    def _check_body(self, body: str, context: SmsContext, reader: Reader, report: Report) -> None:
         if not body.strip():
             report.add("sms.body_missing", BODY, "the message has no text")
             return
         self._content.check(body, BODY, context, report)
-        greeting = self._wrong_greeting(body, reader)
+        greeting = self._salutation.wrong(body, reader)
         lacks_opt_out = bool(context.first_contact) and not self._says_opt_out(body)
         cut = gsm.segments(body, self._limits)
         too_long = cut.count > context.segments_max
         fix = self._fix(body, greeting, reader, lacks_opt_out, context.segments_max)
         if greeting is not None:
-            evidence: JsonObject | None = None
-            if reader.worker is not None:
-                evidence = {"row": reader.worker.row, "name": mask(reader.worker.name)}
             message = "the greeting names somebody else than the recipient"
-            report.add("sms.name_mismatch", BODY, message, span=greeting.span, fix=fix, evidence=evidence)
+            report.add(
+                "sms.name_mismatch", BODY, message, span=greeting.span, fix=fix, evidence=reader.evidence
+            )
         if lacks_opt_out:
             message = "a first message has to say how to opt out, such as: Reply STOP to opt out"
             report.add("sms.opt_out_missing", BODY, message, fix=fix)
@@ -138,27 +123,19 @@ class SmsValidator:
                 },
             )
 
-    def _wrong_greeting(self, body: str, reader: _Reader) -> Greeting | None:
-        if reader.person is None or (greeting := self._greetings.find(body)) is None:
-            return None
-        fits = self._names.greets(greeting.name, reader.person, titled=greeting.titled)
-        return None if fits else greeting
-
     def _says_opt_out(self, body: str) -> bool:
         plain = f" {' '.join(fold(line) for line in body.splitlines())} "
         return any(wording in plain for wording in self._opt_out)
 
     def _fix(
-        self, body: str, greeting: Greeting | None, reader: _Reader, lacks_opt_out: bool, segments_max: int
+        self, body: str, greeting: Greeting | None, reader: Reader, lacks_opt_out: bool, segments_max: int
     ) -> JsonObject | None:
         """The whole text mended, the same for every finding on it; None where that is too long."""
         mended = body
         if greeting is not None:
-            first = reader.worker.first_name if reader.worker else " ".join(_given(reader))
-            if not first:
+            if (regreeted := mend(body, greeting, reader)) is None:
                 return None
-            start, end = greeting.replaced
-            mended = f"{mended[:start]}{first}{mended[end:]}"
+            mended = regreeted
         if lacks_opt_out:
             mended = mended.rstrip() + self._limits.opt_out_suggestion
         if gsm.segments(mended, self._limits).count > segments_max:
@@ -166,24 +143,3 @@ class SmsValidator:
         if gsm.segments(mended, self._limits).count > segments_max:
             return None
         return {"op": "replace", "path": BODY, "value": mended}
-
-
-def _given(reader: _Reader) -> tuple[str, ...]:
-    return tuple(word.capitalize() for word in reader.person.given) if reader.person else ()
-
-
-def _reader(recipient: Recipient | None, roster: Roster | None) -> _Reader:
-    if recipient is None:
-        return _Reader(named=False, worker=None, person=None)
-    if recipient.worker_id is None:
-        if recipient.name is None and recipient.email is None:
-            raise InvalidRequest(
-                "`context.recipient` names nobody; give a `worker_id`, or a `name` or an `email`",
-                param="context.recipient",
-            )
-        person = Person.of_full(recipient.name) if recipient.name else None
-        return _Reader(named=False, worker=None, person=person)
-    assert roster is not None
-    worker = roster.find(recipient.worker_id)
-    person = Person.of(worker.first_name, worker.last_name) if worker else None
-    return _Reader(named=True, worker=worker, person=person)

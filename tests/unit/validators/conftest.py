@@ -14,6 +14,7 @@ from services.telemetry import CollectorRegistry
 from validators.app import SHIPPED_POLICY
 from validators.backends import AssignmentFact, CertificateFact, FakeRoster, FixedRoster, WorkerFacts
 from validators.engine import (
+    EmailValidator,
     Engine,
     FillValidator,
     JsonSchemaValidator,
@@ -115,6 +116,7 @@ def engine_of(policy: Policy, roster: FakeRoster | None, *, artifact_bytes_max: 
     return Engine(
         [
             FillValidator(policy, candidates_max=100),
+            EmailValidator(policy),
             SmsValidator(policy),
             JsonSchemaValidator(policy, schema_bytes_max=65536, expansion_max=1000, findings_max=50),
         ],

@@ -72,7 +72,7 @@ async def test_a_malformed_request_is_answered_with_400(
 
 async def test_an_unknown_kind_is_told_the_known_ones(client: httpx.AsyncClient) -> None:
     message = error_of(await client.post("/v1/validate", json={"kind": "fax", "artifact": 1}))["message"]
-    assert all(f"`{kind}`" in message for kind in ("fill", "sms", "json_schema"))
+    assert all(f"`{kind}`" in message for kind in ("fill", "email", "sms", "json_schema"))
 
 
 async def test_an_artifact_beyond_the_limit_is_413(client: httpx.AsyncClient) -> None:
@@ -138,7 +138,7 @@ async def test_a_batch_is_bounded_in_lines_and_in_their_length(client: httpx.Asy
 
 async def test_the_list_of_validators(client: httpx.AsyncClient) -> None:
     answer = ValidatorList.model_validate_json((await client.get("/v1/validators")).content)
-    assert [validator.kind for validator in answer.validators] == ["fill", "sms", "json_schema"]
+    assert [validator.kind for validator in answer.validators] == ["fill", "email", "sms", "json_schema"]
     assert {code.code for validator in answer.validators for code in validator.codes} == set(CODES)
     assert answer.roster is not None
     fill = answer.validators[0]

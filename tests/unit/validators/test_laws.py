@@ -85,6 +85,28 @@ def test_sms(engine: Engine, artifact: Any, segments_max: int, first_contact: bo
             assert 0 <= finding.span[0] <= finding.span[1] <= len(artifact["body"])
 
 
+addresses = st.lists(
+    st.sampled_from(["w0@example.com", "Bob <w0@example.com>"]) | st.text(max_size=12), max_size=3
+)
+drafts = st.fixed_dictionaries(
+    {"to": addresses, "subject": bodies, "body": bodies},
+    optional={
+        "from": st.text(max_size=12),
+        "headers": st.dictionaries(st.text(max_size=6), bodies, max_size=2),
+    },
+)
+
+
+@every
+@given(artifact=drafts | json_values)
+def test_email(engine: Engine, artifact: Any) -> None:
+    verdict = judged(engine, "email", json.dumps(artifact), {"recipient": {"worker_id": "W-001"}})
+    check(verdict)
+    for finding in verdict.findings:
+        if finding.span is not None and finding.path in ("/body", "/subject"):
+            assert 0 <= finding.span[0] <= finding.span[1] <= len(artifact[finding.path[1:]])
+
+
 @every
 @given(artifact=json_values)
 def test_json_schema(engine: Engine, artifact: Any) -> None:

@@ -1,0 +1,73 @@
+"""Whom a message is meant for, and whether it greets them."""
+
+from dataclasses import dataclass
+
+from schemas.base import JsonObject
+from schemas.verdicts import Recipient
+from services.errors import InvalidRequest
+from validators.backends import Roster, WorkerFacts
+from validators.engine.greeting import Greeting, GreetingFinder
+from validators.engine.names import NameMatcher, Person
+from validators.engine.policy import Policy
+from validators.engine.text import mask
+from validators.engine.validator import RosterNeeded
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What the context says of the recipient. `named`: by an id of the roster, which `worker` answers to."""
+
+    named: bool = False
+    worker: WorkerFacts | None = None
+    person: Person | None = None
+    email: str | None = None
+    roster: Roster | None = None
+
+    @property
+    def evidence(self) -> JsonObject | None:
+        if self.worker is None:
+            return {"row": None} if self.named else None
+        return {"row": self.worker.row, "name": mask(self.worker.name)}
+
+
+def reader_of(recipient: Recipient | None, roster: RosterNeeded) -> Reader:
+    """Raises `InvalidRequest` for a recipient without any name, and what `roster` raises if one is needed."""
+    if recipient is None:
+        return Reader()
+    if recipient.worker_id is not None:
+        snapshot = roster()
+        worker = snapshot.find(recipient.worker_id)
+        person = Person.of(worker.first_name, worker.last_name) if worker else None
+        return Reader(
+            named=True, worker=worker, person=person, email=worker.email if worker else None, roster=snapshot
+        )
+    if recipient.name is None and recipient.email is None:
+        raise InvalidRequest(
+            "`context.recipient` names nobody; give a `worker_id`, or a `name` or an `email`",
+            param="context.recipient",
+        )
+    person = Person.of_full(recipient.name) if recipient.name else None
+    return Reader(person=person, email=recipient.email)
+
+
+class Salutation:
+    """Finds greetings to the wrong person."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._greetings = GreetingFinder(policy.file.greetings)
+        self._names = NameMatcher(policy.nicknames)
+
+    def wrong(self, body: str, reader: Reader) -> Greeting | None:
+        """The greeting of `body` where it names somebody else than the reader."""
+        if reader.person is None or (greeting := self._greetings.find(body)) is None:
+            return None
+        fits = self._names.greets(greeting.name, reader.person, titled=greeting.titled)
+        return None if fits else greeting
+
+
+def mend(body: str, greeting: Greeting, reader: Reader) -> str | None:
+    """The text greeting its reader by given name; None where none is known."""
+    given = " ".join(word.capitalize() for word in reader.person.given) if reader.person else ""
+    first = reader.worker.first_name if reader.worker else given
+    start, end = greeting.replaced
+    return f"{body[:start]}{first}{body[end:]}" if first else None
