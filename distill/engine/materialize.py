@@ -1,12 +1,12 @@
 """Materialize: the log becomes evidence, each run joined with its verdict, its feedback and what it repaired.
 
 A pure function of the log: no clock and no chance in it, and the product is sorted by id, so the same log
-gives the same bytes. Memory holds some hundred bytes a run, never the texts.
+gives the same bytes. Memory holds about a kilobyte a run, never the texts.
 """
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -42,19 +42,34 @@ class Materialized:
 _TaskKey = tuple[str, str | None]
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What is kept of a run between the passes. `when` orders attempts: by time, then by id."""
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A run's place in its episode. `when` orders attempts: by time, then by id."""
 
-    run_id: str
-    evidence_id: str
-    location: Location
-    episode_id: str | None
+    episode_id: str
     task: _TaskKey | None
     when: tuple[datetime, str]
     verdict: str | None
     repairs: str | None
-    repair_of: str | None = None
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is kept of a run between the passes, packed, since there is one for each."""
+
+    run_id: str
+    id_bytes: bytes
+    packed: bytes
+    attempt: _Attempt | None
+    repaired: "_Seen | None" = None
+
+    @property
+    def location(self) -> Location:
+        return Location.unpack(self.packed)
+
+    @property
+    def evidence_id(self) -> str:
+        return self.id_bytes.hex()
 
 
 @dataclass(slots=True)
@@ -72,7 +87,7 @@ def materialize(log: Log, snapshot: list[SegmentView], folder: Path, progress: P
     with ProductWriter(folder / QUARANTINE) as quarantine, ProductWriter(folder / EVIDENCE) as evidence:
         reading = _Reading(quarantine)
         reading.read(snapshot, progress)
-        reading.link_repairs()
+        reading.link()
         joining = _Joining(log, reading.notes)
         for done, seen in enumerate(reading.in_order()):
             evidence.write(joining.evidence(seen))
@@ -112,7 +127,7 @@ class _Reading:
                 progress.reach(behind, total, end=READ_SHARE)
 
     def in_order(self) -> Iterator[_Seen]:
-        return iter(sorted(self.runs.values(), key=lambda seen: seen.evidence_id))
+        return iter(sorted(self.runs.values(), key=lambda seen: seen.id_bytes))
 
     def _take(self, raw: dict[str, Any], location: Location) -> tuple[str, str] | None:
         """File the record; return code and sentence when that cannot be done."""
@@ -155,25 +170,42 @@ class _Reading:
         source = _source(f"{view.name}:{location.offset}", view.name, location, data)
         self._quarantine.write(Quarantined(reason=reason, detail=detail, source=source))
 
-    def link_repairs(self) -> None:
-        """Find, for each attempt of an episode, the failed attempt of the same task that it repairs."""
-        episodes: defaultdict[str, list[_Seen]] = defaultdict(list)
+    def link(self) -> None:
+        """Find out which notes belong to a run, and which failed attempt each attempt repairs."""
+        episodes: defaultdict[str, list[tuple[_Seen, _Attempt]]] = defaultdict(list)
         for seen in self.runs.values():
-            if seen.episode_id is not None:
-                episodes[seen.episode_id].append(seen)
-            for scope, key in (("run", seen.run_id), ("episode", seen.episode_id)):
-                if key is not None and (note := self.notes.get(f"{scope}:{key}")) is not None:
+            if seen.attempt is not None:
+                episodes[seen.attempt.episode_id].append((seen, seen.attempt))
+        for owners in (
+            (Owner("run", run_id) for run_id in self.runs),
+            (Owner("episode", e) for e in episodes),
+        ):
+            for owner in owners:
+                if (note := self.notes.get(owner.key)) is not None:
                     note.joined = True
         for attempts in episodes.values():
             earlier: defaultdict[_TaskKey | None, dict[str, _Seen]] = defaultdict(dict)
-            for seen in sorted(attempts, key=lambda one: one.when):
-                draft = _repaired(seen, earlier[seen.task], self._failed)
-                seen.repair_of = draft.evidence_id if draft else None
-                earlier[seen.task][seen.run_id] = seen
+            for seen, attempt in sorted(attempts, key=lambda one: one[1].when):
+                seen.repaired = self._repaired(attempt, earlier[attempt.task])
+                earlier[attempt.task][seen.run_id] = seen
+
+    def _repaired(self, attempt: _Attempt, earlier: dict[str, _Seen]) -> _Seen | None:
+        """The attempt that this one says it repairs, or else the one before it, if that failed.
+
+        `earlier` are the attempts at the same task, oldest first; only they count, so no chain runs in
+        circles.
+        """
+        if attempt.repairs is not None:
+            return earlier.get(attempt.repairs)
+        if attempt.task is None or not earlier:
+            return None
+        previous = next(reversed(earlier.values()))
+        return previous if self._failed(previous) else None
 
     def _failed(self, seen: _Seen) -> bool:
         note = self.notes.get(Owner("run", seen.run_id).key)
-        verdict = note.verdict[2] if note and note.verdict else seen.verdict
+        own = seen.attempt.verdict if seen.attempt else None
+        verdict = note.verdict[2] if note and note.verdict else own
         return verdict is not None and verdict != "accepted"
 
 
@@ -199,7 +231,7 @@ class _Joining:
             model=run.model,
             verdict=verdict,
             feedback=feedback,
-            repair_of=seen.repair_of,
+            repair_of=seen.repaired.evidence_id if seen.repaired else None,
         )
 
     def _said_of(self, run: Run) -> tuple[Verdict | None, list[EvidenceFeedback]]:
@@ -221,30 +253,20 @@ class _Joining:
 
 
 def _seen(run: Run, location: Location) -> _Seen:
+    return _Seen(run.run_id, bytes.fromhex(evidence_id_of(run)), location.pack(), _attempt(run))
+
+
+def _attempt(run: Run) -> _Attempt | None:
+    if run.episode_id is None:
+        return None
     repairs = run.ext.get("repair_of_run_id")
-    return _Seen(
-        run_id=run.run_id,
-        evidence_id=evidence_id_of(run),
-        location=location,
+    return _Attempt(
         episode_id=run.episode_id,
         task=(run.task.kind, run.task.key) if run.task else None,
         when=(run.ts, run.run_id),
         verdict=run.verdict.verdict if run.verdict else None,
         repairs=repairs if isinstance(repairs, str) else None,
     )
-
-
-def _repaired(seen: _Seen, earlier: dict[str, _Seen], failed: Callable[[_Seen], bool]) -> _Seen | None:
-    """The attempt that the run says it repairs, or else the one of the same task before it, if that failed.
-
-    `earlier` are the attempts at the same task, oldest first; only they count, so no chain runs in circles.
-    """
-    if seen.repairs is not None:
-        return earlier.get(seen.repairs)
-    if seen.task is None or not earlier:
-        return None
-    previous = next(reversed(earlier.values()))
-    return previous if failed(previous) else None
 
 
 def _source(key: str, segment: str, location: Location, data: bytes) -> Source:
