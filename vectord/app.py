@@ -11,7 +11,7 @@ from services.health import Check
 from services.http import PeerClient
 from services.tasks import task_set
 from services.telemetry import CollectorRegistry
-from vectord.backends import EdgeStore, Store
+from vectord.backends import Store, WorkerStore
 from vectord.engine import Collections, Disk, Embedder, Engine, Limits, Metrics, Runner
 from vectord.routes import routes
 from vectord.settings import Settings
@@ -42,7 +42,7 @@ def create_app(
             tasks = await stack.enter_async_context(task_set())
             collections = Collections(
                 disk,
-                store or EdgeStore(),
+                store or _workers(settings, stack),
                 embedder,
                 runner=runner,
                 limits=limits,
@@ -62,6 +62,12 @@ def create_app(
             }
 
     return daemon.build("vectord", routes, lifespan, settings, registry=registry)
+
+
+def _workers(settings: Settings, stack: contextlib.AsyncExitStack) -> WorkerStore:
+    workers = WorkerStore(processes=settings.workers, call_timeout_s=settings.store_timeout_s)
+    stack.callback(workers.close)
+    return workers
 
 
 def _limits(settings: Settings) -> Limits:

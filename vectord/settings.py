@@ -42,8 +42,22 @@ class Settings(DaemonSettings):
         description="UTF-8 bytes in one text, stored or asked; more is cut off by models anyway.",
     )
     payload_bytes_max: int = Field(65_536, ge=2, description="Bytes of one point's payload, as JSON.")
+    workers: int = Field(
+        2,
+        ge=1,
+        le=32,
+        description="Processes that hold the collections. One that rebuilds an index answers nothing else.",
+    )
+    store_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that one store call may take; rebuilding a large index is the longest.",
+    )
     threads: int = Field(
-        8, ge=1, le=64, description="Engine calls under way at once, over all collections; each has a thread."
+        16,
+        ge=1,
+        le=64,
+        description="Engine calls under way at once, over all collections; each has a thread.",
     )
     waiting_max: int = Field(
         256, ge=0, description="Engine calls that may wait for a thread; beyond it the answer is 429."

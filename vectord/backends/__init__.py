@@ -16,6 +16,7 @@ from vectord.backends.store import (
     StoreError,
     Where,
 )
+from vectord.backends.workers import WorkerStore
 
 __all__ = [
     "EdgeStore",
@@ -32,6 +33,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Where",
+    "WorkerStore",
     "parse_datetime",
     "parse_path",
 ]

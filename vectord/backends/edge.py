@@ -247,8 +247,8 @@ def _one_of(path: Path, values: Sequence[object]) -> Clause:
     ]
     at_number = projection.json_path(path, projection.NUMBER)
     tests += [
-        edge.FieldCondition(at_number, range=edge.RangeFloat(gte=float(value), lte=float(value)))
-        for value in numbers
+        edge.FieldCondition(at_number, range=edge.RangeFloat(gte=value, lte=value))
+        for value in map(projection.number, numbers)
     ]
     return edge.Filter(should=list(tests))
 
@@ -262,7 +262,7 @@ def _range(path: Path, bounds: Range) -> Clause:
 
 
 def _bound(bound: float | str) -> float:
-    moment = parse_datetime(bound) if isinstance(bound, str) else float(bound)
-    if moment is None:
+    value = parse_datetime(bound) if isinstance(bound, str) else bound
+    if value is None:
         raise ValueError(f"{bound!r} is not a date-time")
-    return moment
+    return projection.number(value)

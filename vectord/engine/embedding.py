@@ -36,6 +36,8 @@ class Embedder:
 
         Raises 409 `model_digest_mismatch` when the model is no longer the one that made the collection.
         """
+        if not texts:
+            return []
         assert manifest.spec.model is not None
         vectors: list[Vector] = []
         for start in range(0, len(texts), self._batch_max):

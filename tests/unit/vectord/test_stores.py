@@ -3,6 +3,7 @@
 import math
 import pathlib
 from collections.abc import Callable, Iterator
+from multiprocessing import active_children
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from vectord.backends import (
     Store,
     StoreError,
     Where,
+    WorkerStore,
 )
 from vectord.backends.fake import matches
 
@@ -28,10 +30,17 @@ SPEC = ShardSpec(dimension=3, distance="cosine", hybrid=True)
 KEYS = ("city", "age", "a.b", "list[].x", "$s", "über uns")
 
 
-@pytest.fixture(params=[EdgeStore, FakeStore])
-def store(request: pytest.FixtureRequest) -> Store:
-    made: Callable[[], Store] = request.param
-    return made()
+@pytest.fixture(scope="module")
+def workers() -> Iterator[WorkerStore]:
+    workers = WorkerStore(processes=1, call_timeout_s=30)
+    yield workers
+    workers.close()
+
+
+@pytest.fixture(params=["edge", "workers", "fake"])
+def store(request: pytest.FixtureRequest, workers: WorkerStore) -> Store:
+    made: dict[str, Callable[[], Store]] = {"edge": EdgeStore, "workers": lambda: workers, "fake": FakeStore}
+    return made[request.param]()
 
 
 @pytest.fixture
@@ -190,6 +199,25 @@ def test_a_closed_shard_opens_again_with_everything(store: Store, tmp_path: path
         store.open(tmp_path / "nowhere", spec)
 
 
+def test_a_lost_worker_loses_no_points(workers: WorkerStore, tmp_path: pathlib.Path) -> None:
+    shard = make(workers, tmp_path / "s", SPEC)
+    shard.upsert([point("x", text="kept")])
+    (process,) = [child for child in active_children() if child.name.startswith("vectord-store")]
+    process.kill()
+    process.join()
+    with pytest.raises(StoreError, match="lost"):
+        shard.count(Where())
+    assert [record.text for record in shard.get(["x"], with_vector=False)] == ["kept"]
+    shard.close()
+
+
+def test_a_worker_that_takes_too_long_is_ended(tmp_path: pathlib.Path) -> None:
+    store = WorkerStore(processes=1, call_timeout_s=0.0)
+    with pytest.raises(StoreError, match="no answer within 0 s"):
+        store.create(tmp_path / "s", SPEC)
+    store.close()
+
+
 # --- filters: what the store finds is what the definition says ---------------------------------
 
 SCALARS = st.one_of(
@@ -197,7 +225,7 @@ SCALARS = st.one_of(
         ["Ulm", "5", "", "true", "2026-01-01", "2026-01-01T10:00:00Z", "2026-01-01 12:00+02:00", "20260101"]
     ),
     st.integers(-2, 6),
-    st.sampled_from([0.0, 1.0, 5.0, 5.5, -0.5, float(2**53 - 1), 2**53 - 1]),
+    st.sampled_from([0.0, 1.0, 5.0, 5.5, -0.5, float(2**53 - 1), 2**53 - 1, 0.1 + 0.2, 1e-7, 1e22]),
     st.booleans(),
 )
 VALUES = st.one_of(
@@ -217,7 +245,7 @@ PAYLOADS = st.fixed_dictionaries(
         "über uns": VALUES,
     },
 )
-NUMBERS = st.one_of(st.integers(-2, 6), st.sampled_from([5.0, 5.5]))
+NUMBERS = st.one_of(st.integers(-2, 6), st.sampled_from([5.0, 5.5, 0.1 + 0.2, 2**53 - 1, 1e22, 1e-7]))
 DATES = st.sampled_from(["2026-01-01", "2026-01-01T10:00:00Z", "2026-01-01T10:00:00.000001Z", "2025-12-31"])
 BOUNDS = ("gt", "gte", "lt", "lte")
 
