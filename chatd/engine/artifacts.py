@@ -43,11 +43,10 @@ def with_fixes(artifact: JsonValue, findings: list[Finding]) -> JsonValue:
     # Several findings on one thing carry the same fix, which is meant once.
     fixes: list[tuple[JsonObject, str]] = []
     for finding in findings:
-        if (
-            finding.fix is not None
-            and (fix := (finding.fix, fix_path(finding.fix, finding.path))) not in fixes
-        ):
-            fixes.append(fix)
+        if finding.fix is not None:
+            placed = (finding.fix, fix_path(finding.fix, finding.path))
+            if placed not in fixes:
+                fixes.append(placed)
     # Removals come last and from the end, so that no index shifts under a later fix.
     changes = [fix for fix in fixes if fix[0].get("op") != "remove"]
     removals = [fix for fix in fixes if fix[0].get("op") == "remove"]

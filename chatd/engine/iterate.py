@@ -150,7 +150,7 @@ class Refiner:
             task=Task(kind=wanted.kind, key=_order_id(wanted.context)),
             schema=schema,
             notes=tuple(notes),
-            messages=prompts.framed(request.messages, wanted.kind, schema, notes),
+            messages=prompts.framed(request.messages, wanted.kind, notes),
         )
 
     async def _retrieve(self, spec: RetrieveSpec, messages: list[ChatMessage]) -> list[RetrievedText]:
@@ -184,11 +184,13 @@ class Refiner:
             return Tried(model, origin.run_id, artifact, completion.usage, call.verdict)
 
     def _asking(self, session: _Session, model: str, last: Tried | None) -> ChatRequest:
-        repair = prompts.repair(last.artifact, last.verdict.findings) if last and last.verdict else []
+        messages = session.messages
+        if last is not None and last.verdict is not None:
+            messages = prompts.with_repair(messages, last.artifact, last.verdict.findings)
         spec = JsonSchemaSpec(name=session.task.kind, schema=session.schema)
         request = ChatRequest(
             model=model,
-            messages=[*session.messages, *repair],
+            messages=messages,
             max_tokens=self._limits.tokens_max,
             response_format=JsonSchemaFormat(type="json_schema", json_schema=spec),
         )

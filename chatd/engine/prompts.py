@@ -38,14 +38,12 @@ def fitting(notes: list[RetrievedText], chars_max: int) -> list[RetrievedText]:
     return kept
 
 
-def framed(
-    messages: list[ChatMessage], kind: str, schema: JsonObject, notes: list[RetrievedText]
-) -> list[ChatMessage]:
-    """The conversation with our instructions in its one system message, after the caller's own."""
-    parts = [
-        f"Answer with one JSON document of the kind {kind} and nothing else. It matches this JSON Schema:",
-        as_json(schema),
-    ]
+def framed(messages: list[ChatMessage], kind: str, notes: list[RetrievedText]) -> list[ChatMessage]:
+    """The conversation with our instructions in its one system message, after the caller's own.
+
+    The JSON Schema is not spelled out: it already constrains the answer, and small models copy from it.
+    """
+    parts = [f"Answer with one JSON document of the kind {kind} and nothing else."]
     if notes:
         parts.append("Reference notes from earlier work; use what applies:")
         parts.extend(f"[{number}] {note.text}" for number, note in enumerate(notes, start=1))
@@ -56,24 +54,36 @@ def framed(
     return [system, *messages[1:]]
 
 
-def repair(artifact: JsonValue, findings: list[Finding]) -> list[ChatMessage]:
-    """The model's answer, and what has to change in it: by code, place and fix."""
+def with_repair(
+    messages: list[ChatMessage], artifact: JsonValue, findings: list[Finding]
+) -> list[ChatMessage]:
+    """The conversation, its last word being what has to change in the last answer: by code, place and fix.
+
+    Where findings bring fixes, the document with them applied stands for the last answer; a small model
+    that sees the faulty one as well repeats that.
+    """
     listed = [finding for finding in findings if finding.severity != "info"]
-    lines = ["The JSON was checked and not accepted. Findings:"]
+    lines = ["The last answer was not accepted. Findings:"]
     lines.extend(f"{number}. {_described(finding)}" for number, finding in enumerate(listed, start=1))
     if any(finding.fix is not None for finding in listed):
-        lines += ["With these fixes it reads:", text_of(with_fixes(artifact, listed))]
-    lines.append("Answer with the corrected JSON document and nothing else.")
-    return [
-        ChatMessage(role="assistant", content=text_of(artifact)),
-        ChatMessage(role="user", content="\n".join(lines)),
-    ]
+        lines += ["", "The corrected JSON, to be repeated exactly:", text_of(with_fixes(artifact, listed))]
+    else:
+        lines += ["", "The last answer, to be corrected:", text_of(artifact)]
+    return _appended(messages, "\n".join(lines))
+
+
+def _appended(messages: list[ChatMessage], text: str) -> list[ChatMessage]:
+    """The text at the end of the last message if the user wrote it, otherwise as a message of its own."""
+    last = messages[-1]
+    if last.role != "user" or not isinstance(last.content, str):
+        return [*messages, ChatMessage(role="user", content=text)]
+    return [*messages[:-1], ChatMessage(role="user", content=f"{last.content}\n\n{text}")]
 
 
 def _described(finding: Finding) -> str:
     place = finding.path or "the whole document"
     said = f"{finding.code} ({finding.severity}) at {place}: {finding.message}"
-    return said if finding.fix is None else f"{said} Fix: {_fix(finding.fix, finding.path)}"
+    return said if finding.fix is None else f"{said}. Fix: {_fix(finding.fix, finding.path)}"
 
 
 def _fix(fix: JsonObject, path: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from chatd.backends import Step
 from chatd.engine.artifacts import parse, with_fixes
 from chatd.engine.iterate import Plan
+from schemas.chat import JsonSchemaFormat
 from schemas.verdicts import Finding
 from services.errors import UpstreamError
 from tests.unit.chatd.conftest import World
@@ -84,7 +85,10 @@ async def test_first_pass(world: World) -> None:
     assert run.request.params["max_tokens"] == 1024
     system = provider.requests[0].messages[0]
     assert system.role == "system"
-    assert '"required":["order_id","fills"]' in str(system.content)
+    assert "of the kind fill" in str(system.content)
+    wanted = provider.requests[0].response_format
+    assert isinstance(wanted, JsonSchemaFormat)
+    assert wanted.json_schema.schema_ == {"type": "object", "required": ["order_id", "fills"]}
     assert world.validators.requests[0]["run_id"] == run.run_id
 
 
@@ -94,11 +98,13 @@ async def test_a_repair_is_told_code_place_and_fixed_value(world: World) -> None
     body = (await ask(world)).json()
     assert (body["ok"], body["outcome"], len(body["attempts"])) == (True, "repaired", 2)
     assert body["attempts"][0]["findings"][0]["code"] == "fill.name_mismatch"
-    said, told = provider.requests[1].messages[-2:]
-    assert (said.role, said.content) == ("assistant", '{"a":0,"b":2}')
+    told = provider.requests[1].messages[-1]
+    assert told.role == "user"
+    assert str(told.content).startswith("fill order O-1 in Dayton\n\n")
     assert "fill.name_mismatch (error) at /a" in str(told.content)
     assert "replace /a with 1" in str(told.content)
-    assert '{"a":1,"b":2}' in str(told.content)
+    assert str(told.content).endswith('{"a":1,"b":2}')
+    assert '"a":0' not in str(told.content)
     first, second = world.records()
     assert second.ext == {"attempt": 2, "repair_of_run_id": first.run_id}
     assert [run.verdict.ok for run in (first, second) if run.verdict] == [False, True]
@@ -134,8 +140,10 @@ async def test_the_budget_ends(world: World) -> None:
 async def test_an_answer_that_is_no_json_goes_to_the_validator_as_it_is(world: World) -> None:
     world.script(Step.saying("I cannot"), says({"a": 1}))
     world.validators.judge = wants(a=1)
+    provider = world.providers[0]
     body = (await ask(world)).json()
     assert body["attempts"][0]["artifact"] == "I cannot"
+    assert str(provider.requests[1].messages[-1].content).endswith("I cannot")
     assert body["outcome"] == "repaired"
 
 
