@@ -11,6 +11,7 @@ from distill.engine.index import digest_of
 from distill.engine.library import Judged, Library
 from distill.engine.progress import Progress
 from distill.engine.targets import Row, Unfit
+from schemas.base import JsonObject
 from schemas.canonical import canonical_bytes
 from schemas.evidence import PreferenceSample, RagSample, SftSample
 from schemas.runs import RunOutput
@@ -144,10 +145,25 @@ def _first_attempt(library: Library, judged: Judged) -> Judged:
     first = library.first_attempt(judged)
     if first is None:
         raise Unfit("input.no_first_attempt", "the first attempt cannot be found")
-    prompt = first.evidence.input.messages
-    if judged.evidence.input.messages[: len(prompt)] != prompt:
+    if not _continues(judged.evidence.input.messages, first.evidence.input.messages):
         raise Unfit("input.differs", "the attempt does not continue the prompt of the first one")
     return first
+
+
+def _continues(messages: list[JsonObject], prompt: list[JsonObject]) -> bool:
+    """Whether `messages` are the prompt and more: in further messages, or at the end of its last one."""
+    if len(messages) < len(prompt) or not prompt:
+        return messages == prompt
+    *before, last = prompt
+    place = len(before)
+    return messages[:place] == before and _extends(messages[place], last)
+
+
+def _extends(message: JsonObject, original: JsonObject) -> bool:
+    text, start = message.get("content"), original.get("content")
+    if not isinstance(text, str) or not isinstance(start, str):
+        return message == original
+    return text.startswith(start) and {**message, "content": start} == original
 
 
 def _require_accepted(judged: Judged) -> None:

@@ -241,6 +241,16 @@ async def test_preference_pairs_the_repair_with_the_first_draft(tmp_path: Path) 
     assert all(one["rejected"]["source"]["key"].endswith("-1") for one in provenance)
 
 
+async def test_a_repair_may_also_extend_the_last_message_of_the_prompt(tmp_path: Path) -> None:
+    draft, repair = episode("o1")
+    repair["request"]["messages"] = [{"role": "user", "content": "fill o1\n\nmend fill.underage"}]
+    async with distill(tmp_path) as client:
+        await send(client, [draft, repair])
+        job = await chain(client, "preference")
+        (row,) = await rows_of(client, job, "preference.jsonl")
+    assert row["input"]["messages"] == [{"role": "user", "content": "fill o1"}]
+
+
 def other_prompt(pair: list[Json]) -> None:
     pair[1]["request"]["messages"] = [{"role": "user", "content": "something else"}]
 
