@@ -26,7 +26,7 @@ class Settings(DaemonSettings):
         64 * 1024, ge=256, description="Largest artifact, in bytes of JSON; beyond it the answer is 413."
     )
     schema_bytes_max: int = Field(
-        256 * 1024, ge=256, description="Largest JSON Schema of the `json_schema` kind, in bytes of JSON."
+        64 * 1024, ge=256, description="Largest JSON Schema of the `json_schema` kind, in bytes of JSON."
     )
     schema_expansion_max: int = Field(
         100_000,

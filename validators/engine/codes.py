@@ -54,7 +54,7 @@ EMAIL: Final = (
         "email.address_invalid": "An address cannot be delivered to, or there is none.",
         "email.address_homograph": "An address holds letters that pass for others (a Cyrillic `a`).",
         "email.recipient_mismatch": "An address in `to` is not that of the recipient in the context.",
-        "email.header_injection": "A header holds control characters, or sets what the draft's own fields set.",
+        "email.header_injection": "A header holds control characters, or sets what the draft itself sets.",
         "email.subject_missing": "There is no subject, or only white space.",
         "email.subject_too_long": "The subject is longer than 998 characters; a warning above 78.",
         "email.body_missing": "There is no text, or only white space.",

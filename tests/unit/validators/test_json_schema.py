@@ -79,6 +79,36 @@ def test_a_schema_that_refers_to_itself_serves(judge: Judge) -> None:
     ]
 
 
+def nested(levels: int, leaf: Any) -> Any:
+    for _ in range(levels):
+        leaf = [leaf]
+    return leaf
+
+
+def test_a_recursive_schema_that_branches_does_not_take_for_ever(judge: Judge) -> None:
+    twice = {"allOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}], "type": ["array", "integer"]}
+    assert judge("json_schema", nested(200, 1), schema=twice).ok
+    assert [f.path for f in judge("json_schema", nested(200, "x"), schema=twice).findings] == [""]
+    assert {f.path for f in judge("json_schema", nested(3, "x"), schema=twice).findings} == {"/0/0/0"}
+
+
+@pytest.mark.parametrize("name", ["definitions", "default", "const"])
+def test_a_property_may_be_named_as_a_keyword_and_still_counts(judge: Judge, name: str) -> None:
+    steps = {
+        f"s{n}": {"allOf": [{"properties": {name: {"$ref": f"#/$defs/s{n + 1}"}}}] * 2} for n in range(40)
+    }
+    with pytest.raises(InvalidRequest) as error:
+        judge("json_schema", 1, schema={"$defs": steps | {"s40": {}}, "$ref": "#/$defs/s0"})
+    assert error.value.code == "schema_too_costly"
+
+
+def test_anchors_serve_and_ids_below_the_root_do_not(judge: Judge) -> None:
+    anchored = {"$defs": {"a": {"$anchor": "n", "type": "integer"}}, "items": {"$ref": "#n"}}
+    assert [f.path for f in judge("json_schema", [1, "x"], schema=anchored).findings] == ["/1"]
+    with pytest.raises(InvalidRequest):
+        judge("json_schema", 1, schema={"$defs": {"a": {"$id": "urn:a"}}})
+
+
 def test_a_schema_beyond_the_limit_is_refused(judge: Judge) -> None:
     with pytest.raises(TooLarge):
         judge("json_schema", 1, schema={"enum": ["x" * 70_000]})

@@ -1,0 +1,143 @@
+"""What the references of a JSON Schema can cost, told before any artifact is checked against it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from pydantic import JsonValue
+
+from schemas.base import JsonObject
+
+LITERALS: Final = frozenset({"const", "enum", "default", "examples"})
+"""Keywords whose value is data, not a schema."""
+
+DEFINITIONS: Final = frozenset({"$defs", "definitions"})
+"""Kept schemas, which count where they are referred to."""
+
+MAPS: Final = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
+"""Keywords whose value has schemas under names of the author's choice."""
+
+ROOT: Final = "#"
+REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+
+
+class UnusableReference(ValueError):
+    """A reference that cannot be followed; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`expansion`: subschemas that one value may meet, a reference to itself counted once.
+
+    `recursive`: references that lead into a loop; each may multiply the work at each level of an artifact.
+    """
+
+    expansion: int
+    recursive: int
+
+
+def cost_of(schema: JsonValue, limit: int) -> Cost:
+    """Counting stops beyond `limit`. Raises `UnusableReference`."""
+    graph = _graph(schema)
+    sizes: dict[str, int] = {}
+    pending = dict(graph)
+    # Parts that refer to nothing open are sized first; what is left in the end goes round in loops.
+    while done := [name for name, part in pending.items() if all(ref in sizes for ref in part.references)]:
+        for name in done:
+            part = pending.pop(name)
+            sizes[name] = min(limit + 1, part.nodes + sum(sizes[ref] for ref in part.references))
+    recursive = sum(ref in pending for part in graph.values() for ref in part.references)
+    looped = sum(part.nodes + sum(sizes.get(ref, 0) for ref in part.references) for part in pending.values())
+    return Cost(min(limit + 1, max(sizes.get(ROOT, 0), looped)), recursive)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A schema that is referred to, or the root: its subschemas, and what they refer to, repeats included."""
+
+    nodes: int
+    references: list[str]
+
+
+def _graph(schema: JsonValue) -> dict[str, _Part]:
+    anchors = _anchors(schema)
+    graph: dict[str, _Part] = {}
+    pending = [ROOT]
+    while pending:
+        name = pending.pop()
+        if name in graph:
+            continue
+        nodes = list(_subschemas(_resolve(schema, anchors, name)))
+        references = [
+            str(node[key]) for node in nodes for key in REFERENCES if isinstance(node.get(key), str)
+        ]
+        graph[name] = _Part(len(nodes), references)
+        pending.extend(references)
+    return graph
+
+
+def _subschemas(root: JsonValue) -> Iterator[JsonObject]:
+    pending: list[tuple[JsonValue, bool]] = [(root, False)]
+    while pending:
+        value, named = pending.pop()
+        if isinstance(value, list):
+            pending.extend((item, False) for item in value)
+        elif isinstance(value, dict) and named:
+            pending.extend((item, False) for item in value.values())
+        elif isinstance(value, dict):
+            yield value
+            for key, item in value.items():
+                if key not in LITERALS and key not in DEFINITIONS:
+                    pending.append((item, key in MAPS))
+
+
+def _anchors(schema: JsonValue) -> dict[str, JsonValue]:
+    """Schemas by anchor. An `$id` below the root would change what `#` means, so it is refused."""
+    anchors: dict[str, JsonValue] = {}
+    pending: list[JsonValue] = [schema]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if value is not schema and isinstance(value.get("$id"), str):
+                raise UnusableReference("an `$id` below the root is not supported; refer by `#/$defs/...`")
+            for key in ("$anchor", "$dynamicAnchor"):
+                if isinstance(anchor := value.get(key), str):
+                    anchors.setdefault(anchor, value)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return anchors
+
+
+def _resolve(schema: JsonValue, anchors: dict[str, JsonValue], reference: str) -> JsonValue:
+    if not reference.startswith("#"):
+        raise UnusableReference(f"{reference[:100]!r} leads out of the schema; refer by `#/$defs/...`")
+    fragment = unquote(reference[1:])
+    here = schema
+    if fragment and not fragment.startswith("/"):
+        here, fragment = anchors.get(fragment), ""
+        if here is None:
+            raise UnusableReference(f"{reference[:100]!r} is no anchor of the schema")
+    for part in fragment.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(here, dict) and key in here:
+            here = here[key]
+        elif isinstance(here, list) and key.isdecimal() and int(key) < len(here):
+            here = here[int(key)]
+        else:
+            raise UnusableReference(f"{reference[:100]!r} points at nothing in the schema")
+    return here
+
+
+def depth(value: JsonValue) -> int:
+    """How many levels of lists and objects lie around the innermost value."""
+    levels = 0
+    layer = [value]
+    while layer := [
+        item
+        for outer in layer
+        for item in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+    ]:
+        levels += 1
+    return levels
