@@ -297,7 +297,13 @@ class Play:
         self._say_counts(self._job(stage="score"))
         for kind, target in (("sft", "openai"), ("preference", "openai"), ("rag", None)):
             body = {"stage": "export", "kind": kind} | ({"target": target} if target else {})
-            self._say_export(kind, self._job(**body))
+            try:
+                self._say_export(kind, self._job(**body))
+            except UpstreamError as error:
+                if kind != "preference" or error.code != "nothing_to_export":
+                    raise
+                # A pair is a rejected draft and its accepted repair, and the model may not have managed one.
+                self._account.warn(f"no preference pairs this time: {error.message}")
 
     def _job(self, **body: str) -> Job:
         accepted = self._gateway.post("/v1/distill/jobs", JobAccepted, body)
