@@ -37,8 +37,12 @@ class LogLimits:
 
 @dataclass(frozen=True, slots=True)
 class SegmentView:
-    """A segment as it was at one moment: bytes from `end` on are not part of the view."""
+    """A segment as it was at one moment: bytes from `end` on are not part of the view.
 
+    `ordinal` is what locations in it name it by.
+    """
+
+    ordinal: int
     name: str
     path: Path
     end: int
@@ -315,9 +319,11 @@ class Log:
             raise Unavailable(f"{self.folder} cannot be written", code="log_broken")
 
     def snapshot(self) -> list[SegmentView]:
-        """The log as it is now; what is appended later is not in it."""
+        """The log as it is now, in the order of names; what is appended later is not in it."""
+        found = sorted(enumerate(list(self._segments)), key=lambda one: one[1].name)
         return [
-            SegmentView(str(one.name), self.folder / str(one.name), one.size) for one in list(self._segments)
+            SegmentView(ordinal, str(one.name), self.folder / str(one.name), one.size)
+            for ordinal, one in found
         ]
 
     async def run_line(self, run_id: str) -> bytes | None:

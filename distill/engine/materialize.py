@@ -116,10 +116,10 @@ class _Reading:
 
     def read(self, snapshot: list[SegmentView], progress: Progress) -> None:
         total, behind = sum(view.end for view in snapshot), 0
-        for ordinal, view in enumerate(snapshot):
+        for view in snapshot:
             for line in lines_of(view):
                 self.lines += 1
-                location = Location(ordinal, line.offset, len(line.data), digest_of(line.data))
+                location = Location(view.ordinal, line.offset, len(line.data), digest_of(line.data))
                 problem = self._take(orjson.loads(line.data), location)
                 if problem is not None:
                     self._set_aside(view, location, line.data, *problem)

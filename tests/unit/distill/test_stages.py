@@ -79,6 +79,37 @@ async def test_the_order_of_arrival_changes_offsets_and_nothing_else(tmp_path: P
     assert await ids("a", mixed()) == await ids("b", list(reversed(mixed())))
 
 
+async def test_of_two_logs_in_one_folder_the_same_run_wins_before_and_after_a_restart(tmp_path: Path) -> None:
+    async with distill(tmp_path / "b", writer_id="b") as client:
+        await send(client, [run("r1", answer="b")])
+    async with distill(tmp_path / "a", writer_id="a", segment_bytes_max=4096) as client:
+        for number in range(2, 20):
+            await send(client, [run(f"r{number}")])
+    log = tmp_path / "a" / "log"
+    shutil.copy(tmp_path / "b" / "log" / "runs-b-000001.jsonl", log / "runs-b-000001.jsonl")
+    (log / "runs-c-000001.jsonl").write_bytes(
+        (log / "runs-b-000001.jsonl").read_bytes().replace(b'"b"', b'"c"')
+    )
+    async with distill(tmp_path / "a", writer_id="a", segment_bytes_max=4096) as client:
+        await send(client, [run(f"s{number}") for number in range(20)])
+        await done(client, stage="materialize")
+        first = products(tmp_path / "a")
+    async with distill(tmp_path / "a", writer_id="a") as client:
+        job = await done(client, stage="materialize")
+    assert products(tmp_path / "a") == first
+    assert job["counts"]["quarantined"] == 1
+
+
+async def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    leftover = tmp_path / "datasets" / ".export-abc"
+    leftover.mkdir(parents=True)
+    (leftover / "sft.jsonl").write_bytes(b"half")
+    async with distill(tmp_path) as client:
+        await send(client, mixed())
+        await chain(client, "sft")
+    assert not leftover.exists()
+
+
 async def test_every_line_of_the_log_ends_in_one_outcome(tmp_path: Path) -> None:
     async with distill(tmp_path / "other", writer_id="b") as client:
         await send(client, [run("plain", verdict=verdict()), run("unjudged", answer="other"), run("r9")])
