@@ -219,7 +219,7 @@ class Log:
             for ticket, verdicts in zip(group, outcomes, strict=True):
                 if not ticket.answer.done():
                     ticket.answer.set_result(verdicts)
-        except OSError as error:
+        except (OSError, Unavailable) as error:
             failure = _unavailable(error)
             log.warning("append failed", reason=failure.message, records=len(fresh))
         finally:
@@ -238,6 +238,7 @@ class Log:
 
     def _write(self, lines: list[bytes]) -> tuple[int, int]:
         """Put whole lines behind each other, or nothing. Returns the segment's ordinal and the offset."""
+        self.check()  # what was queued before the log broke must not be written after it
         data = b"".join(lines)
         active = self._segment_for(len(data))
         offset = active.size
@@ -370,7 +371,9 @@ def _check_seal(name: SegmentName, manifest: SegmentManifest, found: _Active) ->
         )
 
 
-def _unavailable(error: OSError) -> Unavailable:
+def _unavailable(error: OSError | Unavailable) -> Unavailable:
+    if isinstance(error, Unavailable):
+        return error
     if error.errno in FULL:
         return Unavailable(
             "the disk under the log is full; nothing of this request was kept, free space and send it again",

@@ -1,7 +1,9 @@
 import asyncio
 import shutil
+import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from distill.backends import FakeDisk
@@ -102,10 +104,33 @@ async def test_logs_of_several_writers_lie_in_one_folder(tmp_path: Path) -> None
     assert [record["run_id"] for record in lines(here / "log" / "runs-a-000001.jsonl")] == ["r1", "r3"]
 
 
+class SlowDisk(FakeDisk):
+    """A disk whose syncs wait until they are let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def sync(self, fd: int) -> None:
+        assert self.gate.wait(timeout=30)
+        super().sync(fd)
+
+
+async def in_flight(client: httpx.AsyncClient) -> int:
+    text = (await client.get("/metrics")).text
+    return int(float(text.partition("\nhttp_requests_in_flight ")[2].split()[0]))
+
+
 async def test_requests_at_once_share_a_sync(tmp_path: Path) -> None:
-    disk = FakeDisk()
+    disk = SlowDisk()
     async with distill(tmp_path, disk=disk) as client:
-        await asyncio.gather(*(send(client, [run(f"r{number}")]) for number in range(64)))
+        sending = [asyncio.ensure_future(send(client, [run(f"r{number}")])) for number in range(64)]
+        for _ in range(100_000):
+            if await in_flight(client) == 64:
+                break
+            await asyncio.sleep(0)
+        disk.gate.set()
+        await asyncio.gather(*sending)
     assert len(lines(segment(tmp_path))) == 64
     assert disk.syncs < 32
 
@@ -154,9 +179,27 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_until_a_restart(tmp_p
         assert (await send(client, [run("r2")]))["accepted"] == 1
 
 
+async def test_what_was_queued_behind_a_failed_sync_is_not_written(tmp_path: Path) -> None:
+    disk = SlowDisk()
+    async with distill(tmp_path, disk=disk) as client:
+        sending = [asyncio.ensure_future(client.post("/v1/runs", json=run(f"r{n}"))) for n in range(3)]
+        for _ in range(100_000):
+            if await in_flight(client) == 3:
+                break
+            await asyncio.sleep(0)
+        disk.sync_fails = True
+        disk.gate.set()
+        assert {response.status_code for response in await asyncio.gather(*sending)} == {503}
+    assert segment(tmp_path).read_bytes() == b""
+
+
 async def test_what_waits_for_the_disk_is_bounded(tmp_path: Path) -> None:
-    async with distill(tmp_path, queue_bytes_max=4096) as client:
+    disk = SlowDisk()
+    async with distill(tmp_path, disk=disk, queue_bytes_max=4096) as client:
         big = [run(f"r{number}", answer="x" * 3000) for number in range(8)]
-        answers = await asyncio.gather(*(client.post("/v1/runs", json=one) for one in big))
-    statuses = {answer.status_code for answer in answers}
-    assert statuses == {200, 429}
+        sending = [asyncio.ensure_future(client.post("/v1/runs", json=one)) for one in big]
+        await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+        disk.gate.set()
+        statuses = [response.status_code for response in await asyncio.gather(*sending)]
+    assert set(statuses) == {200, 429}
+    assert len(lines(segment(tmp_path))) == statuses.count(200)
