@@ -21,6 +21,7 @@ from services.telemetry import CollectorRegistry
 
 
 class State(TypedDict):
+    settings: Settings
     dispatcher: Dispatcher
     refiner: Refiner
     checks: dict[str, Check]
@@ -73,6 +74,7 @@ def create_app(
             tasks = await stack.enter_async_context(task_set())
             tasks.start(sender.run(), name="spool sender")
             yield {
+                "settings": settings,
                 "dispatcher": dispatcher,
                 "refiner": refiner,
                 "checks": _checks(dispatcher, chosen, keeper),

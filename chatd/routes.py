@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from chatd.engine import Dispatcher, Refiner, new_origin
+from chatd.settings import Settings
 from schemas.chat import ChatChunk, ChatCompletion, ChatRequest, ModelCard, ModelList
 from schemas.iterate import IterateRequest, IterateResponse
 from services import context, daemon, ids
@@ -45,6 +46,12 @@ def _episode(x_episode_id: Annotated[str | None, Header()] = None) -> str | None
     return x_episode_id
 
 
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.state.settings
+    return settings
+
+
+SettingsDep = Annotated[Settings, Depends(_settings)]
 DispatcherDep = Annotated[Dispatcher, Depends(_dispatcher)]
 RefinerDep = Annotated[Refiner, Depends(_refiner)]
 EpisodeDep = Annotated[str | None, Depends(_episode)]
@@ -88,16 +95,27 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, first: ChatChunk, rest: AsyncGenerator[ChatChunk, None], headers: dict[str, str]
+        self,
+        first: ChatChunk,
+        rest: AsyncGenerator[ChatChunk, None],
+        headers: dict[str, str],
+        *,
+        write_timeout_s: float,
     ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
         del self.headers["content-length"]
         self._first = first
         self._rest = rest
+        self._write_timeout_s = write_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         async def write(event: bytes, *, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": event, "more_body": more})
+            try:
+                async with asyncio.timeout(self._write_timeout_s):
+                    await send({"type": "http.response.body", "body": event, "more_body": more})
+            except TimeoutError:
+                log.warning("the caller does not read its stream", timeout_s=self._write_timeout_s)
+                raise ClientGone from None
 
         with contextlib.suppress(ClientGone):
             async with contextlib.aclosing(self._rest), cancelled_when_gone(receive):
@@ -140,7 +158,11 @@ def naming(headers: dict[str, str]) -> Generator[None]:
 
 @routes.post("/v1/chat/completions", response_model=ChatCompletion)
 async def chat_completions(
-    body: ChatRequest, request: Request, dispatcher: DispatcherDep, episode_id: EpisodeDep
+    body: ChatRequest,
+    request: Request,
+    dispatcher: DispatcherDep,
+    settings: SettingsDep,
+    episode_id: EpisodeDep,
 ) -> Response:
     """Continue a conversation, in one piece or as a stream of chunks."""
     order = dispatcher.admit(body)
@@ -158,7 +180,7 @@ async def chat_completions(
                 async with cancelled_when_gone(request.receive):
                     first = await anext(chunks)
                 stack.pop_all()
-            return EventStream(first, chunks, headers)
+            return EventStream(first, chunks, headers, write_timeout_s=settings.write_timeout_s)
     except ClientGone:
         return Response(status_code=499)
 

@@ -47,6 +47,9 @@ class Settings(DaemonSettings):
     peer_timeout_s: float = Field(
         30.0, gt=0, description="Seconds for one call to validators, vectord or distill."
     )
+    write_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds for which a caller may leave its stream unread before it is dropped."
+    )
     line_bytes_max: int = Field(
         1024 * 1024, ge=1024, description="Longest line of a provider's stream, in bytes."
     )

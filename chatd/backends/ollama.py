@@ -10,16 +10,19 @@ import httpx
 import orjson
 
 from chatd.backends.provider import (
+    UNKNOWN_USAGE,
     Completion,
     Delta,
     Gathered,
     ModelInfo,
     ToolCallDelta,
     call_id,
+    count_in,
     finish_reason,
     lines,
     parse_object,
     read_bounded,
+    text_in,
     truncated,
     upstream_failure,
 )
@@ -153,7 +156,7 @@ class OllamaProvider:
         return self._checked(parse_object(self.name, body), response.status_code, response.headers)
 
     def _checked(self, answer: JsonObject, status: int, headers: Any) -> JsonObject:
-        if status < 400 and not answer.get("error"):
+        if status < 300 and not answer.get("error"):
             return answer
         raise self._failure(status, str(answer.get("error") or "no reason given"), headers)
 
@@ -282,8 +285,8 @@ def _delta(answer: JsonObject, *, calls_before: int) -> Delta:
     )
     done = bool(answer.get("done"))
     return Delta(
-        content=message.get("content") or "",
-        reasoning=message.get("thinking") or "",
+        content=text_in("ollama", message.get("content")),
+        reasoning=text_in("ollama", message.get("thinking")),
         tool_calls=calls,
         finish_reason=finish_reason(answer.get("done_reason"), with_tool_calls=calls_before + len(calls) > 0)
         if done
@@ -298,18 +301,15 @@ def _tool_call(call: Any, index: int) -> ToolCallDelta:
         raise UpstreamError("ollama sent a tool call without a function", code="upstream_invalid")
     arguments = function.get("arguments") or {}
     text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
-    return ToolCallDelta(index, text, id=call_id(call.get("id")), name=function["name"])
+    return ToolCallDelta(index, text, id=call_id(text_in("ollama", call.get("id"))), name=function["name"])
 
 
 def _usage(answer: JsonObject) -> Usage:
     """The counts of a finished answer. Ollama leaves zeros out, so one missing beside the other is zero."""
-    prompt, completion = answer.get("prompt_eval_count"), answer.get("eval_count")
-    if not isinstance(prompt, int) and not isinstance(completion, int):
-        return Usage()
-    return Usage(
-        prompt_tokens=prompt if isinstance(prompt, int) else 0,
-        completion_tokens=completion if isinstance(completion, int) else 0,
-    )
+    prompt, completion = count_in(answer.get("prompt_eval_count")), count_in(answer.get("eval_count"))
+    if prompt is None and completion is None:
+        return UNKNOWN_USAGE
+    return Usage(prompt_tokens=prompt or 0, completion_tokens=completion or 0)
 
 
 def _model(item: dict[str, Any]) -> ModelInfo:

@@ -13,10 +13,12 @@ from chatd.backends.provider import (
     ModelInfo,
     ToolCallDelta,
     call_id,
+    count_in,
     finish_reason,
     lines,
     parse_object,
     read_bounded,
+    text_in,
     truncated,
     upstream_failure,
 )
@@ -140,7 +142,7 @@ class OpenAICompatibleProvider:
     def _failure(self, status: int, error: Any, headers: Any) -> PlatformError:
         said = error if isinstance(error, dict) else {"message": error}
         reason = str(said.get("message") or "no reason given")
-        failure = upstream_failure(self.name, status, reason, headers, param=_param(said.get("param")))
+        failure = upstream_failure(self.name, status, reason, headers, param=_text_or_none(said.get("param")))
         if said.get("code") == "context_length_exceeded":
             failure.code = "context_length_exceeded"
         return failure
@@ -152,12 +154,12 @@ class OpenAICompatibleProvider:
             raise UpstreamError(f"{self.name} answered without a choice", code="upstream_invalid")
         calls = tuple(_tool_call(call) for call in said.get("tool_calls") or ())
         return Completion(
-            content=said.get("content"),
+            content=text_in(self.name, said.get("content")) or None,
             finish_reason=finish_reason(choice.get("finish_reason"), with_tool_calls=bool(calls)),
             usage=_usage(answer) or Usage(),
             tool_calls=calls,
-            reasoning=said.get("reasoning") or said.get("reasoning_content"),
-            refusal=said.get("refusal"),
+            reasoning=_reasoning(self.name, said) or None,
+            refusal=text_in(self.name, said.get("refusal")) or None,
         )
 
     async def _events(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
@@ -199,22 +201,22 @@ class _Reading:
         if not isinstance(said, dict):
             return None
         delta = Delta(
-            content=said.get("content") or "",
-            reasoning=said.get("reasoning") or said.get("reasoning_content") or "",
+            content=text_in(self._provider, said.get("content")),
+            reasoning=_reasoning(self._provider, said),
             tool_calls=tuple(self._piece(call) for call in said.get("tool_calls") or ()),
         )
         return delta if delta.has_content else None
 
     def _piece(self, call: Any) -> ToolCallDelta:
-        if not isinstance(call, dict):
+        function = (call.get("function") or {}) if isinstance(call, dict) else None
+        if not isinstance(function, dict):
             raise UpstreamError(f"{self._provider} sent a malformed tool call", code="upstream_invalid")
         index = call.get("index")
         index = index if isinstance(index, int) else max(len(self._calls) - 1, 0)
-        function = call.get("function") or {}
         arguments = str(function.get("arguments") or "")
         if index in self._calls:
             return ToolCallDelta(index, arguments)
-        self._calls[index] = call_id(call.get("id"))
+        self._calls[index] = call_id(_text_or_none(call.get("id")))
         return ToolCallDelta(index, arguments, id=self._calls[index], name=str(function.get("name") or ""))
 
     def end(self) -> Delta:
@@ -236,11 +238,15 @@ def _usage(answer: JsonObject) -> Usage | None:
     usage = answer.get("usage")
     if not isinstance(usage, dict):
         return None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     return Usage(
-        prompt_tokens=prompt if isinstance(prompt, int) else None,
-        completion_tokens=completion if isinstance(completion, int) else None,
+        prompt_tokens=count_in(usage.get("prompt_tokens")),
+        completion_tokens=count_in(usage.get("completion_tokens")),
     )
+
+
+def _reasoning(provider: str, said: dict[str, Any]) -> str:
+    """Thinking, under either of the two names that servers give it."""
+    return text_in(provider, said.get("reasoning") or said.get("reasoning_content"))
 
 
 def _tool_call(call: Any) -> ToolCall:
@@ -248,12 +254,12 @@ def _tool_call(call: Any) -> ToolCall:
     if not isinstance(function, dict):
         raise UpstreamError("the provider sent a tool call without a function", code="upstream_invalid")
     return ToolCall(
-        id=call_id(call.get("id")),
+        id=call_id(_text_or_none(call.get("id"))),
         function=FunctionCall(
             name=str(function.get("name") or ""), arguments=str(function.get("arguments") or "")
         ),
     )
 
 
-def _param(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None

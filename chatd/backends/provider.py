@@ -241,6 +241,20 @@ def _too_long(provider: str, what: str, bytes_max: int) -> UpstreamError:
     )
 
 
+def text_in(provider: str, value: object) -> str:
+    """A text of an answer; null counts as empty. Raises `UpstreamError` for anything else."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UpstreamError(f"{provider} sent a text that is not a string", code="upstream_invalid")
+    return value
+
+
+def count_in(value: object) -> int | None:
+    """A number of tokens; None for what is none."""
+    return value if type(value) is int and value >= 0 else None
+
+
 def parse_object(provider: str, body: bytes) -> JsonObject:
     """A JSON object from a provider. Raises `UpstreamError` for anything else."""
     try:

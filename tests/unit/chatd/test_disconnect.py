@@ -14,7 +14,9 @@ from tests.unit.chatd.conftest import World
 pytestmark = pytest.mark.anyio
 
 
-async def leave_early(world: World, *, stream: bool, after_bytes: int) -> list[MutableMapping[str, Any]]:
+async def leave_early(
+    world: World, *, stream: bool, after_bytes: int, reads: bool = True
+) -> list[MutableMapping[str, Any]]:
     """Ask, and disconnect once `after_bytes` of the answer's body have come; returns what was sent."""
     app = world.app()
     body = orjson.dumps({"model": "fake", "messages": [{"role": "user", "content": "x"}], "stream": stream})
@@ -32,6 +34,8 @@ async def leave_early(world: World, *, stream: bool, after_bytes: int) -> list[M
 
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
+        if not reads and message.get("body"):
+            await asyncio.Event().wait()
         if sum(len(one.get("body", b"")) for one in sent) >= after_bytes > 0:
             leave.set()
 
@@ -77,3 +81,12 @@ async def test_in_the_middle_of_a_stream(world: World) -> None:
     assert run.attempts[0].status == "aborted"
     assert run.output is not None
     assert run.output.content == "ab"
+
+
+async def test_a_caller_that_does_not_read_is_dropped(world: World) -> None:
+    world.settings = {"write_timeout_s": 0.05}
+    provider = world.script(Step([Delta(content="a"), Delta(content="b")], hang=True))
+    await leave_early(world, stream=True, after_bytes=10_000, reads=False)
+    assert provider.cancelled == 1
+    (run,) = world.records()
+    assert run.attempts[0].status == "aborted"

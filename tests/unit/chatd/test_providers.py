@@ -457,6 +457,24 @@ async def test_null_choices_are_an_error() -> None:
         await provider.complete(ask())
 
 
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("said", [{"content": [1]}, {"content": 5}, {"tool_calls": [{"function": 1}]}])
+async def test_nonsense_from_upstream_is_the_upstream_s_fault(
+    kind: str, stream: bool, said: dict[str, Any]
+) -> None:
+    answer: dict[str, Any] = {"message": said, "done": True}
+    content = orjson.dumps(answer)
+    if kind == "openai":
+        choice = {"delta" if stream else "message": said}
+        content = sse({"choices": [choice]}, "[DONE]") if stream else orjson.dumps({"choices": [choice]})
+    upstream = Upstream([httpx.Response(200, content=content)])
+    provider = ollama(upstream) if kind == "ollama" else openai(upstream)
+    with pytest.raises(UpstreamError) as caught:
+        await (gathered(provider) if stream else provider.complete(ask()))
+    assert caught.value.code == "upstream_invalid"
+
+
 async def test_credentials_are_our_own_affair() -> None:
     error = {"error": {"message": "Incorrect API key provided: sk-abcdefghijkl", "code": "invalid_api_key"}}
     provider = openai(Upstream([httpx.Response(401, json=error)]))
