@@ -1,5 +1,6 @@
 """A real `python -m distill`: what it acknowledged survives its death."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -15,8 +16,12 @@ import httpx
 import orjson
 import pytest
 
+from schemas.distill import RunView
+from schemas.runs import Run, VerdictRecord
+from services.clients import DistillClient
+from services.http import PeerClient
 from services.testing import free_port
-from tests.unit.distill.builders import run, verdict_record
+from tests.unit.distill.builders import run, verdict, verdict_record
 
 pytestmark = pytest.mark.enable_socket
 
@@ -97,9 +102,9 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_process_is_killed(tmp_
             wait_ready(child, url)
             if life:  # a client that saw no answer sends again
                 resent = [orjson.dumps(run(run_id)) + b"\n" for run_id in acknowledged[-20:]]
-                assert httpx.post(f"{url}/v1/runs", content=b"".join(resent)).json()["accepted"] == len(
-                    resent
-                )
+                assert httpx.post(f"{url}/v1/runs", content=b"".join(resent), trust_env=False).json()[
+                    "accepted"
+                ] == len(resent)
             writers = [
                 threading.Thread(target=write_until_dead, args=(url, f"{life}-{number}", acknowledged))
                 for number in range(4)
@@ -131,7 +136,7 @@ def test_a_second_process_is_refused_with_the_reason(tmp_path: Path) -> None:
             out, _ = second.communicate(timeout=30)
             assert second.returncode != 0
         assert b"is held by another distill (pid %d)" % first.pid in out
-        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
 
 
 def test_a_damaged_log_stops_the_start_and_is_named(tmp_path: Path) -> None:
@@ -150,17 +155,41 @@ def test_a_full_disk_is_a_503_and_the_log_stays_whole(tmp_path: Path) -> None:
     with process(data, program=("-c", FILES_OF_8_KIB)) as (child, url):
         wait_ready(child, url)
         statuses = [
-            httpx.post(f"{url}/v1/runs", json=run(f"r{number}", answer="x" * 500)).status_code
+            httpx.post(
+                f"{url}/v1/runs", json=run(f"r{number}", answer="x" * 500), trust_env=False
+            ).status_code
             for number in range(20)
         ]
         assert set(statuses) == {200, 503}
         first_refused = statuses.index(503)
-        answer = httpx.post(f"{url}/v1/runs", json=run("big", answer="x" * 500)).json()
+        answer = httpx.post(f"{url}/v1/runs", json=run("big", answer="x" * 500), trust_env=False).json()
         assert answer["error"]["code"] == "disk_full"
-        assert httpx.get(f"{url}/v1/runs/r0").status_code == 200
+        assert httpx.get(f"{url}/v1/runs/r0", trust_env=False).status_code == 200
     lines = segments(data)
     assert [orjson.loads(line)["run_id"] for line in lines][:first_refused] == [
         f"r{number}" for number in range(first_refused)
     ]
     assert all(line.endswith(b"\n") for line in lines)
     assert len(lines) == statuses.count(200)
+
+
+def test_the_client_of_the_other_daemons_hands_records_over(tmp_path: Path) -> None:
+    judged = Run.model_validate(run("r1", episode_id="e1", verdict=verdict()))
+    later = VerdictRecord.model_validate(verdict_record("r1"))
+
+    async def story(url: str) -> None:
+        async with DistillClient(PeerClient("distill", url)) as client:
+            await client.ping()
+            for _ in range(2):  # a spool that saw no answer sends again
+                answer = await client.append([judged.to_line(), later.to_line()])
+                assert (answer.accepted, answer.rejected) == (2, [])
+            changed = judged.model_copy(update={"latency_ms": 1.0})
+            answer = await client.append([changed.to_line()])
+            assert [(one.line, one.code) for one in answer.rejected] == [(1, "run_id_conflict")]
+
+    with process(tmp_path / "data") as (child, url):
+        wait_ready(child, url)
+        asyncio.run(story(url))
+        view = httpx.get(f"{url}/v1/runs/r1", trust_env=False).json()
+    assert RunView.model_validate(view).run == judged
+    assert len(segments(tmp_path / "data")) == 2
