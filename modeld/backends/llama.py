@@ -34,7 +34,6 @@ class LlamaChat:
         params.cpuparams.n_threads = threads
         params.cpuparams_batch.n_threads = threads
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
-        params.n_batch, params.n_ubatch = 512, 128  # as quick as larger ones on a CPU, with smaller buffers
         params.cache_ram_mib = 0  # otherwise prompts pile up in memory, 8 GiB of them
         params.fit_params = False
         params.warmup = False

@@ -124,8 +124,8 @@ class Engine:
         await every(SWEEP_S, expire, name="unload idle models")
 
     async def close(self) -> None:
-        self._embed_threads.shutdown(wait=True, cancel_futures=True)
-        await asyncio.to_thread(self._chat_threads.shutdown, cancel_futures=True)
+        for threads in (self._embed_threads, self._chat_threads):
+            await asyncio.to_thread(threads.shutdown, cancel_futures=True)
         for resident in self._residents():
             await resident.close()
 
