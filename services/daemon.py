@@ -1,6 +1,7 @@
 """Builds and serves a daemon: the frame of routes, errors, health, metrics and drain around its engine."""
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import Callable, Coroutine, Mapping
@@ -36,12 +37,20 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 75  # longer than our clients keep idle connections, so that they never race our close
 
 
+LONG_NUMBER = re.compile(rb"\d{19}")
+
+
 class StrictRequest(Request):
     """Reads JSON as the contract says: NaN, infinities, bad UTF-8 and deep nesting are refused."""
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            self._json = orjson.loads(await self.body())
+            body = await self.body()
+            self._json = orjson.loads(body)
+            if LONG_NUMBER.search(
+                body
+            ):  # orjson reads these as floats, which would hide them from our checks
+                self._json = json.loads(body)
         return self._json
 
 
@@ -240,7 +249,7 @@ AnySettings = TypeVar("AnySettings", bound=DaemonSettings)
 def run(name: str, settings_type: type[AnySettings], create_app: Callable[[AnySettings], Daemon]) -> None:
     """The whole of a daemon's `__main__`: read the settings, build the app, serve until told to stop.
 
-    Exits with status 2 when a setting is wrong, and with 1 when the daemon cannot start.
+    Exits with status 2 when a setting is wrong, and with another than 0 when the daemon cannot start.
     """
     configure_logging(name, "info")
     try:
@@ -260,7 +269,7 @@ def run(name: str, settings_type: type[AnySettings], create_app: Callable[[AnySe
 
 
 def serve(app: Daemon, settings: DaemonSettings) -> None:
-    """Serve until told to stop. Exits with status 1 when the daemon cannot start."""
+    """Serve until told to stop. Exits with another status than 0 when the daemon cannot start."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
     config = uvicorn.Config(
         app,

@@ -87,6 +87,7 @@ async def test_the_request_id_is_kept_and_answered() -> None:
         (b'{"size": 1, "extra": "\xff"}', 400, "invalid_json", None),
         (b'{"size": 1, "extra": ' + b"[" * 400 + b"]" * 400 + b"}", 400, "too_deep", "extra" + ".0" * 15),
         (b'{"size": 1, "extra": 9007199254740993}', 400, "invalid_request", "extra"),
+        (b'{"size": 1, "extra": 123456789012345678901234567890}', 400, "invalid_request", "extra"),
         (b"[]", 400, "invalid_request", None),
         (b"{}", 400, "invalid_request", "size"),
         (b'{"size": "many"}', 400, "invalid_request", "size"),
