@@ -76,7 +76,7 @@ class FillOrder(Model):
     count: Annotated[int, Field(ge=1)]
     start: str
     end: str
-    required_certs: list[str] = []
+    required_certs: Annotated[list[str], Field(max_length=100)] = []
     age_min: Annotated[int, Field(ge=0, le=150)] | None = None
 
 
@@ -99,7 +99,7 @@ class MessageContext(Model):
     """What a message is checked against."""
 
     recipient: Recipient | None = None
-    url_allowlist: list[str] | None = None
+    url_allowlist: Annotated[list[str], Field(max_length=10_000)] | None = None
     audience: Literal["worker", "client"] | None = None
 
 

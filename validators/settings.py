@@ -49,7 +49,7 @@ class Settings(DaemonSettings):
         2,
         ge=1,
         le=64,
-        description="Threads for checks that are too long for the event loop, and for the roster.",
+        description="Threads for checks that are too long for the event loop.",
     )
     waiting_max: int = Field(
         256, ge=1, description="Checks that may wait for a thread; beyond it the answer is 429."

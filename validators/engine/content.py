@@ -63,7 +63,7 @@ class ContentRules:
             rf"(?<![\w@./-])(?:[a-z0-9-]{{1,63}}\.){{1,6}}(?:{suffixes})(?:\.[a-z]{{2}})?(?![\w@-])(?!\.\w)(?:/[^\s<>\"]{{0,2000}})?",
             re.IGNORECASE,
         )
-        self._allowlist = policy.url_allowlist
+        self._allowlist = host_names(policy.url_allowlist)
 
     def check(self, text: str, path: str, context: MessageContext, report: Report) -> None:
         """Note everything found in `text`, which stands at `path`."""
@@ -85,15 +85,18 @@ class ContentRules:
                 report.add("content.pii_bank", path, "a bank number stands in the text", span=span)
 
     def _pay(self, text: str, path: str, context: MessageContext, report: Report) -> None:
+        reader = f"a {context.audience}" if context.audience else "anybody outside"
+        last = -NEAR_CHARS
         for match in self._money[context.audience].finditer(text):
             around = text[max(0, match.start() - NEAR_CHARS) : match.end() + NEAR_CHARS]
-            if AMOUNT.search(around):
-                readers = f"a {context.audience}" if context.audience else "anybody outside"
-                message = f"an amount beside money wording that {readers} must not read"
+            # Several such words around one amount disclose it once.
+            if match.start() - last >= NEAR_CHARS and AMOUNT.search(around):
+                message = f"an amount beside money wording that {reader} must not read"
                 report.add("content.pay_disclosure", path, message, span=match.span())
+                last = match.end()
 
     def _links(self, text: str, path: str, context: MessageContext, report: Report) -> None:
-        given = context.url_allowlist if context.url_allowlist is not None else self._allowlist
+        given = self._allowlist if context.url_allowlist is None else host_names(context.url_allowlist)
         listed = context.url_allowlist is not None or bool(self._allowlist)
         for span in self._urls(text):
             if not allowed(text[span[0] : span[1]], given):
@@ -183,15 +186,20 @@ def _said_before(words: re.Pattern[str], text: str, at: int) -> bool:
     return words.search(text, max(0, at - NEAR_CHARS), at) is not None
 
 
-def allowed(url: str, hosts: Iterable[str]) -> bool:
+def host_names(listed: Iterable[str]) -> frozenset[str]:
+    """An allow-list's hosts in the form in which links are compared with them."""
+    return frozenset(name.strip().lower().removeprefix("*.").rstrip(".") for name in listed) - {""}
+
+
+def allowed(url: str, hosts: frozenset[str]) -> bool:
     """Whether a link leads to one of `hosts` or below. User parts and addresses in numbers never do."""
     rest = re.sub(r"^https?://", "", url, flags=re.IGNORECASE)
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
     host = re.sub(r":\d{1,5}$", "", authority).rstrip(".").lower()
     if not HOST.fullmatch(host) or host.rpartition(".")[2].isdecimal():
         return False
-    wanted = [name.strip().lower().removeprefix("*.").rstrip(".") for name in hosts]
-    return any(host == name or host.endswith("." + name) for name in wanted if name)
+    labels = host.split(".")
+    return any(".".join(labels[at:]) in hosts for at in range(len(labels)))
 
 
 def _distinct(spans: Iterable[Span]) -> list[Span]:

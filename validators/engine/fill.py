@@ -217,7 +217,9 @@ class _Plan:
         self._removed = {entry.index for entry in by_need[count:]}
         self._replaced: dict[int, JsonObject] = {}
         self._choose(pool)
-        self._added = [fill for _ in range(self._missing) if (fill := pool.take()) is not None]
+        self._added: list[JsonObject] = []
+        while len(self._added) < self._missing and (fill := pool.take()) is not None:
+            self._added.append(fill)
 
     def _choose(self, pool: _Pool) -> None:
         wanting = [e for e in self._entries if e.index not in self._removed and (e.obstacles or e.wrong_name)]

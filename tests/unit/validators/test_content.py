@@ -129,6 +129,7 @@ def test_no_bank(judge: Judge, body: str) -> None:
         ("The pay rate is $18 per hour", "client", ["content.pay_disclosure"]),
         ("The bill rate is $32.50", "client", []),
         ("Our markup is 40%", None, ["content.pay_disclosure"]),
+        ("The client pays us a bill rate of $27.50 an hour", "worker", ["content.pay_disclosure"]),
         ("Ask us about the bill rate", "worker", []),
     ],
 )

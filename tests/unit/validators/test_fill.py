@@ -309,3 +309,11 @@ def test_messages_and_evidence_hold_no_personal_data(
     told = " ".join(f"{finding.message} {finding.evidence}" for finding in verdict.findings)
     for secret in ("Petrov", "Ivan", "Nobody", "555", "2008", "example.com"):
         assert secret not in told
+
+
+def test_an_order_for_any_number_is_answered_from_the_workers_there_are(
+    judge: Judge, proposal: dict[str, Any], order: dict[str, Any]
+) -> None:
+    order["count"] = 2**53 - 1
+    (finding,) = judge("fill", proposal, order=order).findings
+    assert (finding.code, finding.fix) == ("fill.count_short", None)
