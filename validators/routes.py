@@ -32,7 +32,7 @@ EngineDep = Annotated[Engine, Depends(_engine)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-@routes.post("/v1/validate")
+@routes.post("/v1/validate", response_model_exclude_none=True)
 async def validate(body: ValidateRequest, engine: EngineDep) -> Verdict:
     """The verdict on one artifact: 200 whatever the verdict is."""
     return await engine.validate(body)
@@ -66,7 +66,7 @@ async def _answers(lines: list[bytes], engine: Engine, settings: Settings) -> As
     request_id = current.request_id if current else None
     for line in lines:
         try:
-            answer = (await engine.validate(_parse(line, settings))).model_dump_json()
+            answer = (await engine.validate(_parse(line, settings))).model_dump_json(exclude_none=True)
         except PlatformError as error:
             answer = error.envelope(request_id).model_dump_json()
         yield answer.encode() + b"\n"

@@ -43,6 +43,9 @@ async def test_a_failing_artifact_is_answered_with_200(
     assert response.status_code == 200
     verdict = Verdict.model_validate_json(response.content)
     assert (verdict.ok, verdict.verdict) == (False, "partially_accepted")
+    (finding,) = response.json()["findings"]
+    assert set(finding) == {"code", "severity", "path", "message", "fix", "evidence"}  # a text has a span
+    assert finding["evidence"] == {"row": None}
     again = Verdict.model_validate_json((await client.post("/v1/validate", json=body)).content)
     assert again.model_copy(update={"elapsed_ms": 0.0}) == verdict.model_copy(update={"elapsed_ms": 0.0})
     metrics = (await client.get("/metrics")).text
@@ -121,6 +124,8 @@ async def test_a_batch_answers_each_line_in_order(
         "sms",
         "artifact_too_large",
     ]
+    assert "roster" in answers[0]
+    assert "roster" not in answers[3]
     assert answers[1]["error"]["request_id"] == response.headers["x-request-id"]
 
 
