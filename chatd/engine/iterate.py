@@ -56,12 +56,12 @@ class Tried:
         return self.verdict is not None and self.verdict.ok
 
     def same_as(self, other: "Tried") -> bool:
-        """Whether nothing has moved: the same artifact, or the same findings at the same places."""
+        """Whether nothing has moved: the same artifact, or the same findings to the letter."""
         if self.verdict is None or other.verdict is None:
             return False
         if _identity(self.artifact) == _identity(other.artifact):
             return True
-        return _places(self.verdict) == _places(other.verdict)
+        return self.verdict.findings == other.verdict.findings
 
     def public(self) -> IterateAttempt:
         return IterateAttempt(
@@ -242,10 +242,6 @@ def _badness(verdict: Verdict) -> tuple[int, int]:
 
 def _identity(artifact: JsonValue) -> str:
     return content_id(artifact)
-
-
-def _places(verdict: Verdict) -> list[tuple[str, str]]:
-    return sorted((finding.code, finding.path) for finding in verdict.findings)
 
 
 def _order_id(context: JsonObject) -> str | None:
