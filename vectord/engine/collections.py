@@ -11,7 +11,7 @@ import structlog
 from schemas.vectors import Collection, CollectionSpec
 from services.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from services.tasks import TaskSet
-from vectord.backends import Shard, Store, StoreError
+from vectord.backends import Shard, ShardInfo, Store, StoreError
 from vectord.engine.disk import Disk, Manifest, check_name
 from vectord.engine.embedding import Embedder
 from vectord.engine.limits import Limits, at_most, check_path
@@ -33,6 +33,7 @@ class Opened:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     written: int = 0
     optimizing: bool = False
+    rebuilding: ShardInfo | None = None  # how it stood when the rebuild began; the shard answers nothing now
 
     @property
     def spec(self) -> CollectionSpec:
@@ -87,7 +88,11 @@ class Collections:
             except Unavailable as error:
                 self.broken[name] = error.message
                 continue
-            self._add(Opened(name, manifest, shard))
+            opened = Opened(name, manifest, shard)
+            self._add(opened)
+            # Nobody knows how much was written since the last rebuild; one that is not due does nothing.
+            info = await self._runner.run(shard.info)
+            self.wrote(opened, info.points)
         log.info("collections open", count=len(self._open), broken=len(self.broken))
 
     def _open_shard(self, name: str, manifest: Manifest) -> Shard:
@@ -192,7 +197,9 @@ class Collections:
         return described
 
     async def describe(self, opened: Opened) -> Collection:
-        info = await self._runner.run(opened.shard.info)
+        info = opened.rebuilding
+        if info is None:
+            info = await self._runner.run(opened.shard.info)
         size = await self._runner.run(self._disk.bytes_of, opened.name)
         spec = opened.spec
         return Collection(
@@ -206,7 +213,7 @@ class Collections:
             gated=spec.gated,
             hybrid=spec.hybrid,
             payload_indexes=spec.payload_indexes,
-            index="building" if opened.optimizing else "ready",
+            index="building" if opened.rebuilding else "ready",
             bytes=size,
         )
 
@@ -221,12 +228,14 @@ class Collections:
         try:
             with opened.in_use():
                 written, started = opened.written, time.perf_counter()
+                opened.rebuilding = await self._runner.run(opened.shard.info)
                 await self._runner.run(opened.shard.optimize)
                 opened.written -= written
                 seconds = time.perf_counter() - started
                 self._metrics.optimize_seconds.observe(seconds)
                 log.info("index rebuilt", collection=opened.name, duration_ms=round(seconds * 1000, 1))
         finally:
+            opened.rebuilding = None
             opened.optimizing = False
 
     def close(self) -> None:

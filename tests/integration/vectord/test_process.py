@@ -34,13 +34,11 @@ class Process:
             "VECTORD_EMBEDD_URL": f"http://127.0.0.1:{free_port()}",
             **settings,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "vectord"],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        self.log_file = data / f"{port}.log"  # not a pipe: a full one would stop the daemon
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "vectord"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
 
     def wait(self) -> None:
@@ -65,17 +63,13 @@ class Process:
         return answer.json()
 
     def log(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.read().decode()
+        return self.log_file.read_text()
 
     def stop(self, sig: signal.Signals) -> str:
         self.process.send_signal(sig)
         self.process.wait(60)
         self.http.close()
-        text = self.log()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return text
+        return self.log()
 
 
 @contextmanager
@@ -145,9 +139,10 @@ def test_health_answers_while_an_index_is_rebuilt(tmp_path: pathlib.Path) -> Non
         for start in range(0, 8000, 500):
             points = [{"id": n, "vector": numbers[n : n + 384]} for n in range(start, start + 500)]
             vectord.put("c/points", {"points": points})
-        answered = 0
+        answered, states = 0, []
         while "vectord_optimize_seconds_count 1.0" not in (text := vectord.http.get("/metrics").text):
             assert vectord.http.get("/healthz").status_code == 200
+            states.append(vectord.http.get("/v1/collections/c").json()["index"])
             answered += 1
         rebuilding_s = next(
             float(line.split()[1])
@@ -156,4 +151,6 @@ def test_health_answers_while_an_index_is_rebuilt(tmp_path: pathlib.Path) -> Non
         )
         # In the daemon's own process not one answer would come meanwhile.
         assert answered > rebuilding_s * 10
+        assert "building" in states
+        assert vectord.http.get("/v1/collections/c").json()["index"] == "ready"
         vectord.stop(signal.SIGTERM)
