@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -34,7 +35,7 @@ def parse(text: str) -> JsonValue:
     return text
 
 
-def with_fixes(artifact: JsonValue, findings: list[Finding]) -> JsonValue:
+def with_fixes(artifact: JsonValue, findings: Sequence[Finding]) -> JsonValue:
     """A copy of the artifact with every usable fix applied.
 
     Nothing may take it for the model's answer: it is shown to the model, which then answers itself.

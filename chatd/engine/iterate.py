@@ -105,7 +105,6 @@ class _Session:
     task: Task
     schema: JsonObject
     notes: tuple[RetrievedText, ...]
-    messages: list[ChatMessage]
 
 
 class Refiner:
@@ -150,7 +149,6 @@ class Refiner:
             task=Task(kind=wanted.kind, key=_order_id(wanted.context)),
             schema=schema,
             notes=tuple(notes),
-            messages=prompts.framed(request.messages, wanted.kind, notes),
         )
 
     async def _retrieve(self, spec: RetrieveSpec, messages: list[ChatMessage]) -> list[RetrievedText]:
@@ -184,13 +182,11 @@ class Refiner:
             return Tried(model, origin.run_id, artifact, completion.usage, call.verdict)
 
     def _asking(self, session: _Session, model: str, last: Tried | None) -> ChatRequest:
-        messages = session.messages
-        if last is not None and last.verdict is not None:
-            messages = prompts.with_repair(messages, last.artifact, last.verdict.findings)
+        repair = prompts.repairing(last.artifact, last.verdict.findings) if last and last.verdict else []
         spec = JsonSchemaSpec(name=session.task.kind, schema=session.schema)
         request = ChatRequest(
             model=model,
-            messages=messages,
+            messages=prompts.framed(session.request.messages, session.task.kind, session.notes, repair),
             max_tokens=self._limits.tokens_max,
             response_format=JsonSchemaFormat(type="json_schema", json_schema=spec),
         )

@@ -1,5 +1,7 @@
 """What the model is told beside the caller's own messages: the form of the answer, notes, repairs."""
 
+from collections.abc import Sequence
+
 import orjson
 from pydantic import JsonValue
 
@@ -38,46 +40,37 @@ def fitting(notes: list[RetrievedText], chars_max: int) -> list[RetrievedText]:
     return kept
 
 
-def framed(messages: list[ChatMessage], kind: str, notes: list[RetrievedText]) -> list[ChatMessage]:
+def framed(
+    messages: Sequence[ChatMessage], kind: str, notes: Sequence[RetrievedText], repair: Sequence[str] = ()
+) -> list[ChatMessage]:
     """The conversation with our instructions in its one system message, after the caller's own.
 
     The JSON Schema is not spelled out: it already constrains the answer, and small models copy from it.
     """
-    parts = [f"Answer with one JSON document of the kind {kind} and nothing else."]
+    lines = [f"Answer with one JSON document of the kind {kind} and nothing else."]
     if notes:
-        parts.append("Reference notes from earlier work; use what applies:")
-        parts.extend(f"[{number}] {note.text}" for number, note in enumerate(notes, start=1))
+        lines.append("Reference notes from earlier work; use what applies:")
+        lines.extend(f"[{number}] {note.text}" for number, note in enumerate(notes, start=1))
+    lines.extend(repair)
     first = messages[0]
     if first.role not in ("system", "developer"):
-        return [ChatMessage(role="system", content="\n".join(parts)), *messages]
-    system = ChatMessage(role="system", content="\n".join([_text(first), "", *parts]))
-    return [system, *messages[1:]]
+        return [ChatMessage(role="system", content="\n".join(lines)), *messages]
+    return [ChatMessage(role="system", content="\n".join([_text(first), "", *lines])), *messages[1:]]
 
 
-def with_repair(
-    messages: list[ChatMessage], artifact: JsonValue, findings: list[Finding]
-) -> list[ChatMessage]:
-    """The conversation, its last word being what has to change in the last answer: by code, place and fix.
+def repairing(artifact: JsonValue, findings: Sequence[Finding]) -> list[str]:
+    """What has to change in the last answer: by code, place and fix.
 
     Where findings bring fixes, the document with them applied stands for the last answer; a small model
-    that sees the faulty one as well repeats that.
+    that sees the faulty one as well repeats that. It also keeps to it better before the caller's words
+    than after them.
     """
     listed = [finding for finding in findings if finding.severity != "info"]
     lines = ["The last answer was not accepted. Findings:"]
     lines.extend(f"{number}. {_described(finding)}" for number, finding in enumerate(listed, start=1))
     if any(finding.fix is not None for finding in listed):
-        lines += ["", "The corrected JSON, to be repeated exactly:", text_of(with_fixes(artifact, listed))]
-    else:
-        lines += ["", "The last answer, to be corrected:", text_of(artifact)]
-    return _appended(messages, "\n".join(lines))
-
-
-def _appended(messages: list[ChatMessage], text: str) -> list[ChatMessage]:
-    """The text at the end of the last message if the user wrote it, otherwise as a message of its own."""
-    last = messages[-1]
-    if last.role != "user" or not isinstance(last.content, str):
-        return [*messages, ChatMessage(role="user", content=text)]
-    return [*messages[:-1], ChatMessage(role="user", content=f"{last.content}\n\n{text}")]
+        return [*lines, "The correct answer, to be repeated exactly:", text_of(with_fixes(artifact, listed))]
+    return [*lines, "The last answer, to be corrected:", text_of(artifact)]
 
 
 def _described(finding: Finding) -> str:

@@ -98,9 +98,8 @@ async def test_a_repair_is_told_code_place_and_fixed_value(world: World) -> None
     body = (await ask(world)).json()
     assert (body["ok"], body["outcome"], len(body["attempts"])) == (True, "repaired", 2)
     assert body["attempts"][0]["findings"][0]["code"] == "fill.name_mismatch"
-    told = provider.requests[1].messages[-1]
-    assert told.role == "user"
-    assert str(told.content).startswith("fill order O-1 in Dayton\n\n")
+    told, asked = provider.requests[1].messages
+    assert (told.role, asked.content) == ("system", "fill order O-1 in Dayton")
     assert "fill.name_mismatch (error) at /a" in str(told.content)
     assert "replace /a with 1" in str(told.content)
     assert str(told.content).endswith('{"a":1,"b":2}')
@@ -143,7 +142,7 @@ async def test_an_answer_that_is_no_json_goes_to_the_validator_as_it_is(world: W
     provider = world.providers[0]
     body = (await ask(world)).json()
     assert body["attempts"][0]["artifact"] == "I cannot"
-    assert str(provider.requests[1].messages[-1].content).endswith("I cannot")
+    assert str(provider.requests[1].messages[0].content).endswith("I cannot")
     assert body["outcome"] == "repaired"
 
 
