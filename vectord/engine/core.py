@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
@@ -35,65 +33,22 @@ from schemas.vectors import (
     UpsertResponse,
 )
 from services.errors import Forbidden, InvalidRequest, Unavailable
-from vectord.backends import Query, Record, Scored, Where
+from vectord.backends import Record, Scored, Where
 from vectord.engine.collections import Collections, Opened
 from vectord.engine.disk import Disk
 from vectord.engine.embedding import Embedder, Vector, check_digest, model_of, no_model
-from vectord.engine.fusion import reciprocal_rank
+from vectord.engine.gate import Checked, Pass
 from vectord.engine.limits import Limits, at_most, check_filter, check_text, checked_vector
 from vectord.engine.metrics import Metrics
 from vectord.engine.points import Rules, check_points
-from vectord.engine.roles import Grant, Roles
+from vectord.engine.ranking import Question, comparable, merge, search
+from vectord.engine.roles import Roles
 from vectord.engine.runner import Runner
 
 log = structlog.get_logger(__name__)
 
 Limited = Sequence[str] | None
 """The roles that the caller's key is limited to; None means that it is not."""
-
-CANDIDATES_MIN: Final = 50
-"""Hits that each side of a hybrid search brings to the fusion, at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """What one caller may see of one collection: `where` for the index, `admits` for every hit."""
-
-    collection: str
-    gated: bool
-    grant: Grant | None
-    roles: Roles
-    where: Where
-
-    def reason_against(self, record: Record) -> str | None:
-        """Why the record must not be shown, or None when it may be."""
-        if self.grant is None or (record.role is None and not self.gated):
-            return None
-        canonical = self.roles.canonical(record.role)
-        if canonical is None:
-            return "role_unknown"
-        return None if canonical in self.grant.visible else "role_mismatch"
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A search, embedded and checked."""
-
-    mode: str
-    k: int
-    text: str | None
-    vector: Vector | None
-    exact: bool = False
-    score_min: float | None = None
-    with_vector: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Hits that passed the gate, and those that the index let through and the gate did not."""
-
-    hits: list[Scored]
-    dropped: list[tuple[Record, str]]
 
 
 class Engine:
@@ -309,7 +264,7 @@ class Engine:
     async def _ask(self, opened: Opened, question: Question, where: Where) -> list[Scored]:
         """The best hits of the index, best first. In hybrid mode the scores are those of the fusion."""
         started = time.perf_counter()
-        hits = await self._runner.run(_search, opened, question, where)
+        hits = await self._runner.run(search, opened, question, where)
         self._metrics.search_seconds.labels(question.mode).observe(time.perf_counter() - started)
         if question.score_min is None:
             return hits
@@ -346,7 +301,7 @@ class Engine:
                     DroppedHit(collection=opened.name, id=record.id, role=record.role, reason=reason)
                     for record, reason in checked.dropped
                 ]
-        merged = _merge(rankings, comparable=_comparable(asked, request.mode))
+        merged = merge(rankings, by_score=comparable(asked, request.mode))
         grant = next((gate.grant for gate in gates if gate.grant is not None), None)
         return RetrieveResponse(
             hits=[_retrieved(name, hit) for name, hit in merged[: request.k]],
@@ -441,34 +396,6 @@ def _write(opened: Opened, records: Sequence[Record], wanted: Durability) -> Dur
         return "wal"
     opened.shard.flush()
     return "fsync"
-
-
-def _search(opened: Opened, question: Question, where: Where) -> list[Scored]:
-    def ask(limit: int, *, vector: Vector | None = None, text: str | None = None) -> list[Scored]:
-        query = Query(limit, vector, text, exact=question.exact, with_vector=question.with_vector)
-        return opened.shard.search(query, where)
-
-    if question.mode == "dense":
-        return ask(question.k, vector=question.vector)
-    if question.mode == "sparse":
-        return ask(question.k, text=question.text)
-    candidates = max(CANDIDATES_MIN, 2 * question.k)
-    rankings = (ask(candidates, vector=question.vector), ask(candidates, text=question.text))
-    fused = reciprocal_rank(rankings, lambda hit: hit.record.id)
-    return [Scored(hit.record, score) for hit, score in fused[: question.k]]
-
-
-def _comparable(asked: Sequence[Opened], mode: str) -> bool:
-    kinds = {(opened.manifest.model_digest, opened.spec.distance) for opened in asked}
-    return len(asked) == 1 or (mode == "dense" and len(kinds) == 1)
-
-
-def _merge(rankings: Sequence[list[tuple[str, Scored]]], *, comparable: bool) -> list[tuple[str, Scored]]:
-    if comparable:
-        together = [found for ranking in rankings for found in ranking]
-        return sorted(together, key=lambda found: -found[1].score)
-    fused = reciprocal_rank(rankings, lambda found: (found[0], found[1].record.id))
-    return [(name, Scored(hit.record, score)) for (name, hit), score in fused]
 
 
 def _stored(record: Record, parts: Sequence[Part]) -> StoredPoint:
