@@ -13,7 +13,9 @@ import orjson
 from services.errors import InvalidRequest, NotFound, UpstreamError
 from services.http import PeerClient
 
-NORM_TOLERANCE = 1e-2
+NORM_TOLERANCE = 0.25
+"""How far from 1 a norm may be. Loose, as quantised models are: it is to catch zeros and raw vectors."""
+
 
 Vectors = npt.NDArray[np.float32]
 

@@ -151,12 +151,10 @@ def _first_attempt(library: Library, judged: Judged) -> Judged:
 
 
 def _continues(messages: list[JsonObject], prompt: list[JsonObject]) -> bool:
-    """Whether `messages` are the prompt and more: in further messages, or at the end of its last one."""
-    if len(messages) < len(prompt) or not prompt:
-        return messages == prompt
-    *before, last = prompt
-    place = len(before)
-    return messages[:place] == before and _extends(messages[place], last)
+    """Whether `messages` are the prompt and more: in further messages, or at the end of its own ones."""
+    if len(messages) < len(prompt):
+        return False
+    return all(map(_extends, messages, prompt))
 
 
 def _extends(message: JsonObject, original: JsonObject) -> bool:
