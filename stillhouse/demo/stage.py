@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +64,20 @@ def _answers(url: str) -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The daemons that play: who they are, in words, and where their datasets lie, if that is known."""
+
+    who: str
+    datasets: Path | None
+
+
 @contextlib.contextmanager
-def daemons(settings: CliSettings, stage: Stage, folder: Path) -> Iterator[str]:
+def daemons(settings: CliSettings, stage: Stage, folder: Path) -> Iterator[Crew]:
     """Daemons that use the stage's roster: those that run already, or ones of our own for this block.
 
-    Yields who they are, in words. Raises `Conflict` when running ones use another roster, since its verdicts
-    would be about other people, and `Unavailable` when our own do not start.
+    Our own start with an empty data folder. Raises `Conflict` when running ones use another roster, since
+    its verdicts would be about other people, and `Unavailable` when our own do not start.
     """
     if _answers(settings.gateway_url):
         with GatewayClient(settings) as gateway:
@@ -78,9 +87,10 @@ def daemons(settings: CliSettings, stage: Stage, folder: Path) -> Iterator[str]:
                 f"daemons run at {settings.gateway_url} with another roster. Stop them, and the demo starts"
                 f" its own; or start them with VALIDATORS_ROSTER={stage.roster}"
             )
-        yield f"using the daemons that run at {settings.gateway_url}"
+        yield Crew(f"using the daemons that run at {settings.gateway_url}", None)
         return
+    shutil.rmtree(folder, ignore_errors=True)
     environment = {"VALIDATORS_ROSTER": str(stage.roster.resolve())}
     with running(folder, log=folder / "up.log", environment=environment) as run:
         names = " ".join(entry.name for entry in run.processes)
-        yield f"started {names}; their log is {folder / 'up.log'}"
+        yield Crew(f"started {names}; their log is {folder / 'up.log'}", folder / "datasets")

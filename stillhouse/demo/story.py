@@ -51,10 +51,10 @@ def run(settings: CliSettings, console: Console, *, keep: bool, seed: int) -> in
         stage = build_world(folder / "world", seed)
         account.say(f"{len(stage.workers):,} workers, {len(stage.notes)} notes on past fills, {stage.roster}")
         account.step("The daemons")
-        with daemons(settings, stage, folder / "data") as who:
-            account.say(f"{who} ({time.monotonic() - started:.1f} s)")
+        with daemons(settings, stage, folder / "data") as crew:
+            account.say(f"{crew.who} ({time.monotonic() - started:.1f} s)")
             with GatewayClient(settings.model_copy(update={"timeout_s": 300.0})) as gateway:
-                Play(gateway, stage, account, folder / "datasets").play()
+                Play(gateway, stage, account, crew.datasets).play()
             account.step(f"Done in {time.monotonic() - started:.0f} s")
             if keep:
                 _wait_for_ctrl_c(account, settings)
@@ -103,7 +103,7 @@ def note_points(notes: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 class Play:
     """The steps, in order. Each raises `PlatformError` when it cannot do its work."""
 
-    def __init__(self, gateway: GatewayClient, stage: Stage, account: Account, datasets: Path) -> None:
+    def __init__(self, gateway: GatewayClient, stage: Stage, account: Account, datasets: Path | None) -> None:
         self._gateway = gateway
         self._stage = stage
         self._account = account
@@ -298,7 +298,7 @@ class Play:
         for kind, target in (("sft", "openai"), ("preference", "openai"), ("rag", None)):
             body = {"stage": "export", "kind": kind} | ({"target": target} if target else {})
             try:
-                self._say_export(kind, self._job(**body))
+                self._say_export(self._job(**body))
             except UpstreamError as error:
                 if kind != "preference" or error.code != "nothing_to_export":
                     raise
@@ -321,11 +321,16 @@ class Play:
         counts = ", ".join(f"{name} {count}" for name, count in job.counts.items())
         self._account.say(f"{job.stage}: {counts}")
 
-    def _say_export(self, kind: str, job: Job) -> None:
+    def _say_export(self, job: Job) -> None:
         self._say_counts(job)
         for product in job.products:
             self._account.say(f"  {product.name}: {product.lines} lines, sha256 {product.sha256[:12]}…")
-        self._account.say(f"  GET /v1/distill/datasets/{job.dataset_id}/files/{kind}.jsonl")
+        where = (
+            self._datasets / str(job.dataset_id)
+            if self._datasets
+            else f"GET /v1/distill/datasets/{job.dataset_id}"
+        )
+        self._account.say(f"  in {where}")
 
     # --- the cache --------------------------------------------------------------------------
 

@@ -140,7 +140,9 @@ async def test_of_one_id_sent_twice_at_once_one_is_written(tmp_path: Path) -> No
         answers = await asyncio.gather(
             *(client.post("/v1/runs", json=run("r1", answer=text)) for text in ("x", "x", "y"))
         )
-    assert [answer.status_code for answer in answers] == [200, 200, 409]
+    one, same, other = (answer.status_code for answer in answers)
+    assert one == same
+    assert {one, other} == {200, 409}  # whichever came first
     assert len(lines(segment(tmp_path))) == 1
 
 
