@@ -5,5 +5,4 @@ from distill.settings import Settings
 from services import daemon
 
 if __name__ == "__main__":
-    settings = Settings()
-    daemon.serve(create_app(settings), settings)
+    daemon.run("distill", Settings, create_app)

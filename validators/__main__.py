@@ -5,5 +5,4 @@ from validators.app import create_app
 from validators.settings import Settings
 
 if __name__ == "__main__":
-    settings = Settings()
-    daemon.serve(create_app(settings), settings)
+    daemon.run("validators", Settings, create_app)
