@@ -9,12 +9,9 @@ up in a dict tells a timing observer about hashes that they cannot choose, hence
 """
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +20,7 @@ from typing import Annotated, Final, Literal, Self, get_args
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from schemas.base import Model
-from services import ids
+from services import files, ids
 from services.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
 Scope = Literal["chat", "embed", "vectors:read", "vectors:write", "validate", "observe", "distill", "admin"]
@@ -34,7 +31,6 @@ DEFAULT_SCOPES: Final[tuple[Scope, ...]] = tuple(scope for scope in SCOPES if sc
 KEYS_MAX: Final = 10_000
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 LOCK_TIMEOUT_S: Final = 10.0
-LOCK_POLL_S: Final = 0.01
 
 # Names and roles travel between our daemons in headers: printable ASCII, roles separated by commas.
 KeyName = Annotated[str, StringConstraints(pattern=r"^[!-~]([ -~]{0,62}[!-~])?$")]
@@ -193,46 +189,21 @@ class KeyStore:
         )
 
     def _write(self, file: KeyFile) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
-            os.fchmod(out.fileno(), 0o600)  # a left-over file keeps the mode that it had
-            out.write(file.model_dump_json(indent=2).encode() + b"\n")
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        files.replace(self.path, file.model_dump_json(indent=2).encode() + b"\n", mode=0o600)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+            held = files.lock(self._lock_path, timeout_s=self._lock_timeout_s)
+        except BlockingIOError:
+            raise Unavailable(
+                f"another process has held {self._lock_path} for {self._lock_timeout_s:g} s; retry"
+            ) from None
         except OSError as error:
             raise Unavailable(f"the key folder {self.path.parent} is not usable: {error.strerror}") from error
-        try:
-            self._acquire(descriptor)
+        with held:
             yield
-        finally:
-            os.close(descriptor)  # and the lock with it
-
-    def _acquire(self, descriptor: int) -> None:
-        deadline = time.monotonic() + self._lock_timeout_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise Unavailable(
-                        f"another process has held {self._lock_path} for {self._lock_timeout_s:g} s; retry"
-                    ) from None
-                time.sleep(LOCK_POLL_S)
-            else:
-                return
 
 
 DURATION = re.compile(r"([0-9]{1,6})([smhdw])")

@@ -17,10 +17,10 @@ from distill.engine.library import Judged, Library
 from distill.engine.plans import PLANS, Made, Plan, reasons_of
 from distill.engine.products import QUARANTINE, ProductWriter
 from distill.engine.progress import Progress
-from distill.engine.segments import replace_durably, sync_folder
 from distill.engine.targets import Unfit
 from schemas.canonical import canonical_bytes, content_id
 from schemas.evidence import DatasetManifest, ProductFile, Provenance, Quarantined
+from services import files
 from services.errors import Conflict
 
 MANIFEST: Final = "manifest.json"
@@ -39,13 +39,13 @@ def export(folder: Path, kind: str, target: str, progress: Progress) -> DatasetM
     temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder))
     try:
         plan = PLANS[kind][target](library, progress)
-        files, counts = _write(library, plan, temporary, kind, progress)
+        products, counts = _write(library, plan, temporary, kind, progress)
         evidence_sha256, scored_sha256 = library.hashes()
         manifest = _manifest(
             {
                 "kind": kind,
                 "target": target,
-                "files": [file.model_dump(mode="json") for file in files],
+                "files": [product.model_dump(mode="json") for product in products],
                 "counts": counts,
                 "evidence_sha256": evidence_sha256,
                 "scored_sha256": scored_sha256,
@@ -53,7 +53,7 @@ def export(folder: Path, kind: str, target: str, progress: Progress) -> DatasetM
                 "policy_version": rules.POLICY_VERSION,
             }
         )
-        replace_durably(temporary / MANIFEST, canonical_bytes(manifest.model_dump(mode="json")) + b"\n")
+        files.replace(temporary / MANIFEST, canonical_bytes(manifest.model_dump(mode="json")) + b"\n")
         _publish(temporary, folder / manifest.dataset_id)
         return manifest
     finally:
@@ -127,7 +127,7 @@ def _publish(temporary: Path, final: Path) -> None:
     """Give the folder its name in one step. One that is there already has the same content."""
     if (final / MANIFEST).exists():
         return
-    sync_folder(temporary)
+    files.sync_folder(temporary)
     temporary.chmod(0o755)
     temporary.replace(final)
-    sync_folder(final.parent)
+    files.sync_folder(final.parent)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import orjson
 import structlog
@@ -20,6 +20,7 @@ from distill.engine.index import Entry, Index, Location, Outcome, Owner, Staged,
 from distill.engine.metrics import Metrics
 from distill.engine.segments import LogDamaged, SegmentName
 from schemas.evidence import SegmentManifest
+from services import files
 from services.errors import Overloaded, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -88,7 +89,7 @@ class Log:
         self._metrics = metrics
         self._segments: list[_Segment] = []
         self._active: _Active | None = None
-        self._lock_fd: int | None = None
+        self._lock: IO[bytes] | None = None
         self._broken: str | None = None
         self._queue: deque[_Ticket] = deque()
         self._queued_bytes = 0
@@ -104,8 +105,8 @@ class Log:
         Raises `LogInUse` or `LogDamaged`; the message names the file, and the offset where there is one.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        segments.sync_folder(self.folder.parent)
-        self._lock_fd = segments.lock(self.folder)
+        files.sync_folder(self.folder.parent)
+        self._lock = segments.lock(self.folder)
         names = segments.list_segments(self.folder)
         last = {name.writer: name for name in names}
         for name in names:
@@ -119,9 +120,9 @@ class Log:
         if self._active is not None:
             os.close(self._active.fd)
             self._active = None
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _load(self, name: SegmentName, *, is_last: bool) -> None:
         manifest = segments.read_manifest(self.folder, name)
@@ -289,7 +290,7 @@ class Log:
         manifest = SegmentManifest(
             segment=str(name), sha256=active.digest.hexdigest(), lines=active.lines, bytes=active.size
         )
-        segments.replace_durably(self.folder / name.manifest, manifest.model_dump_json().encode() + b"\n")
+        files.replace(self.folder / name.manifest, manifest.model_dump_json().encode() + b"\n")
         os.close(active.fd)
         self._active = None
         log.info("segment sealed", segment=str(name), lines=active.lines, bytes=active.size)
@@ -301,7 +302,7 @@ class Log:
         fd = os.open(self.folder / str(name), flags, 0o600)
         try:
             os.fsync(fd)
-            segments.sync_folder(self.folder)
+            files.sync_folder(self.folder)
         except OSError:
             os.close(fd)
             (self.folder / str(name)).unlink(missing_ok=True)

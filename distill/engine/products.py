@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
-from distill.engine.segments import sync_folder
 from schemas.evidence import ProductFile
 from schemas.records import Record
+from services import files
 
 EVIDENCE: Final = "evidence.jsonl"
 SCORED: Final = "scored.jsonl"
@@ -54,11 +54,7 @@ class ProductWriter:
 
     def finish(self) -> ProductFile:
         """Make the file durable under its name."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.replace(self._path)
-        sync_folder(self._path.parent)
+        files.put_in_place(self._file, self._temporary, self._path)
         return ProductFile(
             name=self._path.name, sha256=self._digest.hexdigest(), lines=self._lines, bytes=self._bytes
         )

@@ -1,17 +1,17 @@
 """Segment files of the log: their names and order, their seals, and what is found in them at a start."""
 
-import fcntl
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from pydantic import ValidationError
 
 from schemas.evidence import SegmentManifest
+from services import files
 from services.errors import PlatformError
 
 SEGMENT: Final = re.compile(r"runs-(?:([a-z0-9]{1,16})-)?([0-9]{6,})\.jsonl")
@@ -65,41 +65,20 @@ class Torn:
     saved_as: str
 
 
-def lock(folder: Path) -> int:
-    """Take the folder for this process, until the returned descriptor is closed. Raises `LogInUse`."""
-    fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def lock(folder: Path) -> IO[bytes]:
+    """Take the folder for this process, until the returned file is closed. Raises `LogInUse`."""
+    path = folder / ".lock"
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = files.lock(path)
     except BlockingIOError:
-        holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
+        holder = path.read_bytes()[:20].decode("ascii", "replace").strip() or "unknown"
         raise LogInUse(
             f"the log in {folder} is held by another distill (pid {holder}); stop it, or use another "
             "STILLHOUSE_DATA"
         ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names created, replaced or removed in `folder` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def replace_durably(path: Path, data: bytes) -> None:
-    """Write a small file so that readers, and a crash, see the old one or the new one and nothing between."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    held.truncate()
+    held.write(f"{os.getpid()}\n".encode())
+    return held
 
 
 def list_segments(folder: Path) -> list[SegmentName]:
@@ -142,7 +121,7 @@ def save_torn_tail(path: Path) -> Torn | None:
             return None
         tail = os.pread(file.fileno(), size - offset, offset)
     saved = _unused(path.with_name(f"{path.name}.torn-{offset}"))
-    replace_durably(saved, tail)
+    files.replace(saved, tail)
     with path.open("rb+") as file:
         file.truncate(offset)
         os.fsync(file.fileno())

@@ -1,8 +1,6 @@
 """The run folder: who supervises this data folder, and which processes run."""
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +10,7 @@ import psutil
 from pydantic import AwareDatetime, ValidationError
 
 from schemas.base import Model
+from services import files
 from services.errors import Conflict, Unavailable
 
 ProcessState = Literal["starting", "ready", "restarting", "failed", "stopping"]
@@ -60,18 +59,14 @@ class RunFolder:
         """Be the one supervisor of this data folder. Raises `Conflict` when there is another."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+            held = files.lock(self._lock_path)
+        except BlockingIOError:
+            raise Conflict(self._who()) from None
         except OSError as error:
             raise Unavailable(f"the folder {self.path.parent} is not usable: {error.strerror}") from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Conflict(self._who()) from None
+        with held:
             yield
             self.path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
 
     def _who(self) -> str:
         run = self.read()
@@ -83,9 +78,7 @@ class RunFolder:
 
     def write(self, run: RunFile) -> None:
         """Replace the run file as a whole, so that a reader never sees half of it."""
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(run.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.path)
+        files.replace(self.path, run.model_dump_json(indent=2).encode() + b"\n")
 
     def read(self) -> RunFile | None:
         """What runs, or None when no supervisor does; one that was killed leaves a file behind."""

@@ -1,7 +1,6 @@
 """The folder that holds the collections: what is whole is served, what is not is set aside."""
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from schemas.base import Model
 from schemas.vectors import CollectionSpec, RoleCatalogue
+from services import files
 from services.errors import InvalidRequest, Unavailable
 from vectord.backends import ShardSpec
 
@@ -50,25 +50,6 @@ def check_name(name: str) -> str:
     return name
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file in place whole, so that after a power loss there is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with temporary.open("xb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class Disk:
     """Collections as folders: `<name>/manifest.json` and `<name>/shard/`.
 
@@ -84,11 +65,11 @@ class Disk:
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process alone: a second one would take our work for left-overs."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Unavailable(f"another vectord holds {self.folder}") from error
+        try:
+            held = files.lock(self.folder / ".lock")
+        except BlockingIOError as error:
+            raise Unavailable(f"another vectord holds {self.folder}") from error
+        with held:
             yield
 
     def check_writable(self) -> None:
@@ -109,9 +90,9 @@ class Disk:
         draft.mkdir()
         try:
             yield draft / "shard"
-            write_atomically(draft / "manifest.json", manifest.model_dump_json().encode())
+            files.replace(draft / "manifest.json", manifest.model_dump_json().encode())
             draft.rename(self.folder / name)
-            sync_folder(self.folder)
+            files.sync_folder(self.folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -120,7 +101,7 @@ class Disk:
         """Gone as soon as it is renamed; the files follow."""
         away = self.folder / f".deleting-{check_name(name)}-{uuid.uuid4().hex}"
         (self.folder / name).rename(away)
-        sync_folder(self.folder)
+        files.sync_folder(self.folder)
         shutil.rmtree(away)
 
     def scan(self) -> dict[str, Manifest]:
@@ -149,8 +130,8 @@ class Disk:
     def bytes_of(self, name: str) -> int:
         """Bytes that the collection takes on disk; files that vanish meanwhile count nothing."""
         total = 0
-        for root, _, files in os.walk(self.folder / check_name(name)):
-            for file in files:
+        for root, _, inside in os.walk(self.folder / check_name(name)):
+            for file in inside:
                 with contextlib.suppress(FileNotFoundError):
                     total += Path(root, file).stat().st_blocks * 512
         return total
@@ -167,4 +148,4 @@ class Disk:
             raise Unavailable(f"{self._roles} cannot be read: {type(error).__name__}") from error
 
     def write_roles(self, catalogue: RoleCatalogue) -> None:
-        write_atomically(self._roles, catalogue.model_dump_json().encode())
+        files.replace(self._roles, catalogue.model_dump_json().encode())
