@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Annotated, Final
 
 import structlog
@@ -15,8 +15,8 @@ from chatd.settings import Settings
 from schemas.chat import ChatChunk, ChatCompletion, ChatRequest, ModelCard, ModelList
 from schemas.iterate import IterateRequest, IterateResponse
 from services import context, daemon, ids
+from services.disconnect import ClientGone, while_connected
 from services.errors import InvalidRequest, PlatformError
-from services.tasks import task_set
 
 log = structlog.get_logger(__name__)
 
@@ -57,38 +57,6 @@ RefinerDep = Annotated[Refiner, Depends(_refiner)]
 EpisodeDep = Annotated[str | None, Depends(_episode)]
 
 
-class ClientGone(Exception):
-    """The caller closed the connection; there is nobody to answer."""
-
-
-@contextlib.asynccontextmanager
-async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the block when the client disconnects, and raise `ClientGone` from it.
-
-    The body must have been read: the only message still to come is the disconnect.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        task.cancel()
-
-    try:
-        async with task_set() as tasks:
-            tasks.start(watch(), name="watch for disconnect")
-            yield
-    except asyncio.CancelledError:
-        if gone and task.uncancel() <= before:
-            raise ClientGone from None
-        raise
-
-
 class EventStream(Response):
     """Chunks as server-sent events: `data:` lines alone, `[DONE]` after a clean end, one error otherwise."""
 
@@ -115,10 +83,10 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": event, "more_body": more})
             except TimeoutError:
                 log.warning("the caller does not read its stream", timeout_s=self._write_timeout_s)
-                raise ClientGone from None
+                raise ClientGone("the caller does not read its stream") from None
 
         with contextlib.suppress(ClientGone):
-            async with contextlib.aclosing(self._rest), cancelled_when_gone(receive):
+            async with contextlib.aclosing(self._rest), while_connected(receive):
                 await send(
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )
@@ -126,6 +94,8 @@ class EventStream(Response):
                 try:
                     async for chunk in self._rest:
                         await write(_event(chunk))
+                except ClientGone:
+                    raise
                 except PlatformError as error:
                     log.warning("stream failed", code=error.code)
                     await write(_error_event(error), more=False)
@@ -168,21 +138,18 @@ async def chat_completions(
     order = dispatcher.admit(body)
     origin = new_origin(episode_id=episode_id)
     headers = _headers(origin.run_id, episode_id)
-    try:
-        with naming(headers):
-            if not body.stream:
-                async with cancelled_when_gone(request.receive):
-                    answer = await dispatcher.complete(order, origin)
-                return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
-            chunks = dispatcher.stream(order, origin)
-            async with contextlib.AsyncExitStack() as stack:
-                stack.push_async_callback(chunks.aclose)
-                async with cancelled_when_gone(request.receive):
-                    first = await anext(chunks)
-                stack.pop_all()
-            return EventStream(first, chunks, headers, write_timeout_s=settings.write_timeout_s)
-    except ClientGone:
-        return Response(status_code=499)
+    with naming(headers):
+        if not body.stream:
+            async with while_connected(request.receive):
+                answer = await dispatcher.complete(order, origin)
+            return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
+        chunks = dispatcher.stream(order, origin)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(chunks.aclose)
+            async with while_connected(request.receive):
+                first = await anext(chunks)
+            stack.pop_all()
+        return EventStream(first, chunks, headers, write_timeout_s=settings.write_timeout_s)
 
 
 @routes.post("/v1/iterate", response_model=IterateResponse)
@@ -192,14 +159,11 @@ async def iterate(
     """Generate an artifact, have it validated, and repair it until it is accepted or the budget ends."""
     episode_id = episode_id or ids.uuid7()
     headers = {EPISODE_HEADER: episode_id}
-    try:
-        with naming(headers):
-            async with cancelled_when_gone(request.receive):
-                answer = await refiner.run(body, episode_id)
-            headers[RUN_HEADER] = answer.attempts[-1].run_id
-            return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
-    except ClientGone:
-        return Response(status_code=499)
+    with naming(headers):
+        async with while_connected(request.receive):
+            answer = await refiner.run(body, episode_id)
+        headers[RUN_HEADER] = answer.attempts[-1].run_id
+        return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
 
 
 @routes.get("/v1/models")

@@ -1,36 +1,56 @@
 """Work that is worth doing only while the client is still there."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, TypeVar
 
 from starlette.types import Receive
+
+from schemas.errors import ErrorType
+from services.errors import PlatformError
+from services.tasks import task_set
 
 Result = TypeVar("Result")
 
 
-class ClientGone(Exception):
-    """The client closed the connection before its answer was there. Nobody is left to be told."""
+class ClientGone(PlatformError):
+    """The client closed the connection before its answer was there. Only logs and metrics see this."""
+
+    status = 499
+    type: ClassVar[ErrorType] = "invalid_request_error"
+    code = "client_gone"
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled as soon as the client leaves; then raises `ClientGone`.
+@asynccontextmanager
+async def while_connected(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the block as soon as the client leaves, and raise `ClientGone` from it.
 
     The request's body must have been read before: `receive` is listened to for nothing but the end.
     """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_gone(receive))
+    block = asyncio.current_task()
+    assert block is not None
+    before = block.cancelling()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        block.cancel()
+
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
-    finally:
-        task.cancel()
-        watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+        async with task_set() as tasks:
+            tasks.start(watch(), name="watch for disconnect")
+            yield
+    except asyncio.CancelledError:
+        if gone and block.uncancel() <= before:
+            raise ClientGone("request canceled") from None
+        raise
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, done while the client is there."""
+    async with while_connected(receive):
+        return await work

@@ -21,8 +21,9 @@ from modeld.routes.requests import (
     Options,
     ShowRequest,
 )
-from modeld.routes.wire import NdjsonResponse, body_present, line, while_connected
+from modeld.routes.wire import NdjsonResponse, body_present, line
 from services import daemon
+from services.disconnect import while_connected
 from services.errors import PlatformError
 
 log = structlog.get_logger(__name__)
@@ -143,7 +144,7 @@ async def embed(body: EmbedRequest, request: Request, engine: EngineDep) -> Json
     if not texts:
         load_ns = await engine.preload(resident, body.keep_alive)
         return {"model": body.model, "embeddings": [], **_durations(started, load_ns)}
-    async with while_connected(request):
+    async with while_connected(request.receive):
         done = await engine.embed(
             resident,
             texts,
@@ -166,7 +167,7 @@ async def embeddings(body: EmbeddingsRequest, request: Request, engine: EngineDe
     if not body.prompt:
         await engine.preload(resident, body.keep_alive)
         return {"embedding": []}
-    async with while_connected(request):
+    async with while_connected(request.receive):
         done = await engine.embed(
             resident, [body.prompt], truncate=True, dimensions=None, keep_alive_s=body.keep_alive
         )
@@ -244,7 +245,7 @@ async def _answer(
     started = time.perf_counter_ns()
     options = body.options or Options()
     prompt = Prompt(text, options.sampling(resident.card.context_tokens), body.schema_wanted())
-    async with while_connected(request):
+    async with while_connected(request.receive):
         generation = await engine.generate(resident, prompt, keep_alive_s=body.keep_alive)
         if body.stream is False:
             pieces = [piece async for piece in generation]

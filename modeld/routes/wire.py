@@ -1,9 +1,7 @@
-"""How Ollama's HTTP differs from ours: its errors, its lines, and what happens when a client leaves."""
+"""How Ollama's HTTP differs from ours: its errors, its lines, and how a stream of them ends."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import orjson
@@ -13,18 +11,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.errors import ErrorEnvelope
-from services.errors import InvalidRequest, PlatformError
-from services.tasks import task_set
+from services.errors import InvalidRequest
 
 NOT_OLLAMAS: Final = frozenset({"unknown_route", "method_not_allowed"})
-
-
-class ClientGone(PlatformError):
-    """The client left before it had an answer. Only the log and the metrics see this."""
-
-    status = 499
-    type = "invalid_request_error"
-    code = "client_gone"
 
 
 class OllamaWire:
@@ -85,34 +74,6 @@ async def body_present(request: Request) -> None:
     """Refuse an empty body in Ollama's words, before anybody tries to parse it."""
     if request.method == "POST" and not await request.body():
         raise InvalidRequest("missing request body")
-
-
-@asynccontextmanager
-async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Run the block only as long as the client is there: when it leaves, the block is cancelled.
-
-    The body must have been read. Raises `ClientGone` in place of the cancellation.
-    """
-    block = asyncio.current_task()
-    assert block is not None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        block.cancel()
-
-    async with task_set() as tasks:
-        tasks.start(watch(), name="watch the client")
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not gone:
-                raise
-            block.uncancel()
-            raise ClientGone("request canceled") from None
 
 
 def line(value: Mapping[str, Any]) -> bytes:
