@@ -26,6 +26,17 @@ COMMAND = (sys.executable, "-m", "tinyup")
 PATIENCE_S = 30.0  # for a loaded machine; nothing here waits that long otherwise
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_on_a_terminal() -> Iterator[None]:
+    """Tests may run in the background, where shells have SIGINT ignored, and children inherit that."""
+    ignored = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def eventually(what: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + patience_s
     while not what():
