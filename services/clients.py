@@ -8,7 +8,7 @@ from typing import Self
 from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
 from schemas.runs import RunsAccepted
 from schemas.vectors import RetrieveRequest, RetrieveResponse
-from schemas.verdicts import ValidateRequest, Verdict
+from schemas.verdicts import ValidateRequest, ValidatorList, Verdict
 from services.errors import UpstreamError
 from services.http import PeerClient, raise_for_envelope
 
@@ -69,6 +69,10 @@ class VectordClient(_Client):
 class ValidatorsClient(_Client):
     async def validate(self, request: ValidateRequest) -> Verdict:
         return await self.peer.call("POST", "/v1/validate", Verdict, body=request, idempotent=True)
+
+    async def kinds(self) -> ValidatorList:
+        """The kinds of artifact that can be judged, and what is known of each."""
+        return await self.peer.call("GET", "/v1/validators", ValidatorList)
 
 
 class DistillClient(_Client):

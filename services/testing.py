@@ -14,12 +14,12 @@ from services.daemon import Daemon
 async def client_for(app: Daemon) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app in this process: its lifespan runs, no socket is opened."""
     async with app.router.lifespan_context(app) as state:
-        transport = httpx.ASGITransport(app=_WithState(app, dict(state or {})), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app=WithState(app, dict(state or {})), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{app.name}") as client:
             yield client
 
 
-class _WithState:
+class WithState:
     """Hands the lifespan's state to every request, as a server does."""
 
     def __init__(self, app: Daemon, state: dict[str, object]) -> None:

@@ -5,7 +5,7 @@ import hashlib
 from schemas.base import JsonObject
 from schemas.runs import RetrievedText
 from schemas.vectors import RetrieveRequest
-from schemas.verdicts import ValidateRequest, ValidatorList, Verdict
+from schemas.verdicts import ValidateRequest, Verdict
 from services.clients import ValidatorsClient, VectordClient
 from services.errors import InvalidRequest
 
@@ -18,7 +18,7 @@ class Judge:
 
     async def schema(self, kind: str, context: JsonObject) -> JsonObject:
         """The JSON Schema of a kind. Raises `InvalidRequest` naming the kinds that there are."""
-        listed = await self._client.peer.call("GET", "/v1/validators", ValidatorList)
+        listed = await self._client.kinds()
         schemas = {description.kind: description.artifact_schema for description in listed.validators}
         if kind not in schemas:
             raise InvalidRequest(

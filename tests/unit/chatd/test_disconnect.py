@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from chatd.backends import Delta, Step
-from services.testing import _WithState
+from services.testing import WithState
 from tests.unit.chatd.conftest import World
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +53,7 @@ async def leave_early(
         "server": ("chatd", 80),
     }
     async with app.router.lifespan_context(app) as state:
-        call = asyncio.ensure_future(_WithState(app, dict(state or {}))(scope, receive, send))
+        call = asyncio.ensure_future(WithState(app, dict(state or {}))(scope, receive, send))
         if after_bytes == 0:
             while not world.providers[0].requests:  # noqa: ASYNC110 - a fake tells nobody
                 await asyncio.sleep(0)
