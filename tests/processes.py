@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +16,21 @@ from services.testing import free_port
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """A daemon that answers `/healthz`."""
+    """A daemon of the test's own."""
 
     process: subprocess.Popen[bytes]
     url: str
     log: Path
+
+    def text(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text()
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -36,28 +41,44 @@ class Running:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_TIMEOUT_S)
 
+    def wait_until_healthy(self) -> None:
+        """Return when it serves."""
+        self._wait_for("/healthz", "ok", START_TIMEOUT_S)
 
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise AssertionError(f"exited with {process.returncode}:\n{log.read_text()}")
-        try:
-            if httpx.get(f"{url}/healthz", timeout=1.0, trust_env=False).is_success:
-                return
-        except httpx.TransportError:
+    def wait_until_ready(self) -> None:
+        """Return when it has everything that it needs; models take a while."""
+        self._wait_for("/readyz", "ready", READY_TIMEOUT_S)
+
+    def _wait_for(self, path: str, status: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"exited with {self.process.returncode}:\n{self.text()}")
+            with suppress(httpx.TransportError):
+                answer = httpx.get(f"{self.url}{path}", timeout=10.0, trust_env=False)
+                if answer.json()["status"] == status:
+                    return
             time.sleep(0.05)
-    raise AssertionError(f"not healthy within {START_TIMEOUT_S:g} s:\n{log.read_text()}")
+        raise AssertionError(f"{path} did not say {status!r} within {timeout_s:g} s:\n{self.text()}")
 
 
 @contextmanager
-def running(
-    module: str, folder: Path, *, port: int | None = None, env: Mapping[str, str] | None = None
+def started(
+    module: str,
+    folder: Path,
+    *,
+    program: Sequence[str] | None = None,
+    port: int | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Running]:
-    """`python -m module` on a free port, its data and its log under `folder`; stopped at the end."""
+    """`python -m module` on a free port, its data and its log under `folder`; stopped at the end.
+
+    `program` takes the place of `-m module` where a test must change what runs. Nothing is waited for.
+    """
     chosen = port or free_port()
     name = module.rpartition(".")[2]
-    log = folder / f"{name}-{chosen}.log"
+    log = folder / f"{name}-{chosen}.log"  # not a pipe: a full one would stop the daemon
     folder.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
@@ -66,17 +87,32 @@ def running(
         f"{name.upper()}_PORT": str(chosen),
         **(env or {}),
     }
+    command = [sys.executable, *(program or ("-m", module))]
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", module], env=environment, stdout=out, stderr=out, cwd=folder
+            command, env=environment, stdout=out, stderr=out, cwd=folder, pass_fds=pass_fds
         )
-    started = Running(process, f"http://127.0.0.1:{chosen}", log)
+    child = Running(process, f"http://127.0.0.1:{chosen}", log)
     try:
-        wait_until_healthy(started.url, process, log)
-        yield started
+        yield child
     finally:
         if process.poll() is None:
             try:
-                started.stop()
+                child.stop()
             except subprocess.TimeoutExpired:
-                started.kill()
+                child.kill()
+
+
+@contextmanager
+def running(
+    module: str,
+    folder: Path,
+    *,
+    program: Sequence[str] | None = None,
+    port: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Running]:
+    """What `started` starts, once it serves."""
+    with started(module, folder, program=program, port=port, env=env) as child:
+        child.wait_until_healthy()
+        yield child

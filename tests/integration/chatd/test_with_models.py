@@ -32,13 +32,6 @@ class House:
         return record
 
 
-def wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while not httpx.get(f"{url}/readyz", trust_env=False, timeout=10).is_success:
-        assert time.monotonic() < deadline, "the models were not ready in time"
-        time.sleep(0.2)
-
-
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder: Path = tmp_path_factory.mktemp("house")
@@ -58,7 +51,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         httpx.Client(base_url=chatd.url, timeout=100, trust_env=False) as client,
         httpx.Client(base_url=distill.url, trust_env=False) as keeper,
     ):
-        wait_until_ready(modeld.url)
+        modeld.wait_until_ready()
         yield House(client, keeper)
 
 

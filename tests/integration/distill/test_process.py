@@ -1,15 +1,9 @@
 """A real `python -m distill`: what it acknowledged survives its death."""
 
 import asyncio
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -20,53 +14,19 @@ from schemas.distill import RunView
 from schemas.runs import Run, VerdictRecord
 from services.clients import DistillClient
 from services.http import PeerClient
-from services.testing import free_port
+from tests.processes import running, started
 from tests.unit.distill.builders import run, verdict, verdict_record
 
 pytestmark = pytest.mark.enable_socket
 
-ROOT = Path(__file__).parents[3]
+ANY_DISK = {"DISTILL_DISK_FREE_BYTES_MIN": "0"}
+SMALL_SEGMENTS = {**ANY_DISK, "DISTILL_SEGMENT_BYTES_MAX": "65536"}
 FILES_OF_8_KIB = """
-import resource, runpy
+import os, resource, runpy
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the log would be one of the files
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 runpy.run_module("distill", run_name="__main__")
 """
-
-
-@contextlib.contextmanager
-def process(
-    data: Path, *, program: Sequence[str] = ("-m", "distill"), **settings: str
-) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    port = free_port()
-    environment = {
-        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        "PYTHONPATH": str(ROOT),
-        "STILLHOUSE_DATA": str(data),
-        "DISTILL_PORT": str(port),
-        "DISTILL_DISK_FREE_BYTES_MIN": "0",
-        **{f"DISTILL_{name.upper()}": value for name, value in settings.items()},
-    }
-    with subprocess.Popen(
-        [sys.executable, *program],
-        env=environment,
-        cwd=data.parent,
-        stdout=subprocess.PIPE,
-    ) as child:
-        try:
-            yield child, f"http://127.0.0.1:{port}"
-        finally:
-            if child.poll() is None:
-                child.kill()
-
-
-def wait_ready(child: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and child.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
-                return
-        time.sleep(0.05)
-    raise AssertionError("distill did not become ready")
 
 
 def segments(data: Path) -> list[bytes]:
@@ -98,28 +58,29 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_process_is_killed(tmp_
     data = tmp_path / "data"
     acknowledged: list[str] = []
     for life in range(5):
-        with process(data, segment_bytes_max="65536") as (child, url):
-            wait_ready(child, url)
+        with running("distill", tmp_path, env=SMALL_SEGMENTS) as distill:
             if life:  # a client that saw no answer sends again
                 resent = [orjson.dumps(run(run_id)) + b"\n" for run_id in acknowledged[-20:]]
-                assert httpx.post(f"{url}/v1/runs", content=b"".join(resent), trust_env=False).json()[
+                assert httpx.post(f"{distill.url}/v1/runs", content=b"".join(resent), trust_env=False).json()[
                     "accepted"
                 ] == len(resent)
             writers = [
-                threading.Thread(target=write_until_dead, args=(url, f"{life}-{number}", acknowledged))
+                threading.Thread(
+                    target=write_until_dead, args=(distill.url, f"{life}-{number}", acknowledged)
+                )
                 for number in range(4)
             ]
             for writer in writers:
                 writer.start()
-            time.sleep(0.1 + 0.13 * life)
-            child.send_signal(signal.SIGKILL)
-            child.wait()
+            enough = len(acknowledged) + 30 * (life + 1)
+            while len(acknowledged) < enough:
+                assert distill.process.poll() is None, distill.text()
+                time.sleep(0.01)
+            distill.kill()
             for writer in writers:
                 writer.join()
-    with process(data) as (child, url):
-        wait_ready(child, url)
-        child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) == 0
+    with running("distill", tmp_path, env=ANY_DISK) as distill:
+        assert distill.stop() == 0
     records = [orjson.loads(line) for line in segments(data)]
     written = Counter(one["run_id"] for one in records if one["schema"] == "stillhouse.run")
     assert len(acknowledged) > 100
@@ -129,31 +90,25 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_the_process_is_killed(tmp_
 
 
 def test_a_second_process_is_refused_with_the_reason(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    with process(data) as (first, url):
-        wait_ready(first, url)
-        with process(data) as (second, _):
-            out, _ = second.communicate(timeout=30)
-            assert second.returncode != 0
-        assert b"is held by another distill (pid %d)" % first.pid in out
-        assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    with running("distill", tmp_path, env=ANY_DISK) as first:
+        with started("distill", tmp_path, env=ANY_DISK) as second:
+            assert second.process.wait(30) != 0
+        assert f"is held by another distill (pid {first.process.pid})" in second.text()
+        assert httpx.get(f"{first.url}/readyz", trust_env=False).status_code == 200
 
 
 def test_a_damaged_log_stops_the_start_and_is_named(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    (data / "log").mkdir(parents=True)
-    (data / "log" / "runs-000001.jsonl").write_bytes(b'{"schema":"stillhouse.run"}\nbroken\n{}\n')
-    with process(data) as (child, _):
-        out, _ = child.communicate(timeout=30)
-        assert child.returncode != 0
-    assert b"runs-000001.jsonl: the line at offset 28 (7 bytes) is not a record" in out
+    log = tmp_path / "data" / "log"
+    log.mkdir(parents=True)
+    (log / "runs-000001.jsonl").write_bytes(b'{"schema":"stillhouse.run"}\nbroken\n{}\n')
+    with started("distill", tmp_path, env=ANY_DISK) as child:
+        assert child.process.wait(30) != 0
+    assert "runs-000001.jsonl: the line at offset 28 (7 bytes) is not a record" in child.text()
 
 
 def test_a_full_disk_is_a_503_and_the_log_stays_whole(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-
-    with process(data, program=("-c", FILES_OF_8_KIB)) as (child, url):
-        wait_ready(child, url)
+    with running("distill", tmp_path, program=("-c", FILES_OF_8_KIB), env=ANY_DISK) as distill:
+        url = distill.url
         statuses = [
             httpx.post(
                 f"{url}/v1/runs", json=run(f"r{number}", answer="x" * 500), trust_env=False
@@ -165,7 +120,7 @@ def test_a_full_disk_is_a_503_and_the_log_stays_whole(tmp_path: Path) -> None:
         answer = httpx.post(f"{url}/v1/runs", json=run("big", answer="x" * 500), trust_env=False).json()
         assert answer["error"]["code"] == "disk_full"
         assert httpx.get(f"{url}/v1/runs/r0", trust_env=False).status_code == 200
-    lines = segments(data)
+    lines = segments(tmp_path / "data")
     assert [orjson.loads(line)["run_id"] for line in lines][:first_refused] == [
         f"r{number}" for number in range(first_refused)
     ]
@@ -187,9 +142,8 @@ def test_the_client_of_the_other_daemons_hands_records_over(tmp_path: Path) -> N
             answer = await client.append([changed.to_line()])
             assert [(one.line, one.code) for one in answer.rejected] == [(1, "run_id_conflict")]
 
-    with process(tmp_path / "data") as (child, url):
-        wait_ready(child, url)
-        asyncio.run(story(url))
-        view = httpx.get(f"{url}/v1/runs/r1", trust_env=False).json()
+    with running("distill", tmp_path, env=ANY_DISK) as distill:
+        asyncio.run(story(distill.url))
+        view = httpx.get(f"{distill.url}/v1/runs/r1", trust_env=False).json()
     assert RunView.model_validate(view).run == judged
     assert len(segments(tmp_path / "data")) == 2

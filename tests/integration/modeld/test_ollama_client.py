@@ -16,7 +16,6 @@ from tests.processes import Running, running
 pytestmark = pytest.mark.enable_socket
 
 CHAT = "smollm2:135m"
-READY_TIMEOUT_S = 60.0
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -33,10 +32,7 @@ SCHEMA: dict[str, Any] = {
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     environment = {"MODELD_CONTEXT_TOKENS": "512", "MODELD_CHAT_SLOTS": "1", "MODELD_CHAT_QUEUE_MAX": "0"}
     with running("modeld", tmp_path_factory.mktemp("modeld"), env=environment) as server:
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while httpx.get(f"{server.url}/readyz", trust_env=False).json()["status"] != "ready":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        server.wait_until_ready()
         yield server
 
 

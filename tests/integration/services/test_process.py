@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -11,8 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.testing import free_port
-from tests.processes import ROOT, Running, running
+from tests.processes import Running, running, started
 
 SLOWD = "tests.integration.services.slowd"
 
@@ -57,39 +54,17 @@ def test_a_crash_in_the_middle_of_an_answer_cuts_the_connection(tmp_path: Path) 
 
 def test_it_stops_when_its_supervisor_is_gone(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "SLOWD_PORT": str(free_port())}
-    process = subprocess.Popen(
-        [sys.executable, "-m", SLOWD],
-        env={**env, "STILLHOUSE_LIFELINE_FD": str(read_end)},
-        pass_fds=[read_end],
-        stdout=subprocess.PIPE,
-        cwd=tmp_path,
-    )
-    os.close(read_end)
-    try:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["event"] == "starting"
-        url = f"http://127.0.0.1:{env['SLOWD_PORT']}/healthz"
-        for _ in range(200):
-            try:
-                httpx.get(url, trust_env=False)
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
+    env = {"STILLHOUSE_LIFELINE_FD": str(read_end)}
+    with started(SLOWD, tmp_path, env=env, pass_fds=[read_end]) as slowd:
+        os.close(read_end)
+        slowd.wait_until_healthy()
+        assert json.loads(slowd.text().splitlines()[0])["event"] == "starting"
         os.close(write_end)
-        assert process.wait(10) == 0
-        assert b"the supervisor is gone" in process.stdout.read()
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        assert slowd.process.wait(10) == 0
+        assert "the supervisor is gone" in slowd.text()
 
 
 def test_a_wrong_setting_is_named_and_ends_with_status_2(tmp_path: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "SLOWD_PORT": "many"}
-    done = subprocess.run(
-        [sys.executable, "-m", SLOWD], env=env, capture_output=True, cwd=tmp_path, check=False
-    )
-    assert done.returncode == 2
-    assert json.loads(done.stdout)["setting"] == "SLOWD_PORT"
+    with started(SLOWD, tmp_path, env={"SLOWD_PORT": "many"}) as slowd:
+        assert slowd.process.wait(30) == 2
+        assert json.loads(slowd.text())["setting"] == "SLOWD_PORT"

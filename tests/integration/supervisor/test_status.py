@@ -12,11 +12,11 @@ import pytest
 
 from services.testing import free_port
 from stillhouse.supervisor import running
+from tests import processes
 
 pytestmark = pytest.mark.enable_socket
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 PORTS = [
     f"{name}_PORT" for name in ("GATEWAY", "EMBEDD", "VECTORD", "CHATD", "DISTILL", "VALIDATORS", "MODELD")
 ]
@@ -26,7 +26,7 @@ def variables(data: Path, **more: str) -> dict[str, str]:
     return {
         **os.environ,
         **{name: str(free_port()) for name in [*PORTS, "ONE_PORT", "TWO_PORT"]},
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
+        "PYTHONPATH": os.pathsep.join((str(processes.ROOT), str(HERE))),
         "STILLHOUSE_DATA": str(data),
         **more,
     }
@@ -70,27 +70,13 @@ def test_without_a_supervisor_the_ports_are_asked(tmp_path: Path) -> None:
         "ONE_PORT": environment["GATEWAY_PORT"],
         "ONE_LACKS": "sleep",
     }
-    with subprocess.Popen([sys.executable, "-m", "tinyd"], env=lone, stdout=subprocess.PIPE) as daemon:
-        try:
-            assert daemon.stdout is not None
-            daemon.stdout.readline()  # "starting"
-            while not _listens(environment["GATEWAY_PORT"]):
-                assert daemon.poll() is None
-            code, shown = status(environment)
-            assert code == 1
-            assert shown["supervisor"] is None
-            states = {process["name"]: process["state"] for process in shown["processes"]}
-            assert states.pop("gateway") == "unready"
-            assert states == dict.fromkeys(["embedd", "vectord", "chatd", "distill", "validators"], "down")
-            gateway = shown["processes"][0]
-            assert gateway["pid"] == daemon.pid
-            assert "no sleep here" in gateway["reason"]
-        finally:
-            daemon.terminate()
-
-
-def _listens(port: str) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).is_success
-    except httpx.ConnectError:
-        return False
+    with processes.running("tinyd", tmp_path, port=int(environment["GATEWAY_PORT"]), env=lone) as daemon:
+        code, shown = status(environment)
+        assert code == 1
+        assert shown["supervisor"] is None
+        states = {process["name"]: process["state"] for process in shown["processes"]}
+        assert states.pop("gateway") == "unready"
+        assert states == dict.fromkeys(["embedd", "vectord", "chatd", "distill", "validators"], "down")
+        gateway = shown["processes"][0]
+        assert gateway["pid"] == daemon.process.pid
+        assert "no sleep here" in gateway["reason"]
