@@ -23,6 +23,7 @@ from schemas.errors import ErrorEnvelope
 from services import context
 from services.drain import Drain
 from services.errors import InvalidRequest, MethodNotAllowed, NotFound, PlatformError, UnknownField
+from services.faults import param_of, reason_of
 from services.health import Check, ReadyState, readiness
 from services.middleware import BodyLimitMiddleware, RequestMiddleware, error_headers
 from services.settings import DaemonSettings
@@ -80,7 +81,7 @@ class Daemon(FastAPI):
     def __init__(
         self, name: str, settings: DaemonSettings, lifespan: Lifespan, *, registry: CollectorRegistry
     ) -> None:
-        super().__init__(title=name, lifespan=lifespan, docs_url=None, redoc_url=None)
+        super().__init__(title=name, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
         self.name = name
         self.drain = Drain(settings.drain_timeout_s)
         self.registry = registry
@@ -139,22 +140,11 @@ def _operations(app: Daemon) -> APIRouter:
 # --- errors -----------------------------------------------------------------------------------
 
 
-# Pydantic names the member of a union that it tried as if it were a field.
-UNION_TAG = re.compile(r"[A-Z].*|.*[\[(].*|str|int|float|bool|list|dict|none|nullable")
-PARAM_PARTS_MAX = 16
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    inside = location[1:] if location and location[0] in ("body", "query", "path", "header") else location
-    parts = [str(part) for part in inside if isinstance(part, int) or not UNION_TAG.fullmatch(part)]
-    return ".".join(parts[:PARAM_PARTS_MAX])
-
-
 def from_validation(error: RequestValidationError | ValidationError) -> InvalidRequest:
     """Say what is wrong with the first bad field, and how many more there are. Values are not echoed."""
     errors = error.errors()
     first = errors[0]
-    kind, param = first["type"], _dotted(first["loc"])
+    kind, param, reason = first["type"], param_of(_inside(first["loc"])), reason_of(first)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if kind == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
@@ -162,9 +152,15 @@ def from_validation(error: RequestValidationError | ValidationError) -> InvalidR
         return InvalidRequest(f"`{param}` is nested too deeply", param=param, code="too_deep")
     if kind == "extra_forbidden":
         return UnknownField(f"`{param}` is not a field of this request{more}", param=param)
-    if not param:
-        return InvalidRequest(f"the body is not a JSON object, sent as application/json: {first['msg']}")
-    return InvalidRequest(f"`{param}`: {first['msg']}{more}", param=param)
+    if param:
+        return InvalidRequest(f"`{param}`: {reason}{more}", param=param)
+    if kind == "value_error":  # a rule on several fields together
+        return InvalidRequest(f"{reason}{more}")
+    return InvalidRequest(f"the body is not a JSON object, sent as application/json: {reason}")
+
+
+def _inside(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return location[1:] if location and location[0] in ("body", "query", "path", "header") else location
 
 
 def _from_http(request: Request, error: HTTPException) -> PlatformError:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from schemas.base import JsonObject
 from schemas.verdicts import Finding
 from services.errors import InvalidRequest, UnknownField
+from services.faults import param_of, reason_of
 from validators.backends import Roster
 
 ContextT = TypeVar("ContextT", bound=BaseModel)
@@ -68,7 +69,7 @@ def parse_context(model: type[ContextT], context: JsonObject) -> ContextT:
         return model.model_validate(context)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        param = ".".join(str(part) for part in ("context", *first["loc"]))
+        param = param_of(("context", *first["loc"]))
         if first["type"] == "extra_forbidden":
             raise UnknownField(f"`{param}` is not a field of this context", param=param) from None
-        raise InvalidRequest(f"`{param}`: {first['msg']}", param=param) from None
+        raise InvalidRequest(f"`{param}`: {reason_of(first)}", param=param) from None

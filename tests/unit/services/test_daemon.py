@@ -3,12 +3,12 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import httpx
 import pytest
 import structlog
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.base import Model, SafeJson
 from schemas.errors import ErrorEnvelope
@@ -29,9 +29,27 @@ class Settings(DaemonSettings):
     body_bytes_max: int = Field(1024, ge=1)
 
 
+class Circle(Model):
+    shape: Literal["circle"]
+    circle: int
+
+
+class Square(Model):
+    shape: Literal["square"]
+    square: int
+
+
 class Body(Model):
     size: int
     extra: SafeJson = None
+    id: Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=0)] = 0
+    form: Annotated[Circle | Square, Field(discriminator="shape")] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.size == 13:
+            raise ValueError("`size` and `extra` do not go together")
+        return self
 
 
 def tiny(*, trusted: bool = True, checks: dict[str, Check] | None = None) -> Daemon:
@@ -92,6 +110,8 @@ async def test_the_request_id_is_kept_and_answered() -> None:
         (b"{}", 400, "invalid_request", "size"),
         (b'{"size": "many"}', 400, "invalid_request", "size"),
         (b'{"size": 1, "colour": 2}', 400, "unknown_field", "colour"),
+        (b'{"size": 1, "id": ""}', 400, "invalid_request", "id"),
+        (b'{"size": 1, "form": {"shape": "circle"}}', 400, "invalid_request", "form.circle"),
         (b'{"size": 1, "extra": "' + b"x" * 1024 + b'"}', 413, "body_too_large", None),
     ],
 )
@@ -103,6 +123,14 @@ async def test_a_bad_body_is_refused_by_name(
     error = error_of(response)
     assert (response.status_code, error.code, error.param) == (status, code, param)
     assert error.type == "invalid_request_error"
+
+
+async def test_a_rule_on_several_fields_is_told_in_its_own_words() -> None:
+    async with client_for(tiny()) as client:
+        response = await client.post("/work", json={"size": 13})
+    error = error_of(response)
+    assert (response.status_code, error.param) == (400, None)
+    assert error.message == "`size` and `extra` do not go together"
 
 
 async def test_a_body_of_unknown_length_is_cut_off_at_the_limit() -> None:
@@ -123,6 +151,12 @@ async def test_unknown_routes_and_wrong_methods() -> None:
     assert (missing.status_code, error_of(missing).type) == (404, "not_found_error")
     assert (wrong.status_code, error_of(wrong).code) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "POST"
+
+
+async def test_a_slash_too_many_is_another_path() -> None:
+    async with client_for(tiny()) as client:
+        response = await client.get("/whoami/")
+    assert (response.status_code, error_of(response).code) == (404, "unknown_route")
 
 
 async def test_an_expected_failure_speaks_for_itself() -> None:
