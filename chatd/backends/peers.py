@@ -7,7 +7,7 @@ from schemas.runs import RetrievedText
 from schemas.vectors import RetrieveRequest
 from schemas.verdicts import ValidateRequest, Verdict
 from services.clients import ValidatorsClient, VectordClient
-from services.errors import InvalidRequest
+from services.errors import Forbidden, InvalidRequest, NotFound
 
 
 class Judge:
@@ -52,8 +52,16 @@ class Notes:
         self._client = client
 
     async def find(self, request: RetrieveRequest) -> list[RetrievedText]:
-        """The texts that the role gate lets through, best first. Hits without a text are left out."""
-        answer = await self._client.retrieve(request)
+        """The texts that the role gate lets through, best first. Hits without a text are left out.
+
+        A refusal names the field as it stands in our caller's request.
+        """
+        try:
+            answer = await self._client.retrieve(request)
+        except (InvalidRequest, Forbidden, NotFound) as error:
+            if error.param is not None:
+                error.param = f"retrieve.{error.param}"
+            raise
         return [
             RetrievedText(
                 collection=hit.collection,

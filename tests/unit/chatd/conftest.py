@@ -16,6 +16,7 @@ from chatd.settings import Settings
 from schemas.runs import Run
 from services.clients import DistillClient, ValidatorsClient, VectordClient
 from services.daemon import Daemon
+from services.errors import PlatformError
 from services.http import PeerClient
 from services.testing import client_for
 
@@ -105,10 +106,13 @@ class Vectord:
     down: bool = False
     requests: list[dict[str, Any]] = field(default_factory=list)
     texts: Sequence[str | None] = ("Forklift orders in Dayton fill from the west side.", None)
+    refusal: PlatformError | None = None
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if self.down:
             raise httpx.ConnectError("down")
+        if self.refusal is not None:
+            return httpx.Response(self.refusal.status, content=self.refusal.envelope(None).model_dump_json())
         self.requests.append(orjson.loads(request.content))
         hits: list[dict[str, Any]] = [
             {

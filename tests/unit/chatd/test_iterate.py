@@ -11,7 +11,7 @@ from chatd.engine.artifacts import parse, with_fixes
 from chatd.engine.iterate import Plan
 from schemas.chat import JsonSchemaFormat
 from schemas.verdicts import Finding
-from services.errors import UpstreamError
+from services.errors import Forbidden, InvalidRequest, NotFound, PlatformError, UpstreamError
 from tests.unit.chatd.conftest import World
 
 pytestmark = pytest.mark.anyio
@@ -166,6 +166,25 @@ async def test_notes_that_do_not_fit_are_left_out_of_both(world: World) -> None:
     world.settings = {"notes_chars_max": 10}
     await ask(world, retrieve={"collections": ["playbooks"]})
     assert world.records()[0].retrieved_context == []
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        InvalidRequest("a role is needed", code="role_required", param="role"),
+        Forbidden("not for this key", code="role_forbidden", param="role"),
+        NotFound("there is no collection", code="collection_not_found", param="collections.0"),
+    ],
+)
+async def test_a_refusal_of_vectord_names_the_field_as_the_caller_wrote_it(
+    world: World, refusal: PlatformError
+) -> None:
+    world.script(says({"a": 1}))
+    world.vectord.refusal = refusal
+    response = await ask(world, retrieve={"collections": ["playbooks"]})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (refusal.status, refusal.code)
+    assert error["param"] == f"retrieve.{refusal.param}"
 
 
 @pytest.mark.parametrize("peer", ["validators", "vectord"])
