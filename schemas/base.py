@@ -1,11 +1,24 @@
 """What every model shares: refusal of unknown fields, and numbers that JSON can carry everywhere."""
 
+import re
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+)
 
 SAFE_INTEGER_MAX: Final = 2**53 - 1
 """Beyond this, JavaScript and other readers of our records would silently round."""
+
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+"""What names a run or an episode; also what a request id may look like."""
 
 
 def _check_numbers(value: Any) -> Any:
@@ -28,6 +41,31 @@ SafeJson = Annotated[JsonValue, AfterValidator(_check_numbers)]
 
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_check_numbers)]
 """A JSON object with the same promise as `SafeJson`."""
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str | bool):
+        raise ValueError("this is a number, not a text or a truth value")  # noqa: TRY004 - pydantic's way
+    return value
+
+
+Measure = Annotated[float, BeforeValidator(_number)]
+"""A number in a record. Texts that look like one are refused, as a JSON Schema does."""
+
+Tally = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+"""A whole number of things in a record; 3.0 is one too."""
+
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, int | float) or (isinstance(value, str) and _RFC3339.fullmatch(value) is None):
+        raise ValueError("this is not an RFC 3339 time with an offset, such as 2026-11-02T06:00:00Z")
+    return value
+
+
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_time)]
+"""A moment in a record, as RFC 3339: what `format: date-time` means to every reader."""
 
 
 class Model(BaseModel):

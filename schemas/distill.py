@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.base import Model, SafeJson
+from schemas.base import Model, RunId, SafeJson
 from schemas.errors import ErrorBody
 from schemas.evidence import Category, Count, DatasetManifest, Evidence, ProductFile, Scored
-from schemas.runs import Feedback, FeedbackKind, Run, RunId, VerdictRecord
+from schemas.runs import Feedback, FeedbackKind, Run, VerdictRecord
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]

@@ -4,9 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import JsonObject, Model, SafeJson
+from schemas.base import JsonObject, Model, RunId, SafeJson
 from schemas.chat import ChatMessage
-from schemas.runs import RunId, Usage
+from schemas.runs import Usage
 from schemas.vectors import CollectionName
 from schemas.verdicts import Finding, Verdict
 

@@ -1,8 +1,8 @@
 """What every record carries: its schema's name and version, and room for what newer writers add."""
 
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from schemas.base import JsonObject, Model
 
@@ -19,7 +19,7 @@ class Record(Model):
     schema_id: ClassVar[str]
 
     schema_: str = Field("", alias="schema")
-    schema_version: str = VERSION
+    schema_version: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$")] = VERSION
     ext: JsonObject = {}
 
     @model_validator(mode="before")
@@ -49,6 +49,6 @@ class Record(Model):
 
 def _parse_version(version: Any) -> tuple[int, int]:
     parts = str(version).split(".")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+    if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
         raise ValueError(f"`schema_version` {version!r} is not major.minor")
     return int(parts[0]), int(parts[1])

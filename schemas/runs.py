@@ -1,14 +1,11 @@
 """`stillhouse.run`: one call of a model, as it was asked, answered and judged."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
-
-from schemas.base import JsonObject, Model, SafeJson
+from schemas.base import JsonObject, Measure, Model, RunId, SafeJson, Tally, Timestamp
 from schemas.records import Record
 from schemas.verdicts import Verdict
 
-RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 FeedbackKind = Literal["boolean", "float", "comment", "demonstration"]
 
 
@@ -31,7 +28,7 @@ class RetrievedText(Model):
     collection: str
     id: str | int
     role: str | None = None
-    score: float | None = None
+    score: Measure | None = None
     text: str
     text_sha256: str
 
@@ -49,7 +46,7 @@ class Attempt(Model):
     model: str
     status: Literal["ok", "failed", "aborted"]
     code: str | None = None
-    latency_ms: float
+    latency_ms: Measure
 
 
 class RunOutput(Model):
@@ -61,9 +58,9 @@ class RunOutput(Model):
 class Usage(Model):
     """Tokens and money. Unknown is null, never zero."""
 
-    prompt_tokens: Annotated[int, Field(ge=0)] | None = None
-    completion_tokens: Annotated[int, Field(ge=0)] | None = None
-    cost_usd: float | None = None
+    prompt_tokens: Tally | None = None
+    completion_tokens: Tally | None = None
+    cost_usd: Measure | None = None
 
 
 class Run(Record):
@@ -73,7 +70,7 @@ class Run(Record):
 
     run_id: RunId
     episode_id: RunId | None = None
-    ts: AwareDatetime
+    ts: Timestamp
     principal: str | None = None
     task: Task | None = None
     request: RunRequest
@@ -82,8 +79,8 @@ class Run(Record):
     attempts: list[Attempt] = []
     output: RunOutput | None = None
     usage: Usage = Usage()
-    latency_ms: float | None = None
-    ttft_ms: float | None = None
+    latency_ms: Measure | None = None
+    ttft_ms: Measure | None = None
     verdict: Verdict | None = None
     config_hash: str | None = None
 
@@ -94,7 +91,7 @@ class Feedback(Record):
     schema_id: ClassVar[str] = "stillhouse.feedback"
 
     feedback_id: str
-    ts: AwareDatetime
+    ts: Timestamp
     run_id: RunId | None = None
     episode_id: RunId | None = None
     kind: FeedbackKind
@@ -109,7 +106,7 @@ class VerdictRecord(Record):
     schema_id: ClassVar[str] = "stillhouse.verdict"
 
     run_id: RunId
-    ts: AwareDatetime
+    ts: Timestamp
     verdict: Verdict
 
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
-from schemas.base import JsonObject, Model, SafeJson
+from schemas.base import JsonObject, Measure, Model, RunId, SafeJson, Tally
 
 Severity = Literal["error", "review", "warning", "info"]
 VerdictName = Literal["accepted", "partially_accepted", "rejected", "needs_human_review"]
@@ -38,19 +38,19 @@ class RosterInfo(Model):
 
     sha256: str
     as_of: str
-    rows: int
+    rows: Tally
 
 
 class Verdict(Model):
     """All findings on one artifact, and what they amount to. `ok` is true for `accepted` alone."""
 
-    ok: bool
+    ok: StrictBool
     verdict: VerdictName
     findings: list[Finding]
     kind: str
     validator: ValidatorInfo
     roster: RosterInfo | None = None
-    elapsed_ms: float
+    elapsed_ms: Measure
 
 
 class ValidateRequest(Model):
@@ -59,7 +59,7 @@ class ValidateRequest(Model):
     kind: Annotated[str, Field(min_length=1)]
     artifact: SafeJson
     context: JsonObject = {}
-    run_id: str | None = None
+    run_id: RunId | None = None
 
 
 class FillOrder(Model):

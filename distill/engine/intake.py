@@ -15,6 +15,7 @@ from schemas.canonical import canonical_bytes
 from schemas.records import VERSION, Record
 from schemas.runs import Run, VerdictRecord
 from services.errors import InvalidRequest, PlatformError
+from services.faults import param_of, reason_of
 
 KINDS: Final[Mapping[str, type[Run] | type[VerdictRecord]]] = {
     Run.schema_id: Run,
@@ -146,11 +147,11 @@ def _refuse(error: ValidationError) -> NoReturn:
     errors = error.errors(include_url=False, include_input=False)
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    param = ".".join(str(part) for part in first["loc"])[:MESSAGE_CHARS_MAX]
+    param = param_of(first["loc"])[:MESSAGE_CHARS_MAX]
     if first["type"] == "extra_forbidden":
         message = f"`{param}` is not a field of this record; put what is your own under `ext`{more}"
         raise InvalidRequest(message, code="unknown_field", param=param) from None
     code = "number_out_of_range" if "2^53" in first["msg"] else "schema_invalid"
-    problem = first["msg"][:MESSAGE_CHARS_MAX]
+    problem = reason_of(first)[:MESSAGE_CHARS_MAX]
     text = f"`{param}`: {problem}{more}" if param else f"{problem}{more}"
     raise InvalidRequest(text, code=code, param=param or None) from None

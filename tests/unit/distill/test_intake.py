@@ -78,6 +78,13 @@ async def test_a_known_id_with_other_content_is_refused(tmp_path: Path) -> None:
         (orjson.dumps(run("r 1")), "schema_invalid"),
         (orjson.dumps(run("r1", schema_version="2.0")), "schema_invalid"),
         (orjson.dumps(run("r1", schema="stillhouse.feedback")), "unknown_schema"),
+        # What the published JSON Schema refuses is refused here too, though Python could make sense of it.
+        (orjson.dumps(run("r1", ts=1795344763)), "schema_invalid"),
+        (orjson.dumps(run("r1", ts="1795344763")), "schema_invalid"),
+        (orjson.dumps(run("r1", ts="2026-11-22 10:00:00Z")), "schema_invalid"),
+        (orjson.dumps(run("r1", latency_ms="5")), "schema_invalid"),
+        (orjson.dumps(run("r1", latency_ms=True)), "schema_invalid"),
+        (orjson.dumps(run("r1", usage={"prompt_tokens": "1"})), "schema_invalid"),
     ],
 )
 async def test_what_cannot_be_kept_is_refused_with_a_code(tmp_path: Path, body: bytes, code: str) -> None:
@@ -85,6 +92,13 @@ async def test_what_cannot_be_kept_is_refused_with_a_code(tmp_path: Path, body: 
         response = await client.post("/v1/runs", content=body, headers=JSON)
         assert (response.status_code, error_of(response)["code"]) == (400, code)
     assert log_of(tmp_path) == []
+
+
+async def test_another_major_is_refused_by_name(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        response = await client.post("/v1/runs", json=run("r1", schema_version="2.0"))
+    message = "stillhouse.run 2.0 cannot be read here; this reader knows 1.x"
+    assert error_of(response)["message"] == message
 
 
 async def test_long_digits_in_texts_and_fractions_are_no_integers(tmp_path: Path) -> None:

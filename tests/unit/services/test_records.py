@@ -72,7 +72,7 @@ def test_a_newer_minor_is_read_and_nothing_of_it_is_lost() -> None:
         ({"schema_version": "one"}, "is not major.minor"),
         ({"schema": "stillhouse.walk"}, "this is a 'stillhouse.walk' record"),
         ({"mood": "good"}, "Extra inputs are not permitted"),
-        ({"ts": "2026-01-02T03:04:05"}, "timezone"),
+        ({"ts": "2026-01-02T03:04:05"}, "RFC 3339"),
         ({"request": {"messages": [], "params": {"seed": 2**53}}}, r"beyond 2\^53"),
     ],
 )

@@ -62,6 +62,14 @@ async def test_a_failing_artifact_is_answered_with_200(
         ({"kind": "sms", "artifact": {}, "context": {"sender": "x"}}, "context.sender", "unknown_field"),
         ({"kind": "fill", "artifact": {}}, "context.order", "invalid_request"),
         ({"kind": "sms", "artifact": {"n": 2**60}}, "artifact", "invalid_request"),
+        (
+            {"kind": "json_schema", "artifact": 1, "context": {"schema": "x"}},
+            "context.schema",
+            "invalid_request",
+        ),
+        ({"kind": "sms", "artifact": {}, "run_id": ""}, "run_id", "invalid_request"),
+        ({"kind": "sms", "artifact": {}, "run_id": "two words"}, "run_id", "invalid_request"),
+        ({"kind": "sms", "artifact": {}, "run_id": "r" * 129}, "run_id", "invalid_request"),
     ],
 )
 async def test_a_malformed_request_is_answered_with_400(
