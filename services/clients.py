@@ -10,7 +10,7 @@ from schemas.runs import RunsAccepted
 from schemas.vectors import RetrieveRequest, RetrieveResponse
 from schemas.verdicts import ValidateRequest, ValidatorList, Verdict
 from services.errors import UpstreamError
-from services.http import PeerClient, raise_for_envelope
+from services.http import PeerClient, answer_of
 
 
 class _Client:
@@ -50,8 +50,7 @@ class EmbeddClient(_Client):
             content=body.model_dump_json(exclude_none=True).encode(),
             idempotent=True,
         )
-        raise_for_envelope(self.peer.peer, response)
-        answer = EmbeddingResponse.model_validate_json(response.content)
+        answer = answer_of(self.peer.peer, response, EmbeddingResponse)
         if [item.index for item in answer.data] != list(range(len(texts))):
             raise UpstreamError(f"embedd answered {len(answer.data)} vectors for {len(texts)} texts")
         return Embedded(
@@ -85,5 +84,4 @@ class DistillClient(_Client):
             content=b"".join(lines),
             idempotent=True,
         )
-        raise_for_envelope(self.peer.peer, response)
-        return RunsAccepted.model_validate_json(response.content)
+        return answer_of(self.peer.peer, response, RunsAccepted)

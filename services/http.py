@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
@@ -83,6 +83,15 @@ def raise_for_envelope(peer: str, response: httpx.Response) -> None:
     )
 
 
+def answer_of(peer: str, response: httpx.Response, answer: type[Answer]) -> Answer:
+    """What a peer daemon answered, or what its failure means to our own caller."""
+    raise_for_envelope(peer, response)
+    try:
+        return answer.model_validate_json(response.content)
+    except ValidationError as error:
+        raise UpstreamError(f"{peer} answered something else than {answer.__name__}") from error
+
+
 class PeerClient:
     """Calls one peer by name. Opened and closed by the daemon's lifespan.
 
@@ -146,7 +155,7 @@ class PeerClient:
             self._slots.release()
 
     @contextlib.contextmanager
-    def _translated(self) -> Any:
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -178,8 +187,7 @@ class PeerClient:
     ) -> httpx.Response:
         """One call, with the whole answer read. The caller looks at the status.
 
-        `idempotent` is taken from the method unless given. `options` are httpx's (`json`, `content`,
-        `params`).
+        `idempotent` is taken from the method unless given. `options` are httpx's, such as `content`.
         """
         repeatable = method in ("GET", "HEAD", "PUT", "DELETE") if idempotent is None else idempotent
         with self._translated():
@@ -217,21 +225,14 @@ class PeerClient:
         *,
         body: BaseModel | None = None,
         idempotent: bool | None = None,
-        params: Mapping[str, Any] | None = None,
     ) -> Answer:
         """A typed call: a model out, a model back, the peer's own error raised when it refuses."""
         content = (
             body.model_dump_json(exclude_none=True, by_alias=True).encode() if body is not None else None
         )
         headers = {"content-type": "application/json"} if body is not None else None
-        response = await self.send(
-            method, path, headers=headers, content=content, idempotent=idempotent, params=params
-        )
-        raise_for_envelope(self.peer, response)
-        try:
-            return answer.model_validate_json(response.content)
-        except ValidationError as error:
-            raise UpstreamError(f"{self.peer} answered something else than {answer.__name__}") from error
+        response = await self.send(method, path, headers=headers, content=content, idempotent=idempotent)
+        return answer_of(self.peer, response, answer)
 
     async def ping(self) -> None:
         """Raise unless the peer's process serves. For readiness checks."""

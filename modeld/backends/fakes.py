@@ -13,7 +13,6 @@ from modeld.backends.errors import ContextExceeded
 from modeld.backends.protocols import (
     Card,
     ChatModel,
-    Embedder,
     Emit,
     Message,
     Offer,
@@ -123,7 +122,7 @@ def _card(name: str, *aliases: str, embedding: bool) -> Card:
     )
 
 
-def fake_shelf(*, embedder: Embedder | None = None, chat: ChatModel | None = None) -> Shelf:
+def fake_shelf(*, chat: ChatModel | None = None) -> Shelf:
     """A shelf with the names of the real models and fakes behind them."""
 
     def weights() -> Weights:
@@ -134,7 +133,7 @@ def fake_shelf(*, embedder: Embedder | None = None, chat: ChatModel | None = Non
             Offer(
                 _card("all-minilm:latest", "all-minilm:l6-v2", "all-minilm:22m", embedding=True),
                 weights,
-                lambda: embedder or FakeEmbedder(),
+                FakeEmbedder,
             ),
         ),
         chats=(

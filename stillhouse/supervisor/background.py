@@ -12,6 +12,8 @@ from pathlib import Path
 from services.errors import Unavailable
 from stillhouse.supervisor.runfile import RunFile, RunFolder
 
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 40.0
 POLL_S = 0.05
 TAIL_BYTES = 2000
 
@@ -22,8 +24,6 @@ def running(
     *arguments: str,
     log: Path,
     environment: Mapping[str, str] | None = None,
-    ready_timeout_s: float = 60.0,
-    stop_timeout_s: float = 40.0,
     command: Sequence[str] = (sys.executable, "-P", "-m", "stillhouse", "up"),
 ) -> Iterator[RunFile]:
     """Run `stillhouse up *arguments` on a data folder for the length of the block.
@@ -61,9 +61,9 @@ def running(
                 pass_fds=(read_end,),
             )
         try:
-            yield _wait_ready(child, RunFolder(data.resolve()), log, ready_timeout_s)
+            yield _wait_ready(child, RunFolder(data.resolve()), log)
         finally:
-            _stop(child, log, stop_timeout_s)
+            _stop(child, log)
     finally:
         os.close(read_end)
         os.close(write_end)
@@ -73,8 +73,8 @@ def _package_parent() -> str:
     return str(Path(__file__).resolve().parents[2])
 
 
-def _wait_ready(child: subprocess.Popen[bytes], folder: RunFolder, log: Path, timeout_s: float) -> RunFile:
-    deadline = time.monotonic() + timeout_s
+def _wait_ready(child: subprocess.Popen[bytes], folder: RunFolder, log: Path) -> RunFile:
+    deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise Unavailable(f"the supervisor ended with status {child.returncode}:\n{_tail(log)}")
@@ -82,19 +82,21 @@ def _wait_ready(child: subprocess.Popen[bytes], folder: RunFolder, log: Path, ti
         if run is not None and run.pid == child.pid and run.ready:
             return run
         time.sleep(POLL_S)
-    raise Unavailable(f"the daemons were not ready within {timeout_s:g} s:\n{_tail(log)}")
+    raise Unavailable(f"the daemons were not ready within {READY_TIMEOUT_S:g} s:\n{_tail(log)}")
 
 
-def _stop(child: subprocess.Popen[bytes], log: Path, timeout_s: float) -> None:
+def _stop(child: subprocess.Popen[bytes], log: Path) -> None:
     """Ask, then kill; the daemons see the lifeline close and stop by themselves."""
     if child.poll() is None:
         child.send_signal(signal.SIGTERM)
     try:
-        child.wait(timeout_s)
+        child.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-        raise Unavailable(f"the supervisor had to be killed after {timeout_s:g} s:\n{_tail(log)}") from None
+        raise Unavailable(
+            f"the supervisor had to be killed after {STOP_TIMEOUT_S:g} s:\n{_tail(log)}"
+        ) from None
 
 
 def _tail(log: Path) -> str:

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from schemas.vectors import Distance, Filter, IndexKind, PointId
 
-PointKey = PointId
 Payload = dict[str, Any]
 
 

@@ -55,14 +55,12 @@ def verdict_record(
     }
 
 
-def episode(
-    name: str, *, first: str = "bad", second: str = "good", code: str = "fill.underage"
-) -> list[Json]:
+def episode(name: str, *, code: str = "fill.underage") -> list[Json]:
     """A rejected draft and the accepted repair of it, as the iterating daemon records them."""
     draft = run(
         f"{name}-1",
         question=f"fill {name}",
-        answer=first,
+        answer="bad",
         episode_id=name,
         task={"kind": "fill", "key": name},
         verdict=verdict("rejected", code),
@@ -70,7 +68,7 @@ def episode(
     )
     repair = run(
         f"{name}-2",
-        answer=second,
+        answer="good",
         episode_id=name,
         task={"kind": "fill", "key": name},
         verdict=verdict(),
@@ -78,7 +76,7 @@ def episode(
     )
     repair["request"]["messages"] = [
         *draft["request"]["messages"],
-        {"role": "assistant", "content": first},
+        {"role": "assistant", "content": "bad"},
         {"role": "user", "content": f"{code}: mend it"},
     ]
     return [draft, repair]

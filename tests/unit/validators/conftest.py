@@ -4,7 +4,6 @@ import asyncio
 import copy
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,10 +134,3 @@ def judge(engine: Engine) -> Judge:
         return asyncio.run(engine.validate(request))
 
     return judge
-
-
-@pytest.fixture
-def policy_copy(tmp_path: Path) -> Path:
-    path = tmp_path / "policy.toml"
-    path.write_bytes(SHIPPED_POLICY.read_bytes())
-    return path
