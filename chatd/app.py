@@ -41,13 +41,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Daemon) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            spool = Spool(
-                settings.data / "chatd" / "spool",
-                metrics,
-                bytes_max=settings.spool_bytes_max,
-                segment_bytes_max=settings.spool_segment_bytes_max,
-                rejected_bytes_max=settings.rejected_bytes_max,
-            )
+            spool = _spool(settings, metrics)
             spool.open()
             stack.callback(spool.close)
             keeper = distill or DistillClient(
@@ -64,13 +58,7 @@ def create_app(
             dispatcher = Dispatcher(chosen, spool, metrics, clocks)
             limits = Limits(settings.iterate_tokens_max, settings.notes_chars_max)
             refiner = Refiner(dispatcher, Judge(judge), Notes(finder), metrics, limits)
-            sender = Sender(
-                spool,
-                keeper,
-                batch_bytes_max=settings.spool_batch_bytes_max,
-                linger_s=settings.spool_linger_s,
-                retry_max_s=settings.spool_retry_max_s,
-            )
+            sender = _sender(settings, spool, keeper)
             tasks = await stack.enter_async_context(task_set())
             tasks.start(sender.run(), name="spool sender")
             yield {
@@ -81,6 +69,26 @@ def create_app(
             }
 
     return daemon.build("chatd", routes, lifespan, settings, registry=registry)
+
+
+def _spool(settings: Settings, metrics: Metrics) -> Spool:
+    return Spool(
+        settings.data / "chatd" / "spool",
+        metrics,
+        bytes_max=settings.spool_bytes_max,
+        segment_bytes_max=settings.spool_segment_bytes_max,
+        rejected_bytes_max=settings.rejected_bytes_max,
+    )
+
+
+def _sender(settings: Settings, spool: Spool, distill: DistillClient) -> Sender:
+    return Sender(
+        spool,
+        distill,
+        batch_bytes_max=settings.spool_batch_bytes_max,
+        linger_s=settings.spool_linger_s,
+        retry_max_s=settings.spool_retry_max_s,
+    )
 
 
 def _checks(
