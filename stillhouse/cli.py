@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from services.errors import PlatformError
+from services.errors import InvalidRequest, PlatformError
 from stillhouse.commands import demo, distill, keys, models, status, up, validate
 
 EXAMPLES = """\
@@ -30,7 +30,10 @@ STILLHOUSE_API_KEY. Exit status: 0 done, 1 a check failed, 2 usage.
 
 
 class Commands(TyperGroup):
-    """Our commands: an expected failure is one message on stderr and status 1, never a stack trace."""
+    """Our commands: an expected failure is one message on stderr and a status, never a stack trace.
+
+    The status is 2 where a daemon refused what it was asked as making no sense, like a wrong option, else 1.
+    """
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # typer's own context is the one given
         try:
@@ -39,7 +42,7 @@ class Commands(TyperGroup):
             named = error.param is None or error.param in error.message
             about = "" if named else f" (`{error.param}`)"
             typer.echo(f"stillhouse: {error.message}{about}", err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
 
 
 app = typer.Typer(

@@ -43,7 +43,7 @@ def materialize(
     source: Annotated[
         str | None,
         typer.Option(
-            help="Where records come from: stillhouse, openai, litellm, langfuse, tensorzero.",
+            help="Where records come from; distill names the sources it reads.",
             show_default=False,
         ),
     ] = None,
@@ -65,14 +65,12 @@ def export(
     kind: Annotated[str, typer.Option(help="What to make: sft, preference, rag.")],
     target: Annotated[
         str | None,
-        typer.Option(
-            help="For which trainer: openai, trl, together, llamafactory, axolotl.", show_default=False
-        ),
+        typer.Option(help="For which trainer; distill names the formats it writes.", show_default=False),
     ] = None,
     *,
     json: JsonOption = False,
 ) -> None:
-    """Write a dataset of accepted evidence, with its manifest and receipt."""
+    """Write a dataset of accepted evidence, with its manifest."""
     _run(JobRequest(stage="export", kind=kind, target=target), json=json)
 
 

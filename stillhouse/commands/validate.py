@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.verdicts import ValidateRequest, Verdict
+from services.faults import reason_of
 from stillhouse.client import GatewayClient
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import load_settings
@@ -75,7 +76,8 @@ def _request(kind: str, artifact: str, context: str, run_id: str | None) -> Vali
         raise typer.BadParameter(f"the file is not JSON: {error}", param_hint="--context") from None
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        raise typer.BadParameter(first["msg"], param_hint=f"--{first['loc'][0]}") from None
+        option = str(first["loc"][0]).replace("_", "-")
+        raise typer.BadParameter(reason_of(first), param_hint=f"--{option}") from None
 
 
 def _show(verdict: Verdict) -> None:

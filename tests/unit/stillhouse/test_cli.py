@@ -245,8 +245,14 @@ def test_the_field_at_fault_is_named_once(run: Run, gateway: StubGateway, messag
     error = {"message": message, "type": "invalid_request_error", "code": "invalid", "param": "kind"}
     gateway.answers["POST /v1/validate"] = [(400, {"error": error})]
     result = run("validate", "-", stdin="{}")
-    assert result.exit_code == 1
+    assert result.exit_code == 2  # what was asked makes no sense, as with any wrong option
     assert result.stderr == f"stillhouse: {said}"
+
+
+def test_a_run_id_that_no_record_may_have_is_a_usage_error(run: Run) -> None:
+    result = run("validate", "-", "--run-id", "two words", stdin="{}")
+    assert result.exit_code == 2
+    assert "--run-id" in result.stderr
 
 
 @pytest.mark.parametrize("answer", [(200, ["not", "models"]), (502, "<html>")])
