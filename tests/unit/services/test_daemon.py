@@ -1,7 +1,7 @@
 """The frame around every daemon: ids, errors, limits, health, metrics, drain."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, Self
 
@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 
 from schemas.base import Model, SafeJson
 from schemas.errors import ErrorEnvelope
-from services import context, daemon
+from services import context, daemon, middleware
 from services.daemon import Daemon
 from services.errors import Conflict, Overloaded, Unavailable
 from services.health import Check
 from services.settings import DaemonSettings
-from services.telemetry import CollectorRegistry
+from services.telemetry import CollectorRegistry, configure_logging
 from services.testing import client_for
 
 pytestmark = pytest.mark.anyio
@@ -236,21 +236,24 @@ async def test_metrics_count_by_template_so_that_paths_cannot_flood_them() -> No
     assert len(series) == 3
 
 
-async def test_logs_carry_ids_and_neither_bodies_nor_secrets(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from services.telemetry import configure_logging
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """What is logged, as in a process. Loggers remember what they write to: these are the test's own."""
+    root = logging.getLogger()
+    before, handlers = structlog.get_config(), root.handlers[:]
+    for module in (daemon, middleware):
+        monkeypatch.setattr(module, "log", structlog.get_logger(module.__name__))
+    configure_logging("tinyd", "info")
+    yield lambda: capsys.readouterr().out
+    structlog.configure(**before)
+    root.handlers[:] = handlers
 
-    saved = logging.getLogger().handlers[:]
-    try:
-        configure_logging("tinyd", "info")
-        async with client_for(tiny()) as client:
-            await client.get("/fails/crash?key=sh-0123456789abcdef", headers={"x-request-id": "req-1"})
-            await client.post("/work", json={"size": "confidential"})
-    finally:
-        structlog.reset_defaults()
-        logging.getLogger().handlers[:] = saved
-    out = capsys.readouterr().out
+
+async def test_logs_carry_ids_and_neither_bodies_nor_secrets(said: Callable[[], str]) -> None:
+    async with client_for(tiny()) as client:
+        await client.get("/fails/crash?key=sh-0123456789abcdef", headers={"x-request-id": "req-1"})
+        await client.post("/work", json={"size": "confidential"})
+    out = said()
     assert '"request_id":"req-1"' in out
     assert "RuntimeError" in out
     for secret in ("sk-abcdefghijklmnop", "sh-0123456789abcdef", "confidential"):
