@@ -1,8 +1,8 @@
 """The frame around every daemon: ids, errors, limits, health, metrics, drain."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Any, Literal, Self
 
 import httpx
@@ -236,24 +236,28 @@ async def test_metrics_count_by_template_so_that_paths_cannot_flood_them() -> No
     assert len(series) == 3
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
-    """What is logged, as in a process. Loggers remember what they write to: these are the test's own."""
+@contextmanager
+def real_logging() -> Iterator[None]:
+    """Logging as in a process. Loggers remember what they write to: these are the block's own."""
     root = logging.getLogger()
     before, handlers = structlog.get_config(), root.handlers[:]
-    for module in (daemon, middleware):
-        monkeypatch.setattr(module, "log", structlog.get_logger(module.__name__))
-    configure_logging("tinyd", "info")
-    yield lambda: capsys.readouterr().out
-    structlog.configure(**before)
-    root.handlers[:] = handlers
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (daemon, middleware):
+            patched.setattr(module, "log", structlog.get_logger(module.__name__))
+        configure_logging("tinyd", "info")
+        try:
+            yield
+        finally:
+            structlog.configure(**before)
+            root.handlers[:] = handlers
 
 
-async def test_logs_carry_ids_and_neither_bodies_nor_secrets(said: Callable[[], str]) -> None:
-    async with client_for(tiny()) as client:
-        await client.get("/fails/crash?key=sh-0123456789abcdef", headers={"x-request-id": "req-1"})
-        await client.post("/work", json={"size": "confidential"})
-    out = said()
+async def test_logs_carry_ids_and_neither_bodies_nor_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    with real_logging():
+        async with client_for(tiny()) as client:
+            await client.get("/fails/crash?key=sh-0123456789abcdef", headers={"x-request-id": "req-1"})
+            await client.post("/work", json={"size": "confidential"})
+    out = capsys.readouterr().out
     assert '"request_id":"req-1"' in out
     assert "RuntimeError" in out
     for secret in ("sk-abcdefghijklmnop", "sh-0123456789abcdef", "confidential"):
