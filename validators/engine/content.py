@@ -1,14 +1,17 @@
 """Checks that hold for any text to a person: left-overs, personal data, money, links, wording."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
+from urllib.parse import unquote
 
 from schemas.verdicts import MessageContext
 from validators.engine.findings import Report
 from validators.engine.policy import ContentPolicy
 
 Span = tuple[int, int]
+Sites = Mapping[str, Sequence[str]]
+"""Hosts, each with what the path of a link to it begins with; an empty text allows any."""
 
 SSN: Final = re.compile(r"(?<![\d-])(\d{3})[-\u2010-\u2015. ](\d{2})[-\u2010-\u2015. ](\d{4})(?![\d-])")
 SSN_BARE: Final = re.compile(r"(?<!\d)(\d{3})(\d{2})(\d{4})(?!\d)")
@@ -63,7 +66,7 @@ class ContentRules:
             rf"(?<![\w@./-])(?:[a-z0-9-]{{1,63}}\.){{1,6}}(?:{suffixes})(?:\.[a-z]{{2}})?(?![\w@-])(?!\.\w)(?:/[^\s<>\"]{{0,2000}})?",
             re.IGNORECASE,
         )
-        self._allowlist = host_names(policy.url_allowlist)
+        self._allowlist = sites(policy.url_allowlist)
 
     def check(self, text: str, path: str, context: MessageContext, report: Report) -> None:
         """Note everything found in `text`, which stands at `path`."""
@@ -96,7 +99,7 @@ class ContentRules:
                 last = match.end()
 
     def _links(self, text: str, path: str, context: MessageContext, report: Report) -> None:
-        given = self._allowlist if context.url_allowlist is None else host_names(context.url_allowlist)
+        given = self._allowlist if context.url_allowlist is None else sites(context.url_allowlist)
         listed = context.url_allowlist is not None or bool(self._allowlist)
         for span in self._urls(text):
             if not allowed(text[span[0] : span[1]], given):
@@ -186,20 +189,38 @@ def _said_before(words: re.Pattern[str], text: str, at: int) -> bool:
     return words.search(text, max(0, at - NEAR_CHARS), at) is not None
 
 
-def host_names(listed: Iterable[str]) -> frozenset[str]:
-    """An allow-list's hosts in the form in which links are compared with them."""
-    return frozenset(name.strip().lower().removeprefix("*.").rstrip(".") for name in listed) - {""}
+def sites(listed: Iterable[str]) -> Sites:
+    """An allow-list, whose entries are hosts or URLs, in the form in which links are compared with it."""
+    found: dict[str, list[str]] = {}
+    for name in listed:
+        host, path = _address(name.strip().removeprefix("*."))
+        if host:
+            found.setdefault(host, []).append(path.rstrip("/"))
+    return found
 
 
-def allowed(url: str, hosts: frozenset[str]) -> bool:
-    """Whether a link leads to one of `hosts` or below. User parts and addresses in numbers never do."""
+def _address(url: str) -> tuple[str, str]:
+    """A link's host, and the path with all that follows."""
     rest = re.sub(r"^https?://", "", url, flags=re.IGNORECASE)
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
-    host = re.sub(r":\d{1,5}$", "", authority).rstrip(".").lower()
+    return re.sub(r":\d{1,5}$", "", authority).rstrip(".").lower(), rest[len(authority) :]
+
+
+def allowed(url: str, listed: Sites) -> bool:
+    """Whether a link leads to a listed host or below. User parts and addresses in numbers never do."""
+    host, path = _address(url)
     if not HOST.fullmatch(host) or host.rpartition(".")[2].isdecimal():
         return False
     labels = host.split(".")
-    return any(".".join(labels[at:]) in hosts for at in range(len(labels)))
+    starts = (listed.get(".".join(labels[at:]), ()) for at in range(len(labels)))
+    return any(_below(path, start) for one in starts for start in one)
+
+
+def _below(path: str, start: str) -> bool:
+    if not start:
+        return True
+    climbs = ".." in unquote(path) or "\\" in path
+    return not climbs and (path == start or path.startswith((f"{start}/", f"{start}?", f"{start}#")))
 
 
 def _distinct(spans: Iterable[Span]) -> list[Span]:

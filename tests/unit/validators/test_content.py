@@ -128,6 +128,9 @@ def test_no_bank(judge: Judge, body: str) -> None:
         ("Your pay rate is $18 per hour", "worker", []),
         ("The pay rate is $18 per hour", "client", ["content.pay_disclosure"]),
         ("The bill rate is $32.50", "client", []),
+        ("The worker earns $18 per hour", "client", ["content.pay_disclosure"]),
+        ("Her wage is $18 per hour", "client", ["content.pay_disclosure"]),
+        ("We bill the client $32.50", "worker", ["content.pay_disclosure"]),
         ("Our markup is 40%", None, ["content.pay_disclosure"]),
         ("The client pays us a bill rate of $27.50 an hour", "worker", ["content.pay_disclosure"]),
         ("Ask us about the bill rate", "worker", []),
@@ -171,6 +174,25 @@ def test_link_that_is_on_the_list(judge: Judge, body: str) -> None:
     assert codes(judge, body, url_allowlist=["acme.com"]) == []
 
 
+@pytest.mark.parametrize(
+    ("entry", "link", "fine"),
+    [
+        ("https://acme.com", "https://acme.com/jobs?id=1", True),
+        ("https://acme.com/", "HTTPS://jobs.ACME.com", True),
+        ("https://acme.com", "https://acme.com.evil.org", False),
+        ("https://acme.com", "https://acme.com@evil.org/", False),
+        ("https://acme.com/jobs/", "https://acme.com/jobs", True),
+        ("https://acme.com/jobs", "https://acme.com/jobs/7", True),
+        ("https://acme.com/jobs", "https://acme.com/jobs-elsewhere", False),
+        ("https://acme.com/jobs", "https://acme.com/jobs/%2e%2e/admin", False),
+        ("https://acme.com/jobs", "https://acme.com/", False),
+        ("https://", "https://acme.com/", False),
+    ],
+)
+def test_a_list_may_hold_urls(judge: Judge, entry: str, link: str, fine: bool) -> None:
+    assert codes(judge, f"See {link}", url_allowlist=[entry]) == ([] if fine else ["content.url_not_allowed"])
+
+
 def test_a_link_without_any_list_is_for_review(judge: Judge) -> None:
     verdict = judge("sms", {"to": TO, "body": "See acme.com/jobs"})
     assert [(f.code, f.severity) for f in verdict.findings] == [("content.url_not_allowed", "review")]
@@ -182,6 +204,8 @@ def test_a_link_without_any_list_is_for_review(judge: Judge) -> None:
     [
         ("We want young people for this", "error"),
         ("MALES ONLY please", "error"),
+        ("we prefer men for this shift", "error"),
+        ("Christian applicants only", "error"),
         ("for recent college graduates", "review"),
         ("able-bodied helpers wanted", "review"),
     ],
