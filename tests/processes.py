@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,11 @@ ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
+
+
+def free_ports(names: Iterable[str]) -> dict[str, str]:
+    """A port of its own for each daemon, as the environment has them: `EMBEDD_PORT` and so on."""
+    return {f"{name.upper()}_PORT": str(free_port()) for name in names}
 
 
 @dataclass(frozen=True)

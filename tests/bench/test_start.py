@@ -12,6 +12,7 @@ import pytest
 from services.testing import free_port
 from stillhouse.supervisor import RunFile, running
 from tests.generate import DAEMONS
+from tests.processes import free_ports
 from tests.processes import running as process
 
 pytestmark = [pytest.mark.bench, pytest.mark.enable_socket]
@@ -30,8 +31,7 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def environment(ollama_url: str) -> dict[str, str]:
-    ports = {f"{name.upper()}_PORT": str(free_port()) for name in DAEMONS}
-    return {**ports, "OLLAMA_HOST": ollama_url}
+    return {**free_ports(DAEMONS), "OLLAMA_HOST": ollama_url}
 
 
 def all_ready(run: RunFile) -> bool:

@@ -12,6 +12,7 @@ from services.testing import free_port
 from stillhouse.supervisor import RunFile, running
 from stillhouse.world import Spec, write
 from tests.generate import DAEMONS
+from tests.processes import free_ports
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     data, world = folder / "data", folder / "world"
     write(world, Spec(workers=500))
     key, _ = KeyStore(data).create(KeyGrant(name="e2e"))
-    ports = {f"{name.upper()}_PORT": str(free_port()) for name in DAEMONS}
     environment = {
-        **ports,
+        **free_ports(DAEMONS),
         "VALIDATORS_ROSTER": str(world / "roster.parquet"),
         "OLLAMA_HOST": f"http://127.0.0.1:{free_port()}",  # nothing is there, so modeld is started
     }

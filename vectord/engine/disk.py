@@ -112,13 +112,17 @@ class Disk:
                 shutil.rmtree(path)
             elif path.name.startswith(".making-"):
                 self._set_aside(path, "it was never finished")
-            elif path.is_dir() and NAME.fullmatch(path.name):
-                try:
-                    text = (path / "manifest.json").read_bytes()
-                    found[path.name] = Manifest.model_validate_json(text)
-                except (OSError, ValidationError) as error:
-                    self._set_aside(path, f"its manifest is missing or broken: {type(error).__name__}")
+            elif path.is_dir() and NAME.fullmatch(path.name) and (manifest := self._manifest(path)):
+                found[path.name] = manifest
         return found
+
+    def _manifest(self, path: Path) -> Manifest | None:
+        """The manifest in a collection's folder, which is set aside where there is none."""
+        try:
+            return Manifest.model_validate_json((path / "manifest.json").read_bytes())
+        except (OSError, ValidationError) as error:
+            self._set_aside(path, f"its manifest is missing or broken: {type(error).__name__}")
+            return None
 
     def _set_aside(self, path: Path, reason: str) -> None:
         aside = self.folder / ".aside"

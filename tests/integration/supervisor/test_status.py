@@ -10,22 +10,19 @@ from typing import Any
 import httpx
 import pytest
 
-from services.testing import free_port
 from stillhouse.supervisor import running
 from tests import processes
+from tests.generate import DAEMONS
 
 pytestmark = pytest.mark.enable_socket
 
 HERE = Path(__file__).parent
-PORTS = [
-    f"{name}_PORT" for name in ("GATEWAY", "EMBEDD", "VECTORD", "CHATD", "DISTILL", "VALIDATORS", "MODELD")
-]
 
 
 def variables(data: Path, **more: str) -> dict[str, str]:
     return {
         **os.environ,
-        **{name: str(free_port()) for name in [*PORTS, "ONE_PORT", "TWO_PORT"]},
+        **processes.free_ports([*DAEMONS, "one", "two"]),
         "PYTHONPATH": os.pathsep.join((str(processes.ROOT), str(HERE))),
         "STILLHOUSE_DATA": str(data),
         **more,

@@ -15,13 +15,12 @@ import psutil
 import pytest
 
 from services.errors import Unavailable
-from services.testing import free_port
 from stillhouse.supervisor import RunFile, RunFolder, running
+from tests.processes import ROOT, free_ports
 
 pytestmark = pytest.mark.enable_socket
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 COMMAND = (sys.executable, "-m", "tinyup")
 PATIENCE_S = 30.0  # for a loaded machine; nothing here waits that long otherwise
 
@@ -49,8 +48,7 @@ def variables(data: Path, **more: str) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(HERE))),
         "STILLHOUSE_DATA": str(data),
-        "ONE_PORT": str(free_port()),
-        "TWO_PORT": str(free_port()),
+        **free_ports(["one", "two"]),
         **more,
     }
 
