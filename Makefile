@@ -50,7 +50,7 @@ lock: setup  ## compile the hashed requirements from pyproject.toml
 	$(BIN)/uv pip compile -q --no-deps --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header requirements/models.in -o requirements/models.txt
 
-docs: setup  ## write the generated pages: settings, OpenAPI snapshots
+docs: setup  ## write what is made from the code: settings, OpenAPI snapshots, JSON Schemas
 	$(BIN)/python -m tests.generate
 
 clean:  ## remove the environment and caches (not data/)

@@ -52,7 +52,7 @@ def _number(value: Any) -> Any:
 Measure = Annotated[float, BeforeValidator(_number)]
 """A number in a record. Texts that look like one are refused, as a JSON Schema does."""
 
-Tally = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Tally = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 """A whole number of things in a record; 3.0 is one too."""
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)

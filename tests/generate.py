@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code, `docs/settings.md` and `docs/openapi/`: `make docs`."""
+"""Writes what is made from the code, `docs/settings.md`, `docs/openapi/` and `schemas/json/`: `make docs`."""
 
 import importlib
 import json
@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 from pydantic_settings import BaseSettings
 
+from schemas import artifacts, evidence, runs
+from schemas.records import Record
 from services.settings import DaemonSettings
 from stillhouse.settings import CliSettings
 
@@ -16,6 +19,29 @@ ROOT: Final = Path(__file__).parent.parent
 DAEMONS: Final = ("gateway", "embedd", "vectord", "chatd", "distill", "validators", "modeld")
 SETTINGS_PAGE: Final = ROOT / "docs" / "settings.md"
 OPENAPI_FOLDER: Final = ROOT / "docs" / "openapi"
+SCHEMA_FOLDER: Final = ROOT / "schemas" / "json"
+
+RECORDS: Final[tuple[type[Record], ...]] = (
+    runs.Run,
+    runs.VerdictRecord,
+    runs.Feedback,
+    evidence.Evidence,
+    evidence.Scored,
+    evidence.RagSample,
+    evidence.SftSample,
+    evidence.PreferenceSample,
+    evidence.Provenance,
+    evidence.Quarantined,
+)
+MODELS: Final[dict[str, type[BaseModel]]] = {
+    **{record.schema_id: record for record in RECORDS},
+    "stillhouse.fill_proposal": artifacts.FillProposal,
+    "stillhouse.email_draft": artifacts.EmailDraft,
+    "stillhouse.sms_draft": artifacts.SmsDraft,
+    "stillhouse.job_order": artifacts.JobOrder,
+    "stillhouse.worker": artifacts.Worker,
+}
+"""Every record and artifact, by the name of its schema."""
 
 INTRODUCTION: Final = """\
 # Settings
@@ -84,12 +110,28 @@ def openapi(daemon: str, data: Path) -> str:
     return json.dumps(app.openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def json_schema(name: str) -> str:
+    """The JSON Schema (2020-12) of a record or an artifact, for readers in other languages."""
+    kind = MODELS[name]
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **kind.model_json_schema()}
+    if issubclass(kind, Record):
+        # Said by code in Python: that a record is what its name says, and which major this describes.
+        schema["properties"]["schema"] = {"const": name}
+        schema["properties"]["schema_version"]["pattern"] = r"^1\.[0-9]+$"
+        schema["required"] = ["schema", "schema_version", *schema["required"]]
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
     SETTINGS_PAGE.write_text(settings_page())
     OPENAPI_FOLDER.mkdir(parents=True, exist_ok=True)
     for daemon in DAEMONS:
         (OPENAPI_FOLDER / f"{daemon}.json").write_text(openapi(daemon, Path("data")))
-    print(f"wrote {SETTINGS_PAGE.relative_to(ROOT)} and {OPENAPI_FOLDER.relative_to(ROOT)}/")
+    SCHEMA_FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in MODELS:
+        (SCHEMA_FOLDER / f"{name}.json").write_text(json_schema(name))
+    folders = (SETTINGS_PAGE, OPENAPI_FOLDER, SCHEMA_FOLDER)
+    print("wrote", ", ".join(str(folder.relative_to(ROOT)) for folder in folders))
 
 
 if __name__ == "__main__":
