@@ -26,6 +26,7 @@ from services.errors import InvalidRequest, MethodNotAllowed, NotFound, Platform
 from services.faults import param_of, reason_of
 from services.health import Check, ReadyState, readiness
 from services.middleware import BodyLimitMiddleware, RequestMiddleware, error_headers
+from services.protocol import EnvelopeProtocol
 from services.settings import DaemonSettings
 from services.telemetry import CollectorRegistry, HttpMetrics, configure_logging, render
 
@@ -272,7 +273,7 @@ def serve(app: Daemon, settings: DaemonSettings) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=EnvelopeProtocol,
         access_log=False,
         log_config=None,
         server_header=False,
