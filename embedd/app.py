@@ -1,17 +1,20 @@
 """The composition root: the only place where the parts of `embedd` are put together."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypedDict
 
-from embedd.backends import Backend, OllamaBackend
-from embedd.engine import Engine, Metrics
-from embedd.routes import routes
+from embedd.backends import Backend, OllamaBackend, OpenAIBackend, SharedCache, Transport, ValkeyCache
+from embedd.engine import Engine, FragmentCache, Limits, Metrics, Pool, VectorCache, WarmFile
+from embedd.routes import hop_route, routes
 from embedd.settings import Settings
 from services import daemon
 from services.daemon import Daemon
+from services.errors import Unavailable
+from services.h1 import H1Client
 from services.health import Check
-from services.http import Limits, PeerClient, Timeouts
+from services.tasks import every, task_set
 from services.telemetry import CollectorRegistry
 
 
@@ -21,37 +24,110 @@ class State(TypedDict):
     checks: dict[str, Check]
 
 
-def create_app(settings: Settings, *, backend: Backend | None = None) -> Daemon:
+def create_app(
+    settings: Settings, *, backends: Sequence[Backend] | None = None, shared: SharedCache | None = None
+) -> Daemon:
     registry = CollectorRegistry()
 
     @asynccontextmanager
     async def lifespan(_: Daemon) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            source = backend or OllamaBackend(
-                await stack.enter_async_context(_ollama(settings)), keep_alive=settings.keep_alive
+            metrics = Metrics(registry)
+            pool = Pool(backends or await _open_backends(settings, stack), metrics, _limits(settings))
+            cache = VectorCache(
+                bytes_max=settings.cache_bytes_max,
+                policy=settings.cache_policy,
+                ttl_s=settings.cache_ttl_s,
+                on_evict=metrics.evictions.inc,
             )
+            second = shared or await _open_shared(settings, stack, registry)
             engine = Engine(
-                source,
-                Metrics(registry),
-                cache_bytes_max=settings.cache_bytes_max,
-                batch_items_max=settings.batch_items_max,
-                waiting_max=settings.waiting_max,
-                digest_ttl_s=settings.digest_ttl_s,
+                pool,
+                cache,
+                FragmentCache(bytes_max=settings.fragment_bytes_max),
+                metrics,
+                shared=second,
+                options=settings.ollama_options,
+                prefixes=settings.prefixes,
             )
             stack.push_async_callback(engine.close)
-            yield {"settings": settings, "engine": engine, "checks": {source.name: Check(source.ping)}}
+            await _keep_warm(settings, cache, stack)
+            yield {"settings": settings, "engine": engine, "checks": _checks(pool, second)}
 
-    return daemon.build("embedd", routes, lifespan, settings, registry=registry)
+    app = daemon.build("embedd", routes, lifespan, settings, registry=registry)
+    app.router.routes.append(hop_route())
+    return app
 
 
-def _ollama(settings: Settings) -> PeerClient:
-    return PeerClient(
-        "ollama",
-        settings.ollama_url,
-        timeouts=Timeouts(
-            connect_s=settings.upstream_connect_timeout_s,
-            read_s=settings.upstream_timeout_s,
-            total_s=settings.upstream_timeout_s,
-        ),
-        limits=Limits(concurrency_max=settings.upstream_concurrency_max, waiting_max=settings.waiting_max),
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        batch_items_max=settings.batch_items_max,
+        batch_tokens_max=settings.batch_tokens_max,
+        concurrency_max=settings.upstream_concurrency_max,
+        waiting_max=settings.waiting_max,
+        tries_max=settings.tries_max,
+        probe_interval_s=settings.probe_interval_s,
+        digest_ttl_s=settings.digest_ttl_s,
     )
+
+
+async def _open_backends(settings: Settings, stack: AsyncExitStack) -> list[Backend]:
+    async def transport(url: str, peer: str, *headers: tuple[bytes, bytes]) -> Transport:
+        client = H1Client(url, connect_timeout_s=settings.upstream_connect_timeout_s)
+        await stack.enter_async_context(client)
+        return Transport(client, peer=peer, timeout_s=settings.upstream_timeout_s, headers=headers)
+
+    backends: list[Backend] = [
+        OllamaBackend(
+            await transport(url, "ollama"), keep_alive=settings.keep_alive, options=settings.ollama_options
+        )
+        for url in settings.ollama
+    ]
+    if settings.openai_url is not None:
+        key = settings.openai_api_key
+        headers = [(b"authorization", f"Bearer {key.get_secret_value()}".encode())] if key is not None else []
+        backends.append(OpenAIBackend(await transport(settings.openai_url, "openai", *headers)))
+    return backends
+
+
+async def _open_shared(
+    settings: Settings, stack: AsyncExitStack, registry: CollectorRegistry
+) -> SharedCache | None:
+    if settings.l2_url is None:
+        return None
+    shared = ValkeyCache(
+        settings.l2_url.get_secret_value(),
+        registry,
+        timeout_s=settings.l2_timeout_s,
+        ttl_s=settings.l2_ttl_s,
+        pause_s=settings.l2_pause_s,
+    )
+    stack.push_async_callback(shared.close)
+    tasks = await stack.enter_async_context(task_set())
+    tasks.start(shared.write(), name="write to the shared cache")
+    return shared
+
+
+async def _keep_warm(settings: Settings, cache: VectorCache, stack: AsyncExitStack) -> None:
+    """Read the hottest vectors now; write them at an interval and when stopping."""
+    path = settings.data / "embedd" / f"warm-{settings.port}.bin"
+    file = WarmFile(path, bytes_max=settings.warm_bytes_max)
+    await asyncio.to_thread(file.load_into, cache)
+
+    async def save() -> None:
+        await asyncio.to_thread(file.save, cache.snapshot())
+
+    stack.push_async_callback(save)
+    tasks = await stack.enter_async_context(task_set())
+    tasks.start(every(settings.warm_interval_s, save, name="write the warm file"), name="warm file")
+
+
+def _checks(pool: Pool, shared: SharedCache | None) -> dict[str, Check]:
+    async def use_of_shared() -> None:
+        if shared is not None and shared.problem is not None:
+            raise Unavailable(shared.problem)
+
+    checks = {"backends": Check(pool.ping)}
+    if shared is not None:
+        checks["shared cache"] = Check(use_of_shared, required=False)
+    return checks

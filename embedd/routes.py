@@ -1,16 +1,27 @@
-"""`POST /v1/embeddings`: parse, ask the engine, answer in the asked format."""
+"""`POST /v1/embeddings`, and the hop that the gateway takes instead: parse, ask the engine, answer."""
 
-import base64
-from typing import Annotated
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from embedd.engine import Embedded, Engine
 from embedd.settings import Settings
-from schemas.embeddings import EmbeddingRequest, EmbeddingResponse, EncodingFormat
+from schemas import hop
+from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
 from services import daemon
-from services.errors import InvalidRequest
+from services.disconnect import unless_gone
+from services.errors import InvalidRequest, PlatformError
+from services.tasks import TaskSet, task_set
+
+CHARS_A_TOKEN = 3
+ROWS_A_CHUNK = 64
 
 routes = daemon.router()
 
@@ -29,65 +40,184 @@ EngineDep = Annotated[Engine, Depends(_engine)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-def texts_of(body: EmbeddingRequest, settings: Settings) -> list[str]:
+def checked_texts(items: Any, settings: Settings) -> list[str]:
     """The texts to embed, within the limits. Raises `InvalidRequest` naming the item."""
-    items = [body.input] if isinstance(body.input, str) else body.input
-    if not items:
+    texts = [items] if isinstance(items, str) else items
+    if not texts:
         raise InvalidRequest("`input` is empty; send a text or a list of texts", param="input")
-    if len(items) > settings.inputs_max:
+    if len(texts) > settings.inputs_max:
         raise InvalidRequest(
-            f"`input` has {len(items)} texts; at most {settings.inputs_max} are accepted", param="input"
+            f"`input` has {len(texts)} texts; at most {settings.inputs_max} are accepted", param="input"
         )
-    texts: list[str] = []
-    for index, item in enumerate(items):
-        if not isinstance(item, str):
+    characters = 0
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
             raise InvalidRequest(
                 "`input` holds token ids, whose encoding is not known here; send texts "
                 "(in LangChain: check_embedding_ctx_length=False)",
                 param="input",
                 code="token_input",
             )
-        _check_text(item, index, settings.text_chars_max)
-        texts.append(item)
-    return texts
+        _check_text(text, index, settings.text_chars_max)
+        characters += len(text)
+    if characters > settings.tokens_max * CHARS_A_TOKEN:
+        raise InvalidRequest(
+            f"`input` has some {characters // CHARS_A_TOKEN} tokens; at most {settings.tokens_max} are"
+            " accepted in one request",
+            param="input",
+        )
+    return list(texts)
 
 
 def _check_text(text: str, index: int, chars_max: int) -> None:
-    if not text.strip():
-        raise InvalidRequest(f"text {index} of `input` is empty", param=f"input.{index}")
+    if not text or text.isspace():
+        raise InvalidRequest(f"`input.{index}` is empty", param=f"input.{index}")
     if len(text) > chars_max:
         raise InvalidRequest(
-            f"text {index} of `input` has {len(text)} characters; at most {chars_max} are accepted",
+            f"`input.{index}` has {len(text)} characters; at most {chars_max} are accepted",
             param=f"input.{index}",
         )
-
-
-def encode(embedded: Embedded, model: str, encoding: EncodingFormat) -> bytes:
-    """The OpenAI answer. Numbers are written from the array, without Python floats in between."""
-    vectors = embedded.vectors
-    rows = (
-        [base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode() for row in vectors]
-        if encoding == "base64"
-        else vectors
-    )
-    answer = {
-        "object": "list",
-        "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)],
-        "model": model,
-        "usage": {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens},
-    }
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidRequest(f"`input.{index}` has half a surrogate pair", param=f"input.{index}")
 
 
 @routes.post("/v1/embeddings", response_model=EmbeddingResponse)
-async def embeddings(body: EmbeddingRequest, engine: EngineDep, settings: SettingsDep) -> Response:
+async def embeddings(
+    request: Request, body: EmbeddingRequest, engine: EngineDep, settings: SettingsDep
+) -> Response:
     """Embed one text or many, in order. Vectors are L2-normalised float32."""
-    texts = texts_of(body, settings)
-    embedded = await engine.embed(body.model.removeprefix("ollama/"), texts, dimensions=body.dimensions)
-    headers = {
-        "x-model-digest": embedded.model_digest,
-        "x-cache": f"hits={embedded.hits} misses={embedded.misses}",
-    }
-    return Response(
-        encode(embedded, body.model, body.encoding_format), media_type="application/json", headers=headers
+    started = time.perf_counter()
+    order = engine.order(
+        body.model, checked_texts(body.input, settings), body.input_type, truncate=body.truncate
     )
+    embedded = engine.cached(order)
+    if embedded is None:
+        embedded = await unless_gone(request.receive, engine.embed(order))
+    engine.check_dimensions(embedded, body.dimensions)
+    return StreamingResponse(
+        _answer(engine, embedded, body),
+        media_type="application/json",
+        headers={
+            "x-model-digest": embedded.digest,
+            "x-cache": f"hits={embedded.hits} misses={embedded.misses}",
+            "x-queue-time": f"{embedded.queue_ms:.2f}",
+            "x-inference-time": f"{embedded.inference_ms:.2f}",
+            "x-total-time": f"{(time.perf_counter() - started) * 1000:.2f}",
+        },
+    )
+
+
+async def _answer(engine: Engine, embedded: Embedded, body: EmbeddingRequest) -> AsyncIterator[bytes]:
+    """The OpenAI answer, some rows at a time, so that a large one is never in memory as a whole."""
+    yield b'{"object":"list","data":['
+    count = len(embedded.keys)
+    for start in range(0, count, ROWS_A_CHUNK):
+        rows = range(start, min(start + ROWS_A_CHUNK, count))
+        fragments = engine.fragments(embedded, rows, body.encoding_format, body.dimensions)
+        yield b"".join(
+            b'%b{"object":"embedding","index":%d,"embedding":%b}' % (b"," if row else b"", row, fragment)
+            for row, fragment in zip(rows, fragments, strict=True)
+        )
+    tokens = embedded.prompt_tokens
+    usage = b'"usage":{"prompt_tokens":%d,"total_tokens":%d}' % (tokens, tokens)
+    yield b'],"model":%b,%b}' % (orjson.dumps(body.model), usage)
+
+
+# --- the hop from the gateway -------------------------------------------------------------------
+
+
+class Hop:
+    """Answers a frame of calls in parts: cached ones at once, the others as they are done."""
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, int], asyncio.Task[Any]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            source, calls, cancelled = hop.decode_request(await request.body())
+        except ValueError as error:
+            raise InvalidRequest(f"not a frame of the hop: {error}") from None
+        for call_id in cancelled:
+            if (task := self._running.pop((source, call_id), None)) is not None:
+                task.cancel()
+        engine, settings = _engine(request), _settings(request)
+        ready: list[bytes] = []
+        slow: list[hop.Call] = []
+        for call in calls:
+            part = _at_once(engine, settings, call)
+            if part is None:
+                slow.append(call)
+            else:
+                ready.append(part)
+        head = [(b"content-type", hop.CONTENT_TYPE)]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        if ready or not slow:
+            await send({"type": "http.response.body", "body": b"".join(ready), "more_body": bool(slow)})
+        if slow:
+            await unless_gone(receive, self._slowly(engine, settings, source, slow, send))
+
+    async def _slowly(
+        self, engine: Engine, settings: Settings, source: str, calls: list[hop.Call], send: Send
+    ) -> None:
+        done: asyncio.Queue[bytes] = asyncio.Queue()
+        async with task_set() as tasks:
+            for call in calls:
+                self._start(tasks, source, call, _later(engine, settings, call, done))
+            for left in reversed(range(len(calls))):
+                part = await done.get()
+                await send({"type": "http.response.body", "body": part, "more_body": left > 0})
+
+    def _start(self, tasks: TaskSet, source: str, call: hop.Call, work: Any) -> None:
+        task = tasks.start(work, name="hop call")
+        self._running[source, call.id] = task
+        task.add_done_callback(lambda _: self._running.pop((source, call.id), None))
+
+
+def _at_once(engine: Engine, settings: Settings, call: hop.Call) -> bytes | None:
+    """The part of a call that needs no waiting: cached as a whole, or refused. None for the others."""
+    try:
+        texts = checked_texts(call.texts, settings)
+        embedded = engine.cached(engine.order(call.model, texts, call.input_type, truncate=call.truncate))
+        return None if embedded is None else _part(engine, call, embedded)
+    except PlatformError as error:
+        return _refusal(call, error)
+
+
+async def _later(engine: Engine, settings: Settings, call: hop.Call, done: asyncio.Queue[bytes]) -> None:
+    """Put the call's part, whatever becomes of it: the gateway counts on one for each."""
+    part = _refusal(call, PlatformError("unexpected failure"))
+    try:
+        texts = checked_texts(call.texts, settings)
+        order = engine.order(call.model, texts, call.input_type, truncate=call.truncate)
+        part = _part(engine, call, await engine.embed(order))
+    except PlatformError as error:
+        part = _refusal(call, error)
+    finally:
+        done.put_nowait(part)
+
+
+def _part(engine: Engine, call: hop.Call, embedded: Embedded) -> bytes:
+    engine.check_dimensions(embedded, call.dimensions)
+    return hop.encode_answered(
+        hop.Answered(
+            call.id,
+            embedded.digest,
+            embedded.hits,
+            embedded.misses,
+            [entry.prompt_tokens for entry in embedded.entries],
+            round(embedded.queue_ms, 2),
+            round(embedded.inference_ms, 2),
+            engine.fragments(embedded, range(len(embedded.keys)), call.encoding, call.dimensions),
+        )
+    )
+
+
+def _refusal(call: hop.Call, error: PlatformError) -> bytes:
+    body = error.envelope(call.request_id).error
+    return hop.encode_refused(hop.Refused(call.id, error.status, body, error.retry_after_s))
+
+
+def hop_route() -> Route:
+    """The hop as a route. It is between our daemons, so it is not part of the published API."""
+    return Route(hop.PATH, Hop(), methods=["POST"], include_in_schema=False)

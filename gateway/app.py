@@ -4,14 +4,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypedDict
 
-from gateway.backends import HttpUpstream, Upstream
-from gateway.engine import Doorkeeper, Fleet
-from gateway.routes import routes
+from gateway.backends import HopReplica, HttpHop, HttpUpstream, Upstream, resolved
+from gateway.engine import Doorkeeper, Fleet, Members, Rendezvous
+from gateway.routes import EmbeddingsDoor, routes
 from gateway.settings import Settings
 from services import daemon
 from services.clients import DistillClient
 from services.daemon import Daemon
 from services.errors import Unavailable
+from services.h1 import H1Client
 from services.health import Check
 from services.http import Limits, PeerClient, Timeouts
 from services.keys import KeyStore
@@ -26,11 +27,17 @@ class State(TypedDict):
     settings: Settings
     doorkeeper: Doorkeeper
     fleets: dict[str, Fleet]
+    rendezvous: Rendezvous
     distill: DistillClient
     checks: dict[str, Check]
 
 
-def create_app(settings: Settings, *, upstreams: Mapping[str, Sequence[Upstream]] | None = None) -> Daemon:
+def create_app(
+    settings: Settings,
+    *,
+    upstreams: Mapping[str, Sequence[Upstream]] | None = None,
+    hops: Sequence[HopReplica] | None = None,
+) -> Daemon:
     """Raises `PlatformError` when it must not start: no keys on an open address, or a broken key file."""
     registry = CollectorRegistry()
     doorkeeper = Doorkeeper(KeyStore(settings.data), host=settings.host)
@@ -43,6 +50,10 @@ def create_app(settings: Settings, *, upstreams: Mapping[str, Sequence[Upstream]
                 name: Fleet(name, members, ejection_s=settings.ejection_s)
                 for name, members in replicas.items()
             }
+            rendezvous = Rendezvous(hops or (), ejection_s=settings.ejection_s)
+            stack.push_async_callback(rendezvous.close)
+            if hops is None:
+                await _open_members(settings, rendezvous, stack)
             distill = await stack.enter_async_context(
                 DistillClient(PeerClient("distill", settings.distill_urls[0], timeouts=DISTILL_TIMEOUTS))
             )
@@ -56,11 +67,20 @@ def create_app(settings: Settings, *, upstreams: Mapping[str, Sequence[Upstream]
                 "settings": settings,
                 "doorkeeper": doorkeeper,
                 "fleets": fleets,
+                "rendezvous": rendezvous,
                 "distill": distill,
                 "checks": _checks(doorkeeper, fleets),
             }
 
-    return daemon.build("gateway", routes, lifespan, settings, registry=registry, trusted=False)
+    return daemon.build(
+        "gateway",
+        routes,
+        lifespan,
+        settings,
+        registry=registry,
+        trusted=False,
+        direct=EmbeddingsDoor,
+    )
 
 
 def _urls(settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -87,6 +107,24 @@ async def _open_replicas(settings: Settings, stack: AsyncExitStack) -> dict[str,
         peers = [PeerClient(name, url, timeouts=timeouts, limits=limits) for url in urls]
         replicas[name] = [HttpUpstream(await stack.enter_async_context(peer)) for peer in peers]
     return replicas
+
+
+async def _open_members(settings: Settings, rendezvous: Rendezvous, stack: AsyncExitStack) -> None:
+    """Connect the rendezvous to embedd's replicas, and keep looking up who they are."""
+
+    def connect(url: str) -> HttpHop:
+        return HttpHop(
+            H1Client(url, connect_timeout_s=settings.upstream_connect_timeout_s),
+            answer_timeout_s=settings.hop_answer_timeout_s,
+            part_timeout_s=settings.upstream_read_timeout_s,
+            waiting_max=settings.upstream_concurrency_max + settings.upstream_waiting_max,
+        )
+
+    members = Members(settings.embedd_urls, rendezvous, resolve=resolved, connect=connect)
+    stack.push_async_callback(members.close)
+    await members.refresh()
+    tasks = await stack.enter_async_context(task_set())
+    tasks.start(every(settings.dns_interval_s, members.refresh, name="look up replicas"), name="replicas")
 
 
 def _checks(doorkeeper: Doorkeeper, fleets: Mapping[str, Fleet]) -> dict[str, Check]:

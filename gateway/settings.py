@@ -34,6 +34,16 @@ class Settings(DaemonSettings):
     upstream_read_timeout_s: float = Field(
         300.0, gt=0, description="Seconds for which a daemon may be silent; a model may take long to start."
     )
+    dns_interval_s: float = Field(
+        5.0,
+        gt=0,
+        description="Seconds between two look-ups of names in `GATEWAY_EMBEDD_URLS` that stand for replicas.",
+    )
+    hop_answer_timeout_s: float = Field(
+        2.0,
+        gt=0,
+        description="Seconds for embedd to begin an answer, which needs no model; then another is asked.",
+    )
     upstream_concurrency_max: int = Field(
         256,
         ge=1,

@@ -7,16 +7,23 @@ from pydantic import Field
 from schemas.base import Model, OpenAIModel
 
 EncodingFormat = Literal["float", "base64"]
+InputType = Literal["query", "document"]
 
 
 class EmbeddingRequest(OpenAIModel):
-    """Texts to embed. Arrays of token ids are part of OpenAI's format, and refused by `embedd` by name."""
+    """Texts to embed. Arrays of token ids are part of OpenAI's format, and refused by `embedd` by name.
+
+    Two fields are ours: `input_type` says what the texts are for, where a model wants to be told by a prefix;
+    `truncate` allows a text beyond the model's context to be cut, which is otherwise refused.
+    """
 
     model: Annotated[str, Field(min_length=1)]
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: EncodingFormat = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
+    input_type: InputType | None = None
+    truncate: bool = False
 
 
 class Embedding(Model):

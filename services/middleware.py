@@ -9,11 +9,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services import context, ids
 from services.drain import Drain
 from services.errors import Draining, InvalidRequest, PlatformError, TooLarge
-from services.telemetry import HttpMetrics
+from services.telemetry import AccessLog, HttpMetrics
 
 log = structlog.get_logger("http")
 
 Headers = list[tuple[bytes, bytes]]
+
+UNEXPECTED = "unexpected failure"
+"""All that a caller is told of a failure that we did not foresee."""
+
+CLIENT_GONE = 499
 
 OPS_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -25,6 +30,8 @@ def route_template(scope: Scope) -> str:
 
 
 def error_headers(error: PlatformError) -> dict[str, str]:
+    if error.status == 401:
+        return {"www-authenticate": "Bearer"}
     if error.retry_after_s is None:
         return {}
     return {"retry-after": str(max(1, round(error.retry_after_s)))}
@@ -43,58 +50,25 @@ async def send_error(send: Send, error: PlatformError, request_id: str, *extra: 
     await send({"type": "http.response.body", "body": body})
 
 
-class RequestMiddleware:
-    """Gives every request its ids, its line in the log and its place in the metrics.
+class Frame:
+    """What is done for every request, whichever way it takes: ids before, a log line and metrics after.
 
     `trusted` says whether the caller is one of our own daemons, whose word on principal and roles counts.
     The gateway, which faces the world, sets it to False.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: HttpMetrics, drain: Drain, trusted: bool) -> None:
-        self._app = app
+    def __init__(self, *, metrics: HttpMetrics, access_log: AccessLog, drain: Drain, trusted: bool) -> None:
+        self.drain = drain
         self._metrics = metrics
-        self._drain = drain
+        self._access_log = access_log
         self._trusted = trusted
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = self._identify(scope)
-        context.enter(request)
-        id_header = (b"x-request-id", request.request_id.encode())
-        status = 0
+    def begin(self, scope: Scope) -> context.RequestContext:
+        """Count a request in, and give it its ids."""
+        self.drain.in_flight += 1
+        return self.identify(scope)
 
-        async def send_identified(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), id_header]}
-            await send(message)
-
-        ops = scope["path"] in OPS_PATHS
-        started = time.perf_counter()
-        if not ops:
-            self._drain.in_flight += 1
-            self._metrics.in_flight.inc()
-        try:
-            if self._drain.draining and not ops:
-                error = Draining("shutting down; retry, another replica or the next start will serve")
-                await send_error(send_identified, error, request.request_id, (b"connection", b"close"))
-            else:
-                await self._app(scope, receive, send_identified)
-        except Exception:
-            log.exception("unexpected failure", route=route_template(scope))
-            if status:
-                raise  # half an answer went out: cutting the connection is the only honest end
-            await send_error(send_identified, PlatformError("unexpected failure"), request.request_id)
-        finally:
-            if not ops:
-                self._drain.in_flight -= 1
-                self._metrics.in_flight.dec()
-                self._record(scope, status, time.perf_counter() - started)
-
-    def _identify(self, scope: Scope) -> context.RequestContext:
+    def identify(self, scope: Scope) -> context.RequestContext:
         offered_id = traceparent = principal = roles = None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
@@ -112,17 +86,80 @@ class RequestMiddleware:
                 request.roles = tuple(role for role in roles.split(",") if role)
         return request
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def end(self, scope: Scope, request: context.RequestContext, status: int, seconds: float) -> None:
+        """Count a request out. Status 0: the client was gone before it had one."""
+        self.drain.in_flight -= 1
         route = route_template(scope)
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.observe(route, method, status or 499, seconds)  # 499: the client was gone first
-        log.info(
-            "request",
-            route=route,
-            method=method,
-            status=status or 499,
-            duration_ms=round(seconds * 1000, 2),
-        )
+        status = status or CLIENT_GONE
+        self._metrics.observe(route, method, status, seconds)
+        self._access_log.write(request, route, method, status, round(seconds * 1000, 2))
+
+
+class RequestMiddleware:
+    """Puts the frame around requests that take the ordinary way, and catches what falls through it."""
+
+    def __init__(self, app: ASGIApp, *, frame: Frame) -> None:
+        self._app = app
+        self._frame = frame
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] in OPS_PATHS:
+            request = self._frame.identify(scope)
+            context.enter(request)
+            await self._guarded(scope, receive, _Sender(send, request.request_id), request)
+            return
+        request = self._frame.begin(scope)
+        context.enter(request)
+        sender = _Sender(send, request.request_id)
+        started = time.perf_counter()
+        try:
+            await self._guarded(scope, receive, sender, request)
+        finally:
+            self._frame.end(scope, request, sender.status, time.perf_counter() - started)
+
+    async def _guarded(
+        self, scope: Scope, receive: Receive, send: "_Sender", request: context.RequestContext
+    ) -> None:
+        if self._frame.drain.draining and scope["path"] not in OPS_PATHS:
+            error = Draining("shutting down; retry, another replica or the next start will serve")
+            await send_error(send, error, request.request_id, (b"connection", b"close"))
+            return
+        try:
+            await self._app(scope, receive, send)
+        except PlatformError as error:  # raised by a layer outside of FastAPI
+            if send.status:
+                raise
+            await send_error(send, error, request.request_id)
+        except Exception:
+            log.exception("unexpected failure", route=route_template(scope))
+            if not send.status:
+                await send_error(send, PlatformError(UNEXPECTED), request.request_id)
+            elif not send.complete:
+                raise  # half an answer went out: cutting the connection is the only honest end
+
+
+class _Sender:
+    """An ASGI `send` that adds the request's id to the answer, and knows how far the answer is."""
+
+    __slots__ = ("_id_header", "_send", "complete", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._id_header = (b"x-request-id", request_id.encode())
+        self.status = 0
+        self.complete = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), self._id_header]
+        elif not message.get("more_body"):
+            self.complete = True
+        await self._send(message)
 
 
 class BodyLimitMiddleware:

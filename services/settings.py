@@ -44,6 +44,8 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 OllamaUrl = Annotated[str, AfterValidator(_ollama_url)]
 BaseUrls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_base_urls)]
 """One or several URLs, separated by commas in the environment."""
+OllamaUrls = Annotated[tuple[OllamaUrl, ...], NoDecode, BeforeValidator(_split)]
+"""None, one or several, separated by commas, each as `OLLAMA_HOST` is read."""
 
 
 class DaemonSettings(BaseSettings):

@@ -1,21 +1,37 @@
 """Logs and metrics: one JSON line an event, one registry a daemon. Bodies and secrets stay out."""
 
+import asyncio
+import contextlib
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, MutableMapping
+from datetime import UTC, datetime
+from itertools import accumulate
+from typing import Any, BinaryIO, Final
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client import generate_latest as render
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 from services import context
+from services.context import RequestContext
 from services.settings import LogLevel
 
 SECRET = re.compile(r"\b(?:sh|sk|pk|key)-[A-Za-z0-9_-]{8,}|(?i:bearer)\s+\S+")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+FLUSH_S: Final = 0.1
+FLUSH_LINES: Final = 512
 
 Event = MutableMapping[str, Any]
 
@@ -77,29 +93,108 @@ def configure_logging(daemon: str, level: LogLevel) -> None:
     root.setLevel(max(number, logging.WARNING))  # libraries speak up when something is wrong
 
 
-class HttpMetrics:
-    """What every daemon counts about its own HTTP service."""
+class AccessLog:
+    """One line for each request, gathered and written many at a time: a write of its own for each would cost
+    more than a warm request does. Lines are at most `FLUSH_S` late; a killed process loses that much of them.
+    """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, daemon: str, level: LogLevel) -> None:
+        self._daemon = daemon
+        self._wanted = level in ("debug", "info")
+        self._stream: BinaryIO | None = None
+        self._lines: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self, stream: BinaryIO) -> None:
+        """Write to `stream` from here on. Until then nothing is kept."""
+        self._stream = stream
+
+    def write(
+        self, request: RequestContext, route: str, method: str, status: int, duration_ms: float
+    ) -> None:
+        if self._stream is None or not self._wanted:
+            return
+        line = {
+            "route": route,
+            "method": method,
+            "status": status,
+            "duration_ms": duration_ms,
+            "event": "request",
+            "level": "info",
+            "ts": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "daemon": self._daemon,
+            "request_id": request.request_id,
+            "trace_id": request.traceparent[3:35],
+        }
+        if request.principal is not None:
+            line["principal"] = request.principal
+        self._lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        if len(self._lines) >= FLUSH_LINES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lines, self._lines = self._lines, []
+        if lines and self._stream is not None:
+            with contextlib.suppress(OSError):  # whoever read our output is gone
+                self._stream.write(b"".join(lines))
+                self._stream.flush()
+
+
+class _Times:
+    """The times of one route: how many fell into each bucket, and their sum in seconds."""
+
+    __slots__ = ("buckets", "sum_s")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(SECONDS) + 1)
+        self.sum_s = 0.0
+
+
+class HttpMetrics(Collector):
+    """What every daemon counts about its own HTTP service.
+
+    Plain numbers of one event loop, put into Prometheus' form when they are asked for: the library's own
+    counters take a lock for each.
+    """
+
+    def __init__(self, registry: CollectorRegistry, in_flight: Callable[[], int]) -> None:
+        self._in_flight = in_flight
+        self._requests: dict[tuple[str, str, int], int] = {}
+        self._times: dict[str, _Times] = {}
         ProcessCollector(registry=registry)
-        self.requests = Counter(
-            "http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
-        )
-        self.seconds = Histogram(
-            "http_request_seconds", "Time to answer.", ["route"], registry=registry, buckets=SECONDS
-        )
-        self.in_flight = Gauge("http_requests_in_flight", "Requests being served.", registry=registry)
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        registry.register(self)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answer. `route` is a template and `method` a known one, so the series are bounded."""
         key = (route, method, status)
-        pair = self._children.get(key)
-        if pair is None:
-            pair = (self.requests.labels(route, method, str(status)), self.seconds.labels(route))
-            self._children[key] = pair
-        pair[0].inc()
-        pair[1].observe(seconds)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        times = self._times.get(route)
+        if times is None:
+            times = self._times[route] = _Times()
+        times.buckets[bisect_left(SECONDS, seconds)] += 1
+        times.sum_s += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "http_requests", "Requests answered.", labels=["route", "method", "status"]
+        )
+        for (route, method, status), count in self._requests.items():
+            requests.add_metric([route, method, str(status)], count)
+        yield requests
+        seconds = HistogramMetricFamily("http_request_seconds", "Time to answer.", labels=["route"])
+        for route, times in self._times.items():
+            bounds = [*map(str, SECONDS), "+Inf"]
+            seconds.add_metric(
+                [route], list(zip(bounds, accumulate(times.buckets), strict=True)), times.sum_s
+            )
+        yield seconds
+        yield GaugeMetricFamily("http_requests_in_flight", "Requests being served.", self._in_flight())
 
 
-__all__ = ["CollectorRegistry", "HttpMetrics", "configure_logging", "redact", "render"]
+__all__ = ["AccessLog", "CollectorRegistry", "HttpMetrics", "configure_logging", "redact", "render"]

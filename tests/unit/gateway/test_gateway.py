@@ -12,7 +12,7 @@ import pytest
 from gateway.app import create_app
 from gateway.backends import FakeUpstream, NotReached, Reply, reply
 from gateway.engine import Bucket, is_loopback
-from gateway.routes import PASSAGES, TokenMeter
+from gateway.routes.passages import PASSAGES, TokenMeter
 from gateway.settings import Settings
 from services.daemon import Daemon
 from services.errors import PlatformError
@@ -82,6 +82,7 @@ async def test_a_bad_key_is_401(tmp_path: Path, authorization: str | None, code:
         response = await client.post("/v1/embeddings", content=b"{}", headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (401, code)
     assert response.json()["error"]["type"] == "authentication_error"
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 async def test_a_key_opens_what_its_scopes_say_and_no_more(tmp_path: Path) -> None:
@@ -95,12 +96,25 @@ async def test_a_key_opens_what_its_scopes_say_and_no_more(tmp_path: Path) -> No
 
 
 async def test_every_scoped_route_refuses_a_key_without_its_scope(tmp_path: Path) -> None:
-    headers = key(tmp_path, scopes=("admin",))
+    admin = key(tmp_path, name="admin", scopes=("admin",))
+    others = {scope: key(tmp_path, name=scope, scopes=(scope,)) for scope in ("embed", "observe")}
     async with client_for(gateway(tmp_path)) as client:
         for passage in PASSAGES:
             path = passage.path.replace("{model:path}", "m").replace("{", "").replace("}", "")
-            status = (await client.request(passage.method, path, headers=headers)).status_code
+            lacking = others["observe" if "embed" in passage.scopes else "embed"]
+            status = (await client.request(passage.method, path, headers=lacking)).status_code
             assert status == (403 if passage.scopes else 200), passage
+            assert (await client.request(passage.method, path, headers=admin)).status_code == 200, passage
+
+
+async def test_an_iteration_that_reads_collections_needs_the_scope_for_it(tmp_path: Path) -> None:
+    chat = key(tmp_path, name="chat", scopes=("chat",))
+    both = key(tmp_path, name="both", scopes=("chat", "vectors:read"))
+    async with client_for(gateway(tmp_path)) as client:
+        body = {"retrieve": {"collections": ["notes"]}}
+        assert (await client.post("/v1/iterate", json=body, headers=chat)).status_code == 403
+        assert (await client.post("/v1/iterate", json={"retrieve": None}, headers=chat)).status_code == 200
+        assert (await client.post("/v1/iterate", json=body, headers=both)).status_code == 200
 
 
 async def test_a_key_limited_to_roles_says_so_to_the_daemon_and_cannot_widen_itself(tmp_path: Path) -> None:

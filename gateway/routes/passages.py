@@ -1,7 +1,7 @@
 """The gateway's table of routes, and the way of a request through it: admit, forward, relay."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ import structlog
 from fastapi import Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.backends import Headers, Outgoing, Reply
+from gateway.backends import Outgoing, Reply
 from gateway.engine import Doorkeeper, Fleet, Limiter, Principal
 from schemas.runs import VerdictRecord
 from schemas.verdicts import Verdict
@@ -124,7 +124,7 @@ NOT_RELAYED: Final = HOP_HEADERS | {b"x-request-id", b"date", b"server"}
 INTERNAL_PREFIX: Final = b"x-stillhouse-"
 
 
-def forwarded(headers: Headers) -> Headers:
+def forwarded(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """What of the client's headers a daemon gets to see: no credentials, no claims of identity."""
     return [
         (name, value)
@@ -207,14 +207,16 @@ DoorkeeperDep = Annotated[Doorkeeper, Depends(_doorkeeper)]
 FleetsDep = Annotated[dict[str, Fleet], Depends(_fleets)]
 
 
-def _identify(principal: Principal) -> None:
+def identify(principal: Principal) -> None:
     current = context.current()
     assert current is not None, "RequestMiddleware runs first"
     current.principal = principal.name
     current.roles = principal.roles
 
 
-def _admit(passage: Passage, doorkeeper: Doorkeeper, authorization: str | None) -> Limiter | None:
+def admit(
+    passage: Passage, doorkeeper: Doorkeeper, authorization: str | None
+) -> tuple[Principal, Limiter | None]:
     """Let the caller in or raise. Only a request that may pass counts against the caller's rate."""
     principal, limiter = doorkeeper.identify(authorization)
     principal.require(passage.scopes)
@@ -222,13 +224,24 @@ def _admit(passage: Passage, doorkeeper: Doorkeeper, authorization: str | None) 
         raise Forbidden("a key that is limited to job roles may not do this", code="role_limited_key")
     if limiter is not None:
         limiter.admit()
-    _identify(principal)
-    return limiter
+    identify(principal)
+    return principal, limiter
+
+
+def _check_content(passage: Passage, principal: Principal, body: bytes) -> None:
+    """What a route's scope alone does not cover: reading collections on the way of an iteration."""
+    if passage.path == "/v1/iterate" and b'"retrieve"' in body:
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return  # chatd says what is wrong with it
+        if isinstance(value, dict) and value.get("retrieve") is not None:
+            principal.require(READ)
 
 
 async def _record_verdict(distill: DistillClient, body: bytes, answer: bytes) -> bool:
     """Hand a verdict on a run to distill. False when it could not be kept: the caller is told."""
-    run_id = orjson.loads(body).get("run_id")
+    run_id = orjson.loads(body).get("run_id")  # validators took the body, so it is an object
     if run_id is None:
         return True
     record = VerdictRecord(run_id=run_id, ts=datetime.now(UTC), verdict=Verdict.model_validate_json(answer))
@@ -263,8 +276,9 @@ def _path_parameters(path: str) -> list[dict[str, object]]:
 
 def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
     async def forward(request: Request, doorkeeper: DoorkeeperDep, fleets: FleetsDep) -> Response:
-        limiter = _admit(passage, doorkeeper, request.headers.get("authorization"))
+        principal, limiter = admit(passage, doorkeeper, request.headers.get("authorization"))
         body = await request.body()
+        _check_content(passage, principal, body)
         query = request.scope["query_string"]
         raw_path: bytes = request.scope.get("raw_path") or request.url.path.encode()
         outgoing = Outgoing(

@@ -1,0 +1,83 @@
+"""What a backend is: something that computes embeddings of a model whose identity it knows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from services.errors import UpstreamError
+
+NORM_TOLERANCE = 0.25
+"""How far from 1 a norm may be. Loose, as quantised models are: it is to catch zeros and raw vectors."""
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as the backend has it now. `digest` changes when the model behind the name does."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Vectors of shape (texts, dimension), L2-normalised float32, and the tokens that the call used."""
+
+    vectors: Vectors
+    prompt_tokens: int
+
+
+class ItemsRefused(Exception):
+    """The backend refused a list because of something in it; which item, only smaller lists will tell.
+
+    `cause` is what the caller is told when the list had one item.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Backend(Protocol):
+    """One process that computes embeddings. `name` says which, in logs and readiness; `kind` is what it is.
+
+    Backends of one kind with the same digest give the same vectors. Both calls raise `NotFound` for a model
+    that is not there, `Unavailable` when the process is not, and `UpstreamError` when it answers nonsense.
+    `embed` raises `ItemsRefused` when an item may be to blame.
+    """
+
+    name: str
+    kind: str
+    pinned: bool
+    """Whether a model's digest can never change."""
+
+    async def models(self) -> list[ModelInfo]: ...
+
+    async def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Computed: ...
+
+    async def ping(self) -> None: ...
+
+
+def checked(vectors: Any, count: int) -> Vectors:
+    """The vectors as an array, after the checks that no answer may skip: count, shape, finiteness, norm.
+
+    Raises `UpstreamError`: such an answer is the backend's fault, and is never cached.
+    """
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise UpstreamError("the backend answered vectors of different lengths", code="bad_vectors") from None
+    if array.ndim != 2 or array.shape[0] != count or array.shape[1] == 0:
+        raise UpstreamError(
+            f"the backend answered vectors of shape {array.shape} for {count} texts", code="bad_vectors"
+        )
+    norms = np.linalg.norm(array, axis=1)
+    if not np.all(np.abs(norms - 1.0) <= NORM_TOLERANCE):  # also false for NaN
+        raise UpstreamError(
+            "the backend answered a vector that is not finite and normalised", code="bad_vectors"
+        )
+    return array

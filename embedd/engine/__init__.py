@@ -1,0 +1,21 @@
+"""The work of `embedd`. Knows nothing of HTTP."""
+
+from embedd.engine.cache import Entry, FragmentCache, VectorCache
+from embedd.engine.core import Embedded, Engine, ItemsFailed, Order
+from embedd.engine.metrics import Metrics
+from embedd.engine.pool import Limits, Pool
+from embedd.engine.warm import WarmFile
+
+__all__ = [
+    "Embedded",
+    "Engine",
+    "Entry",
+    "FragmentCache",
+    "ItemsFailed",
+    "Limits",
+    "Metrics",
+    "Order",
+    "Pool",
+    "VectorCache",
+    "WarmFile",
+]

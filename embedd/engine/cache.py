@@ -1,0 +1,181 @@
+"""Vectors in memory, bounded in bytes: found by what they are of, never by what they were called."""
+
+import copy
+import hashlib
+import struct
+import time
+import unicodedata
+import zlib
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+
+from cachetools import LFUCache, LRUCache
+
+Policy = Literal["lru", "lfu"]
+
+KEY_VERSION: Final = b"2"
+KEY_BYTES: Final = 16
+STAMP: Final = struct.Struct("<f")
+"""Behind each vector in memory: when it was stored, in seconds of the cache's clock."""
+
+CHECKSUM: Final = struct.Struct("<I")
+
+TOKENS: Final = struct.Struct("<I")
+"""In front of each vector, wherever it is kept: the tokens that its text was charged."""
+
+ENTRY_OVERHEAD_BYTES: Final = 400
+"""What an entry costs beside its value: key, three dict slots, order node, objects, slack of the allocator.
+
+`tests/bench/test_cache_memory.py` measures it against the memory of a process.
+"""
+
+
+class Entry(NamedTuple):
+    """A full native vector as little-endian float32 bytes, and the tokens its text was charged."""
+
+    vector: bytes
+    prompt_tokens: int
+
+    def packed(self) -> bytes:
+        """The entry as one value with a checksum, for other places than our own memory."""
+        value = TOKENS.pack(self.prompt_tokens) + self.vector
+        return CHECKSUM.pack(zlib.crc32(value)) + value
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> "Entry | None":
+        """The entry in what somebody else kept; None when that is damaged."""
+        value = data[CHECKSUM.size :]
+        if len(value) <= TOKENS.size or (len(value) - TOKENS.size) % 4:
+            return None
+        if CHECKSUM.unpack_from(data)[0] != zlib.crc32(value):
+            return None
+        return cls(value[TOKENS.size :], TOKENS.unpack_from(value)[0])
+
+
+def key_base(kind: str, digest: str, options: bytes) -> "hashlib.blake2b":
+    """What all keys of one model under the same options begin with.
+
+    Fields are length-prefixed, so that no two splits of the same characters give the same bytes.
+    """
+    base = hashlib.blake2b(KEY_VERSION, digest_size=KEY_BYTES)
+    for part in (kind.encode(), digest.encode(), options):
+        base.update(len(part).to_bytes(8, "little"))
+        base.update(part)
+    return base
+
+
+def cache_key(base: "hashlib.blake2b", prefix: str, text: str) -> bytes:
+    """The identity of a vector: the model and its options, the task prefix, the NFC form of the text."""
+    key = base.copy()
+    head = prefix.encode()
+    key.update(len(head).to_bytes(8, "little") + head)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    key.update(text.encode())
+    return key.digest()
+
+
+def _value_bytes(value: bytes) -> int:
+    return len(value) + ENTRY_OVERHEAD_BYTES
+
+
+class VectorCache:
+    """Entries by key. Belongs to one event loop.
+
+    `ttl_s` 0 keeps entries until they are pushed out.
+    """
+
+    def __init__(
+        self,
+        *,
+        bytes_max: int,
+        policy: Policy,
+        ttl_s: float,
+        on_evict: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        kind = _CountingLRU if policy == "lru" else _CountingLFU
+        self._values: LRUCache[bytes, bytes] | LFUCache[bytes, bytes] = kind(bytes_max, on_evict)
+        self._ttl_s = ttl_s
+        self._clock = clock
+
+    def get(self, key: bytes) -> Entry | None:
+        value = self._values.get(key)
+        if value is None:
+            return None
+        end = len(value) - STAMP.size
+        if self._ttl_s and self._clock() - STAMP.unpack_from(value, end)[0] > self._ttl_s:
+            del self._values[key]
+            return None
+        return Entry(value[TOKENS.size : end], TOKENS.unpack_from(value)[0])
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        value = TOKENS.pack(entry.prompt_tokens) + entry.vector + STAMP.pack(self._clock())
+        if _value_bytes(value) <= self._values.maxsize:
+            self._values[key] = value
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def bytes(self) -> int:
+        """What the entries are charged, overhead included."""
+        return int(self._values.currsize)
+
+    def snapshot(self) -> "Snapshot":
+        """The entries as they are now, for another thread to read while this cache goes on."""
+        return Snapshot(copy.copy(self._values))
+
+
+class Snapshot:
+    """A copy of a cache's table; the values themselves are shared, since they never change."""
+
+    def __init__(self, values: LRUCache[bytes, bytes] | LFUCache[bytes, bytes]) -> None:
+        self._values = values
+        self._pop = LRUCache.popitem if isinstance(values, LRUCache) else LFUCache.popitem
+
+    def hottest_first(self) -> list[tuple[bytes, Entry]]:
+        """All entries, those that would be evicted last first. Uses the snapshot up."""
+        coldest_first = [self._pop(self._values) for _ in range(len(self._values))]
+        return [
+            (key, Entry(value[TOKENS.size : -STAMP.size], TOKENS.unpack_from(value)[0]))
+            for key, value in reversed(coldest_first)
+        ]
+
+
+class _CountingLRU(LRUCache[bytes, bytes]):
+    def __init__(self, maxsize: int, on_evict: Callable[[], None]) -> None:
+        super().__init__(maxsize, getsizeof=_value_bytes)
+        self._on_evict = on_evict
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        self._on_evict()
+        return super().popitem()
+
+
+class _CountingLFU(LFUCache[bytes, bytes]):
+    def __init__(self, maxsize: int, on_evict: Callable[[], None]) -> None:
+        super().__init__(maxsize, getsizeof=_value_bytes)
+        self._on_evict = on_evict
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        self._on_evict()
+        return super().popitem()
+
+
+class FragmentCache:
+    """Finished JSON texts of vectors, so that a warm answer is put together and not encoded."""
+
+    def __init__(self, *, bytes_max: int) -> None:
+        self._fragments: LRUCache[bytes, bytes] = LRUCache(bytes_max, getsizeof=_value_bytes)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._fragments.get(key)
+
+    def put(self, key: bytes, fragment: bytes) -> None:
+        if _value_bytes(fragment) <= self._fragments.maxsize:
+            self._fragments[key] = fragment
+
+    @property
+    def bytes(self) -> int:
+        return int(self._fragments.currsize)

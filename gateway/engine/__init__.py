@@ -1,0 +1,21 @@
+"""The work of `gateway`: who may ask, how often, and which replica answers."""
+
+from gateway.engine.doorkeeper import LOCAL_PRINCIPAL, Doorkeeper, Principal, is_loopback
+from gateway.engine.embeddings import Rendezvous, Vectors, Wanted
+from gateway.engine.fleet import Fleet
+from gateway.engine.limits import Bucket, Limiter
+from gateway.engine.members import Members
+
+__all__ = [
+    "LOCAL_PRINCIPAL",
+    "Bucket",
+    "Doorkeeper",
+    "Fleet",
+    "Limiter",
+    "Members",
+    "Principal",
+    "Rendezvous",
+    "Vectors",
+    "Wanted",
+    "is_loopback",
+]

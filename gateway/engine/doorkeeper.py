@@ -1,0 +1,133 @@
+"""Who may ask: decided by the key file, and by nothing else."""
+
+import ipaddress
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from gateway.engine.limits import Limiter
+from services.errors import Forbidden, InvalidRequest, PlatformError, Unauthenticated
+from services.keys import SCOPES, KeyRecord, Keys, KeyStore, Scope
+
+log = structlog.get_logger(__name__)
+
+LOCAL_PRINCIPAL = "local"
+"""Who asks when no key was ever made: somebody on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks, and what they may: the name of the key, its scopes and its job roles (None: any)."""
+
+    name: str
+    scopes: frozenset[Scope]
+    roles: tuple[str, ...] | None = None
+
+    def require(self, scopes: Sequence[Scope]) -> None:
+        """Raise `Forbidden` unless one of the scopes is held (`admin` holds all). None: any key will do."""
+        if scopes and "admin" not in self.scopes and not self.scopes.intersection(scopes):
+            raise Forbidden(
+                f"this needs the scope {' or '.join(scopes)}; the key {self.name!r} has "
+                f"{', '.join(sorted(self.scopes))}",
+                code="scope_missing",
+            )
+
+
+LOCAL = Principal(LOCAL_PRINCIPAL, frozenset(SCOPES))
+
+ADMITTED_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What was decided about one `Authorization` header, until the key expires or the file changes."""
+
+    principal: Principal
+    limiter: Limiter
+    until: float
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Doorkeeper:
+    """Decides by the key file. A file that cannot be read any more leaves the last good one in force."""
+
+    def __init__(self, store: KeyStore, *, host: str) -> None:
+        self._store = store
+        self._signature = store.signature()
+        self._keys = store.load()
+        self._limiters: dict[str, Limiter] = {}
+        self._admitted: dict[str | None, Admitted] = {}
+        self.problem: str | None = None
+        if not self._keys and not is_loopback(host):
+            raise InvalidRequest(
+                f"no keys exist, so only this machine may be served; {host} is reachable from others. "
+                "Make one with `stillhouse keys create --name NAME`, or listen on 127.0.0.1",
+                code="no_keys",
+            )
+
+    @property
+    def open(self) -> bool:
+        """Whether no key was ever made: then everyone on this machine may do everything."""
+        return not self._keys
+
+    def reload(self) -> None:
+        """Look at the file again if it changed. Keeps the last good keys when it is broken."""
+        signature = self._store.signature()
+        if signature == self._signature:
+            return
+        try:
+            keys = self._store.load()
+        except PlatformError as error:
+            self.problem = error.message
+            log.exception("the key file is broken; the last good one stays in force")
+            return
+        if not keys and self._keys:
+            self.problem = "the key file is gone; the last one stays in force until the gateway restarts"
+            log.error("the key file is gone; the last one stays in force")
+            return
+        self._signature, self._keys, self.problem = signature, keys, None
+        self._admitted.clear()
+        log.info("keys loaded", keys=len(keys))
+
+    def identify(self, authorization: str | None) -> tuple[Principal, Limiter | None]:
+        """Who asks, and their limits (None: none). Raises `Unauthenticated` for a missing or bad key."""
+        if self.open:
+            return LOCAL, None
+        if (known := self._admitted.get(authorization)) is not None and time.time() < known.until:
+            return known.principal, known.limiter
+        record = self._record(self._keys, authorization)
+        limiter = self._limiters.get(record.id)
+        if limiter is None:
+            limiter = self._limiters[record.id] = Limiter(record)
+        principal = Principal(record.name, frozenset(record.scopes), record.roles)
+        if len(self._admitted) >= ADMITTED_MAX:
+            self._admitted.clear()
+        until = record.expires_at.timestamp() if record.expires_at is not None else math.inf
+        self._admitted[authorization] = Admitted(principal, limiter, until)
+        return principal, limiter
+
+    @staticmethod
+    def _record(keys: Keys, authorization: str | None) -> KeyRecord:
+        scheme, _, presented = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not presented.strip():
+            raise Unauthenticated("a key is needed: Authorization: Bearer sh-…", code="missing_api_key")
+        record = keys.find(presented.strip())
+        if record is None:
+            raise Unauthenticated("this key is not known")
+        state = record.state_at(datetime.now(UTC))
+        if state != "active":
+            raise Unauthenticated(f"this key is {state}", code=f"{state}_api_key")
+        return record
