@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from embedd.backends import Backend, OllamaBackend, OpenAIBackend, SharedCache, Transport, ValkeyCache
 from embedd.engine import Engine, FragmentCache, Limits, Metrics, Pool, VectorCache, WarmFile
-from embedd.routes import hop_route, routes
+from embedd.routes import HopDoor, hop_route, routes
 from embedd.settings import Settings
 from services import daemon
 from services.daemon import Daemon
@@ -54,7 +54,7 @@ def create_app(
             await _keep_warm(settings, cache, stack)
             yield {"settings": settings, "engine": engine, "checks": _checks(pool, second)}
 
-    app = daemon.build("embedd", routes, lifespan, settings, registry=registry)
+    app = daemon.build("embedd", routes, lifespan, settings, registry=registry, direct=HopDoor)
     app.router.routes.append(hop_route())
     return app
 

@@ -40,6 +40,7 @@ Lifespan = Callable[["Daemon"], AbstractAsyncContextManager[Mapping[str, Any]]]
 """Opens what the daemon needs and yields its state, which must have `checks: dict[str, Check]`."""
 
 BACKLOG = 2048
+GC_ALLOCATIONS = 20_000  # between two looks for cycles, of which a request makes next to none
 KEEP_ALIVE_S = 75  # longer than our clients keep idle connections, so that they never race our close
 
 
@@ -242,6 +243,7 @@ class DrainingServer(uvicorn.Server):
         # What start-up made stays for good; to look it over takes the collector some 50 ms each time.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS, 10, 50)
         if self._lifeline_fd is not None:
             asyncio.get_running_loop().add_reader(self._lifeline_fd, self._lifeline_closed)
 

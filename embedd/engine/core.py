@@ -105,7 +105,10 @@ class Engine:
     # --- finding ----------------------------------------------------------------------------
 
     def cached(self, order: Order) -> Embedded | None:
-        """The answer, if all of it is in the cache and the model's digest is known: without waiting."""
+        """The answer, if all of it is in the cache and the model's digest is known: without waiting.
+
+        Whoever uses it says so with `count_hits`.
+        """
         digest = self._pool.known_digest(order.kind, order.model)
         if digest is None:
             return None
@@ -116,8 +119,10 @@ class Engine:
             if entry is None:
                 return None
             entries.append(entry)
-        self._metrics.hits.inc(len(keys))
         return Embedded(keys, entries, digest, len(keys), 0)
+
+    def count_hits(self, texts: int) -> None:
+        self._metrics.hits.inc(texts)
 
     def _keys(self, order: Order, digest: str) -> list[bytes]:
         options = self._options + (b"truncate" if order.truncate else b"")
