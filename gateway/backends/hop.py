@@ -1,8 +1,8 @@
 """The hop to one replica of embedd: callers' texts leave together, and answers come back in parts.
 
-A frame is sent as soon as there is something to send, unless one is on its way whose answer has not begun; what
-comes in meanwhile leaves with the next. embedd begins to answer at once, cached texts first, so this bounds the
-work in between and not the time that a model takes.
+A frame is sent as soon as there is something to send, unless one is on its way whose answer has not begun;
+what comes in meanwhile leaves with the next. embedd begins to answer at once, cached texts first, so this
+bounds the work in between and not the time that a model takes.
 """
 
 import asyncio
