@@ -78,7 +78,8 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._exchange: DirectExchange | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self._direct is None or not self._may_be_direct(cycle.scope):
+        # Who waits for leave to send a body is given it by ASGI's `receive`.
+        if self._direct is None or cycle.waiting_for_100_continue or not self._may_be_direct(cycle.scope):
             super()._start_asgi_task(cycle, app)
         elif cycle.more_body:
             self._held = (cycle, app)

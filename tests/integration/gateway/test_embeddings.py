@@ -148,6 +148,21 @@ def test_requests_sent_at_once_are_answered_in_order(row: Row) -> None:
     assert ids == [b"p0", b"p1", b"p2"]
 
 
+def test_a_caller_that_waits_for_leave_to_send_its_body_gets_it(row: Row) -> None:
+    body = json.dumps({"model": MODEL, "input": "may I"}).encode()
+    head = (
+        b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"expect: 100-continue\r\nauthorization: Bearer %s\r\ncontent-length: %d\r\n\r\n"
+        % (row.key.encode(), len(body))
+    )
+    host, _, port = row.gateway.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
 def test_callers_that_leave_leave_nothing_behind(row: Row) -> None:
     host, _, port = row.gateway.url.removeprefix("http://").partition(":")
     for number in range(60):
