@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TypedDict
 
 from embedd.backends import Backend, OllamaBackend, OpenAIBackend, SharedCache, Transport, ValkeyCache
@@ -66,7 +67,9 @@ def _limits(settings: Settings) -> Limits:
         concurrency_max=settings.upstream_concurrency_max,
         waiting_max=settings.waiting_max,
         tries_max=settings.tries_max,
+        busy_pause_s=settings.busy_pause_s,
         probe_interval_s=settings.probe_interval_s,
+        look_timeout_s=settings.look_timeout_s,
         digest_ttl_s=settings.digest_ttl_s,
     )
 
@@ -123,11 +126,16 @@ async def _keep_warm(settings: Settings, cache: VectorCache, stack: AsyncExitSta
 
 
 def _checks(pool: Pool, shared: SharedCache | None) -> dict[str, Check]:
-    async def use_of_shared() -> None:
-        if shared is not None and shared.problem is not None:
-            raise Unavailable(shared.problem)
+    """One backend that answers is enough to be ready; each that does not is told of."""
+    lanes = pool.lanes
 
-    checks = {"backends": Check(pool.ping)}
+    async def in_use(name: str) -> None:
+        if (problem := lanes.problems[name]) is not None:
+            raise Unavailable(problem)
+
+    checks = {"backends": Check(lanes.ping)}
+    if len(lanes.problems) > 1:
+        checks |= {name: Check(partial(in_use, name), required=False) for name in lanes.problems}
     if shared is not None:
-        checks["shared cache"] = Check(use_of_shared, required=False)
+        checks["shared cache"] = Check(shared.ping, required=False)
     return checks

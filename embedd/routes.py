@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -16,14 +17,17 @@ from embedd.settings import Settings
 from schemas import hop
 from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
 from services import daemon
-from services.disconnect import unless_gone
+from services.disconnect import ClientGone, unless_gone
 from services.errors import InvalidRequest, PlatformError
-from services.middleware import Frame
+from services.middleware import UNEXPECTED, Frame
 from services.protocol import DirectExchange
 from services.tasks import TaskSet, task_set
 
 CHARS_A_TOKEN = 3
 ROWS_A_CHUNK = 64
+
+INPUT_TYPES = (None, "query", "document")
+ENCODINGS = ("base64", "float")
 
 routes = daemon.router()
 
@@ -130,6 +134,26 @@ async def _answer(engine: Engine, embedded: Embedded, body: EmbeddingRequest) ->
 # --- the hop from the gateway -------------------------------------------------------------------
 
 
+def _well_formed(source: Any, calls: list[Any], cancelled: Any) -> bool:
+    """Whether the values of a frame are of their types; what they say is looked at call by call."""
+    if type(source) is not str or type(cancelled) is not list:
+        return False
+    for call in calls:
+        call_id, request_id, _, model, input_type, truncate, dimensions, encoding, texts = call
+        if not (
+            type(call_id) is int
+            and type(request_id) is str
+            and type(model) is str
+            and input_type in INPUT_TYPES
+            and type(truncate) is bool
+            and (dimensions is None or (type(dimensions) is int and dimensions > 0))
+            and encoding in ENCODINGS
+            and type(texts) is list
+        ):
+            return False
+    return True
+
+
 class Hop:
     """Answers a frame of calls in parts: cached ones at once, the others as they are done."""
 
@@ -142,8 +166,10 @@ class Hop:
             source, calls, cancelled = hop.decode_request(await request.body())
         except ValueError as error:
             raise InvalidRequest(f"not a frame of the hop: {error}") from None
+        if not _well_formed(source, calls, cancelled):
+            raise InvalidRequest("not a frame of the hop: a value in it is of another type")
         for call_id in cancelled:
-            if (task := self._running.pop((source, call_id), None)) is not None:
+            if (task := self._running.get((source, call_id))) is not None:
                 task.cancel()
         engine, settings = _engine(request), _settings(request)
         ready: list[bytes] = []
@@ -168,15 +194,36 @@ class Hop:
         done: asyncio.Queue[bytes] = asyncio.Queue()
         async with task_set() as tasks:
             for call in calls:
-                self._start(tasks, source, call, _later(engine, settings, call, done))
+                self._start(tasks, source, call, _later(engine, settings, call), done)
             for left in reversed(range(len(calls))):
                 part = await done.get()
                 await send({"type": "http.response.body", "body": part, "more_body": left > 0})
 
-    def _start(self, tasks: TaskSet, source: str, call: hop.Call, work: Any) -> None:
+    def _start(
+        self,
+        tasks: TaskSet,
+        source: str,
+        call: hop.Call,
+        work: Coroutine[Any, Any, bytes],
+        done: asyncio.Queue[bytes],
+    ) -> None:
         task = tasks.start(work, name="hop call")
         self._running[source, call.id] = task
-        task.add_done_callback(lambda _: self._running.pop((source, call.id), None))
+        task.add_done_callback(partial(self._ended, source, call, done))
+
+    def _ended(
+        self, source: str, call: hop.Call, done: asyncio.Queue[bytes], task: asyncio.Task[bytes]
+    ) -> None:
+        """Put the call's part, whatever became of it: the gateway counts on one for each."""
+        if self._running.get((source, call.id)) is task:
+            del self._running[source, call.id]
+        if task.cancelled():
+            part = _refusal(call, ClientGone("the call was taken back"))
+        elif task.exception() is not None:  # the task set has logged it
+            part = _refusal(call, PlatformError(UNEXPECTED))
+        else:
+            part = task.result()
+        done.put_nowait(part)
 
 
 def _at_once(engine: Engine, settings: Settings, call: hop.Call) -> bytes | None:
@@ -189,17 +236,13 @@ def _at_once(engine: Engine, settings: Settings, call: hop.Call) -> bytes | None
         return _refusal(call, error)
 
 
-async def _later(engine: Engine, settings: Settings, call: hop.Call, done: asyncio.Queue[bytes]) -> None:
-    """Put the call's part, whatever becomes of it: the gateway counts on one for each."""
-    part = _refusal(call, PlatformError("unexpected failure"))
+async def _later(engine: Engine, settings: Settings, call: hop.Call) -> bytes:
     try:
         texts = checked_texts(call.texts, settings)
         order = engine.order(call.model, texts, call.input_type, truncate=call.truncate)
-        part = _part(engine, call, await engine.embed(order))
+        return _part(engine, call, await engine.embed(order))
     except PlatformError as error:
-        part = _refusal(call, error)
-    finally:
-        done.put_nowait(part)
+        return _refusal(call, error)
 
 
 def _part(engine: Engine, call: hop.Call, embedded: Embedded) -> bytes:
@@ -236,10 +279,10 @@ class HopDoor:
         state = exchange.scope["state"]
         engine: Engine = state["engine"]
         try:
-            _, calls, cancelled = hop.decode_request(exchange.body)
+            source, calls, cancelled = hop.decode_request(exchange.body)
         except ValueError:
             return False
-        if cancelled or self._frame.drain.draining:
+        if cancelled or self._frame.drain.draining or not _well_formed(source, calls, cancelled):
             return False
         started = time.perf_counter()
         parts: list[bytes] = []

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from schemas.embeddings import InputType
@@ -54,7 +54,7 @@ class Settings(DaemonSettings):
     warm_bytes_max: int = Field(
         64 * MEGABYTE,
         ge=0,
-        description="Size of the file that the hottest vectors are written to, in bytes; 0 writes none.",
+        description="Size of the file that the hottest vectors are written to, in bytes; 0: no file.",
     )
     warm_interval_s: float = Field(
         300.0, gt=0, description="Seconds between two writes of that file; it is also written when stopping."
@@ -81,7 +81,10 @@ class Settings(DaemonSettings):
     waiting_max: int = Field(
         8192, ge=1, description="Texts that may wait for a backend; beyond it the answer is 429."
     )
-    tries_max: int = Field(3, ge=1, description="Backends that a text is tried on before its caller is told.")
+    tries_max: int = Field(3, ge=1, description="Times that a text is tried before its caller is told.")
+    busy_pause_s: float = Field(
+        0.5, gt=0, description="Seconds to leave a backend alone after it said that it is busy."
+    )
     probe_interval_s: float = Field(
         1.0, gt=0, description="Seconds between two looks at a backend that was set aside."
     )
@@ -89,9 +92,21 @@ class Settings(DaemonSettings):
     upstream_timeout_s: float = Field(
         120.0, gt=0, description="Seconds for one call to a backend, in which it may have to load the model."
     )
+    look_timeout_s: float = Field(
+        5.0, gt=0, description="Seconds that a backend may take to list its models before it is set aside."
+    )
     digest_ttl_s: float = Field(
         5.0, ge=0, description="Seconds for which a model's digest is believed before it is asked for again."
     )
+
+    @field_validator("l2_url")
+    @classmethod
+    def _is_a_url_of_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(
+            ("redis://", "rediss://", "unix://")
+        ):
+            raise ValueError("this is not a URL such as redis://127.0.0.1:6379")
+        return value
 
     @model_validator(mode="after")
     def _a_request_can_wait(self) -> Self:

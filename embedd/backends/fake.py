@@ -47,6 +47,3 @@ class FakeBackend:
             raise ItemsRefused(UpstreamError("ollama answered 400: EOF"))
         vectors = checked([self.vector(text) for text in texts], len(texts))
         return Computed(vectors, sum(len(text.split()) for text in texts))
-
-    async def ping(self) -> None:
-        return

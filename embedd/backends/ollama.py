@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from embedd.backends.protocol import Computed, ItemsRefused, ModelInfo, checked
+from embedd.backends.protocol import BadAnswer, Computed, ItemsRefused, ModelInfo, checked, whole
 from embedd.backends.transport import Transport
 from services.errors import InvalidRequest, NotFound, Overloaded, PlatformError, UpstreamError
 
@@ -28,11 +28,17 @@ class OllamaBackend:
         self._options = dict(options)
 
     async def models(self) -> list[ModelInfo]:
-        answer = self._parse(*await self._transport.call("GET", "/api/tags"))
-        return [
-            ModelInfo(name=str(model["name"]), digest=str(model["digest"]))
-            for model in answer.get("models") or ()
-        ]
+        status, body = await self._transport.call("GET", "/api/tags")
+        if status != 200:
+            raise UpstreamError(f"ollama answered {status} when asked for its models")
+        answer = _object(status, body)
+        try:
+            return [
+                ModelInfo(name=str(model["name"]), digest=str(model["digest"]))
+                for model in answer.get("models") or ()
+            ]
+        except (KeyError, TypeError):
+            raise UpstreamError("ollama answered a list of models without names or digests") from None
 
     async def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Computed:
         body: dict[str, Any] = {
@@ -43,23 +49,23 @@ class OllamaBackend:
         }
         if self._options:
             body["options"] = self._options
-        answer = self._parse(*await self._transport.call("POST", "/api/embed", orjson.dumps(body)))
-        vectors = checked(answer.get("embeddings"), len(texts))
-        return Computed(vectors, int(answer.get("prompt_eval_count") or 0))
-
-    async def ping(self) -> None:
-        self._parse(*await self._transport.call("GET", "/api/version"))
-
-    def _parse(self, status: int, body: bytes) -> dict[str, Any]:
-        try:
-            answer = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise UpstreamError(f"ollama answered {status} with a body that is not JSON") from None
-        if not isinstance(answer, dict):
-            raise UpstreamError(f"ollama answered {status} with JSON that is not an object")
+        status, data = await self._transport.call("POST", "/api/embed", orjson.dumps(body))
+        answer = _object(status, data)
         if status != 200 or "error" in answer:
             raise _failure(status, str(answer.get("error", "no reason given")))
-        return answer
+        vectors = checked(answer.get("embeddings"), len(texts))
+        return Computed(vectors, whole(answer.get("prompt_eval_count")))
+
+
+def _object(status: int, body: bytes) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:  # a NaN among the numbers does this too
+        answer = None
+    if not isinstance(answer, dict):
+        kind = BadAnswer if status == 200 else UpstreamError
+        raise kind(f"ollama answered {status} with something else than a JSON object")
+    return answer
 
 
 def _failure(status: int, reason: str) -> Exception:
@@ -73,5 +79,5 @@ def _failure(status: int, reason: str) -> Exception:
     if "does not support" in reason:
         return InvalidRequest(reason, param="model")
     failure: PlatformError = UpstreamError(f"ollama answered {status}: {reason}")
-    # NaN and a crash of the runner come as 400 for the whole list, and often one item provokes them.
-    return ItemsRefused(failure) if status == 400 else failure
+    # NaN and a crash of the runner come in these ways for the whole list, and often one item provokes them.
+    return ItemsRefused(failure) if status in (200, 400, 500) else failure

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from embedd.backends.protocol import Computed, ItemsRefused, ModelInfo, checked
+from embedd.backends.protocol import BadAnswer, Computed, ItemsRefused, ModelInfo, checked, whole
 from embedd.backends.transport import Transport
 from services.errors import InvalidRequest, NotFound, Overloaded, UpstreamError
 
@@ -30,8 +30,14 @@ class OpenAIBackend:
         self._transport = transport
 
     async def models(self) -> list[ModelInfo]:
-        answer = self._parse(*await self._transport.call("GET", "/models"))
-        return [self._info(str(model["id"])) for model in answer.get("data") or ()]
+        status, body = await self._transport.call("GET", "/models")
+        if status != 200:
+            raise UpstreamError(f"openai answered {status} when asked for its models")
+        answer = _object(status, body)
+        try:
+            return [self._info(str(model["id"])) for model in answer.get("data") or ()]
+        except (KeyError, TypeError):
+            raise UpstreamError("openai answered a list of models without ids") from None
 
     def _info(self, model: str) -> ModelInfo:
         identity = f"{self._transport.base_url}\n{model}".encode()
@@ -41,28 +47,35 @@ class OpenAIBackend:
         if truncate:
             raise InvalidRequest("this provider cannot be asked to truncate", param="truncate")
         body = orjson.dumps({"model": model, "input": list(texts), "encoding_format": "base64"})
-        answer = self._parse(*await self._transport.call("POST", "/embeddings", body))
-        items = sorted(answer.get("data") or (), key=lambda item: item.get("index", -1))
-        if [item.get("index") for item in items] != list(range(len(texts))):
-            raise UpstreamError(
-                f"openai answered {len(items)} vectors for {len(texts)} texts", code="bad_vectors"
-            )
-        vectors = checked([_vector(item.get("embedding")) for item in items], len(texts))
-        return Computed(vectors, int((answer.get("usage") or {}).get("prompt_tokens") or 0))
-
-    async def ping(self) -> None:
-        self._parse(*await self._transport.call("GET", "/models"))
-
-    def _parse(self, status: int, body: bytes) -> dict[str, Any]:
-        try:
-            answer = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise UpstreamError(f"openai answered {status} with a body that is not JSON") from None
-        if not isinstance(answer, dict):
-            raise UpstreamError(f"openai answered {status} with JSON that is not an object")
+        status, data = await self._transport.call("POST", "/embeddings", body)
+        answer = _object(status, data)
         if status != 200 or answer.get("error"):
             raise _failure(status, answer.get("error"))
+        usage = answer.get("usage")
+        tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return Computed(checked(_in_order(answer.get("data"), len(texts)), len(texts)), whole(tokens))
+
+
+def _object(status: int, body: bytes) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = None
+    if isinstance(answer, dict):
         return answer
+    if status == 200:
+        raise BadAnswer("openai answered with something else than a JSON object")
+    return {"error": "no reason given"}
+
+
+def _in_order(items: Any, count: int) -> list[Any]:
+    """The vectors by their index."""
+    found: dict[Any, Any] = {}
+    if isinstance(items, list):
+        found = {item.get("index"): item.get("embedding") for item in items if isinstance(item, dict)}
+    if len(found) != count or set(found) != set(range(count)):
+        raise BadAnswer(f"openai answered {len(found)} vectors for {count} texts")
+    return [_vector(found[index]) for index in range(count)]
 
 
 def _vector(value: Any) -> Any:
@@ -72,14 +85,14 @@ def _vector(value: Any) -> Any:
     try:
         return np.frombuffer(base64.b64decode(value, validate=True), "<f4")
     except ValueError:
-        raise UpstreamError("openai answered a vector that is not base64", code="bad_vectors") from None
+        raise BadAnswer("openai answered a vector that is not base64") from None
 
 
 def _failure(status: int, error: Any) -> Exception:
     reason = str(error.get("message") if isinstance(error, dict) else error)
     if status == 404:
         return NotFound(reason, code="model_not_found", param="model")
-    if status == 429:
+    if status in (429, 503):
         return Overloaded(f"openai is busy: {reason}", code="upstream_busy")
     if status in ITEM_STATUSES:
         return ItemsRefused(InvalidRequest(reason))

@@ -42,12 +42,21 @@ class ItemsRefused(Exception):
         self.cause = cause
 
 
+class BadAnswer(UpstreamError):
+    """The backend answered a call as if all were well, and what it answered cannot be used.
+
+    One of the texts may have provoked it (a vector that is not finite), so smaller lists are worth a try.
+    """
+
+    code = "bad_vectors"
+
+
 class Backend(Protocol):
     """One process that computes embeddings. `name` says which, in logs and readiness; `kind` is what it is.
 
     Backends of one kind with the same digest give the same vectors. Both calls raise `NotFound` for a model
-    that is not there, `Unavailable` when the process is not, and `UpstreamError` when it answers nonsense.
-    `embed` raises `ItemsRefused` when an item may be to blame.
+    that is not there, `Unavailable` when the process is not, `Overloaded` when it is busy, and
+    `UpstreamError` when it fails. `embed` raises `ItemsRefused` or `BadAnswer` when an item may be to blame.
     """
 
     name: str
@@ -59,25 +68,24 @@ class Backend(Protocol):
 
     async def embed(self, model: str, texts: Sequence[str], *, truncate: bool) -> Computed: ...
 
-    async def ping(self) -> None: ...
-
 
 def checked(vectors: Any, count: int) -> Vectors:
     """The vectors as an array, after the checks that no answer may skip: count, shape, finiteness, norm.
 
-    Raises `UpstreamError`: such an answer is the backend's fault, and is never cached.
+    Raises `BadAnswer`: such an answer is never cached.
     """
     try:
         array = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError):
-        raise UpstreamError("the backend answered vectors of different lengths", code="bad_vectors") from None
+        raise BadAnswer("the backend answered vectors of different lengths") from None
     if array.ndim != 2 or array.shape[0] != count or array.shape[1] == 0:
-        raise UpstreamError(
-            f"the backend answered vectors of shape {array.shape} for {count} texts", code="bad_vectors"
-        )
+        raise BadAnswer(f"the backend answered vectors of shape {array.shape} for {count} texts")
     norms = np.linalg.norm(array, axis=1)
     if not np.all(np.abs(norms - 1.0) <= NORM_TOLERANCE):  # also false for NaN
-        raise UpstreamError(
-            "the backend answered a vector that is not finite and normalised", code="bad_vectors"
-        )
+        raise BadAnswer("the backend answered a vector that is not finite and normalised")
     return array
+
+
+def whole(value: Any) -> int:
+    """A count that a backend told, or 0 when it told none."""
+    return value if isinstance(value, int) and value > 0 else 0

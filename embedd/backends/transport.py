@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from services.errors import Unavailable, UpstreamError, UpstreamTimeout
+from services.errors import Unavailable, UpstreamTimeout
 from services.h1 import BrokenOff, H1Client, NotConnected
 
 ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -25,7 +25,7 @@ class Transport:
         self._headers = [(b"content-type", b"application/json"), (b"accept", b"application/json"), *headers]
 
     async def call(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        """Status and body. Raises `Unavailable`, `UpstreamTimeout` or `UpstreamError`, naming the peer."""
+        """Status and body. Raises `Unavailable` or `UpstreamTimeout`, naming the peer."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 try:
@@ -37,7 +37,9 @@ class Transport:
                 f"{self._peer} does not answer at {self.base_url}", code=f"{self._peer}_down"
             ) from error
         except BrokenOff as error:
-            raise UpstreamError(f"the connection to {self._peer} broke: {error}") from error
+            raise Unavailable(
+                f"the connection to {self._peer} at {self.base_url} broke: {error}", code=f"{self._peer}_down"
+            ) from error
         except TimeoutError as error:
             raise UpstreamTimeout(f"{self._peer} did not answer within {self._timeout_s:g} s") from error
 

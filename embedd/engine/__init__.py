@@ -2,11 +2,13 @@
 
 from embedd.engine.cache import Entry, FragmentCache, VectorCache
 from embedd.engine.core import Embedded, Engine, ItemsFailed, Order
+from embedd.engine.lanes import PROBES
 from embedd.engine.metrics import Metrics
 from embedd.engine.pool import Limits, Pool
 from embedd.engine.warm import WarmFile
 
 __all__ = [
+    "PROBES",
     "Embedded",
     "Engine",
     "Entry",

@@ -6,7 +6,7 @@ import struct
 import time
 import unicodedata
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Literal, NamedTuple
 
 from cachetools import LFUCache, LRUCache
@@ -22,6 +22,9 @@ CHECKSUM: Final = struct.Struct("<I")
 
 TOKENS: Final = struct.Struct("<I")
 """In front of each vector, wherever it is kept: the tokens that its text was charged."""
+
+SUFFIXES_MAX: Final = 64
+"""Ways to write a vector (format and dimensions) that are kept; others are made anew each time."""
 
 ENTRY_OVERHEAD_BYTES: Final = 400
 """What an entry costs beside its value: key, three dict slots, order node, objects, slack of the allocator.
@@ -69,10 +72,13 @@ def cache_key(base: "hashlib.blake2b", prefix: str, text: str) -> bytes:
     key = base.copy()
     head = prefix.encode()
     key.update(len(head).to_bytes(8, "little") + head)
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-    key.update(text.encode())
+    key.update(composed(text).encode())
     return key.digest()
+
+
+def composed(text: str) -> str:
+    """The NFC form, which is also what is embedded: a vector must not depend on whose spelling came first."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _value_bytes(value: bytes) -> int:
@@ -109,8 +115,11 @@ class VectorCache:
             return None
         return Entry(value[TOKENS.size : end], TOKENS.unpack_from(value)[0])
 
-    def put(self, key: bytes, entry: Entry) -> None:
-        value = TOKENS.pack(entry.prompt_tokens) + entry.vector + STAMP.pack(self._clock())
+    def put(self, key: bytes, entry: Entry, *, age_s: float = 0.0) -> None:
+        """Keep an entry, which somebody else may have kept for `age_s` seconds already."""
+        if self._ttl_s and age_s > self._ttl_s:
+            return
+        value = TOKENS.pack(entry.prompt_tokens) + entry.vector + STAMP.pack(self._clock() - age_s)
         if _value_bytes(value) <= self._values.maxsize:
             self._values[key] = value
 
@@ -124,23 +133,27 @@ class VectorCache:
 
     def snapshot(self) -> "Snapshot":
         """The entries as they are now, for another thread to read while this cache goes on."""
-        return Snapshot(copy.copy(self._values))
+        return Snapshot(copy.copy(self._values), self._clock())
 
 
 class Snapshot:
     """A copy of a cache's table; the values themselves are shared, since they never change."""
 
-    def __init__(self, values: LRUCache[bytes, bytes] | LFUCache[bytes, bytes]) -> None:
+    def __init__(self, values: LRUCache[bytes, bytes] | LFUCache[bytes, bytes], taken_at: float) -> None:
         self._values = values
+        self._taken_at = taken_at
         self._pop = LRUCache.popitem if isinstance(values, LRUCache) else LFUCache.popitem
 
-    def hottest_first(self) -> list[tuple[bytes, Entry]]:
-        """All entries, those that would be evicted last first. Uses the snapshot up."""
+    def hottest_first(self) -> Iterator[tuple[bytes, Entry, float]]:
+        """All entries with their ages in seconds, those that would be evicted last first.
+
+        Uses the snapshot up.
+        """
         coldest_first = [self._pop(self._values) for _ in range(len(self._values))]
-        return [
-            (key, Entry(value[TOKENS.size : -STAMP.size], TOKENS.unpack_from(value)[0]))
-            for key, value in reversed(coldest_first)
-        ]
+        for key, value in reversed(coldest_first):
+            stored_at = STAMP.unpack_from(value, len(value) - STAMP.size)[0]
+            entry = Entry(value[TOKENS.size : -STAMP.size], TOKENS.unpack_from(value)[0])
+            yield key, entry, max(0.0, self._taken_at - stored_at)
 
 
 class _CountingLRU(LRUCache[bytes, bytes]):
@@ -164,17 +177,31 @@ class _CountingLFU(LFUCache[bytes, bytes]):
 
 
 class FragmentCache:
-    """Finished JSON texts of vectors, so that a warm answer is put together and not encoded."""
+    """Finished JSON texts of vectors, so that a warm answer is put together and not encoded.
+
+    Their keys are the vector's key and a suffix that says how it is written.
+    """
 
     def __init__(self, *, bytes_max: int) -> None:
         self._fragments: LRUCache[bytes, bytes] = LRUCache(bytes_max, getsizeof=_value_bytes)
+        self._suffixes: set[bytes] = set()
 
     def get(self, key: bytes) -> bytes | None:
         return self._fragments.get(key)
 
     def put(self, key: bytes, fragment: bytes) -> None:
+        suffix = key[KEY_BYTES:]
+        if suffix not in self._suffixes:
+            if len(self._suffixes) >= SUFFIXES_MAX:
+                return
+            self._suffixes.add(suffix)
         if _value_bytes(fragment) <= self._fragments.maxsize:
             self._fragments[key] = fragment
+
+    def forget(self, key: bytes) -> None:
+        """Drop what was made of a vector that was computed anew."""
+        for suffix in self._suffixes:
+            self._fragments.pop(key + suffix, None)
 
     @property
     def bytes(self) -> int:

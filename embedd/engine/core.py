@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -11,16 +11,21 @@ import numpy as np
 import orjson
 
 from embedd.backends import SharedCache, Vectors
-from embedd.engine.cache import Entry, FragmentCache, VectorCache, cache_key, key_base
+from embedd.engine.cache import Entry, FragmentCache, VectorCache, cache_key, composed, key_base
+from embedd.engine.flights import Abandoned, Flight, Plan
+from embedd.engine.lanes import MODEL_CHANGED, Distrusted
 from embedd.engine.metrics import Metrics
-from embedd.engine.pool import Abandoned, Flight, Plan, Pool
+from embedd.engine.pool import Pool
 from schemas.embeddings import EncodingFormat, InputType
-from services.errors import InvalidRequest, Overloaded, PlatformError
+from services.errors import InvalidRequest, Overloaded, PlatformError, UpstreamError
 
 MODEL_CHANGES_MAX: Final = 3
 """So often is a request started anew because its model was replaced meanwhile."""
 
 FLOAT_BYTES: Final = 4
+
+PLACES_NAMED_MAX: Final = 2048
+"""Texts that one message names: all of the largest request that is accepted by default."""
 
 KINDS: Final = ("openai",)
 """Providers that a model's name may begin with, beside Ollama, which needs no prefix."""
@@ -136,11 +141,11 @@ class Engine:
         too many wait, and the backend's error otherwise. Nothing that failed is kept.
         """
         for _ in range(MODEL_CHANGES_MAX):
-            digest = await self._pool.digest(order.kind, order.model)
+            digest = await self._pool.lanes.digest(order.kind, order.model)
             try:
                 return await self._embed(order, digest)
             except Overloaded as error:
-                if error.code != "model_changed":
+                if error.code != MODEL_CHANGED:
                     raise
                 changed = error
         raise changed
@@ -155,15 +160,16 @@ class Engine:
             if (entry := self._cache.get(key)) is not None:
                 found[key] = entry
             else:
-                missing[key] = text
+                missing[key] = composed(text)
         misses = sum(key in missing for key in keys)
         self._metrics.hits.inc(len(keys) - misses)
         self._metrics.misses.inc(misses)
+        plan = Plan(order.kind, order.model, digest, order.truncate)
         if self._shared is not None and missing:
-            await self._ask_shared(self._shared, found, missing)
+            await self._ask_shared(self._shared, plan, found, missing)
+            misses = sum(key in missing for key in keys)
         flights: dict[bytes, Flight] = {}
         if missing:
-            plan = Plan(order.kind, order.model, digest, order.truncate)
             flights = await self._fly(plan, order.prefix, missing)
             self._raise_failures(keys, flights)
             found |= {key: flight.done.result() for key, flight in flights.items()}
@@ -178,15 +184,26 @@ class Engine:
         )
 
     async def _ask_shared(
-        self, shared: SharedCache, found: dict[bytes, Entry], missing: dict[bytes, str]
+        self, shared: SharedCache, plan: Plan, found: dict[bytes, Entry], missing: dict[bytes, str]
     ) -> None:
+        """Move from `missing` to `found` what others have kept, and what was computed here meanwhile."""
         keys = list(missing)
+        dimension = self._pool.lanes.dimension(plan.kind, plan.digest)
         for key, value in zip(keys, await shared.get(keys), strict=True):
-            entry = Entry.unpacked(value) if value is not None else None
+            entry = self._cache.get(key)
+            if entry is None and value is not None:
+                entry = Entry.unpacked(value)
+                if entry is not None and dimension not in (None, len(entry.vector) // FLOAT_BYTES):
+                    continue
+                if entry is not None:
+                    self._keep(key, entry)
             if entry is not None:
-                self._cache.put(key, entry)
                 found[key] = entry
                 del missing[key]
+
+    def _keep(self, key: bytes, entry: Entry) -> None:
+        self._cache.put(key, entry)
+        self._fragments.forget(key)
 
     # --- computing --------------------------------------------------------------------------
 
@@ -225,27 +242,26 @@ class Engine:
         if done.cancelled() or done.exception() is not None:
             return
         entry = done.result()
-        self._cache.put(key, entry)
+        self._keep(key, entry)
         if self._shared is not None:
             self._shared.put({key: entry.packed()})
 
     @staticmethod
     def _raise_failures(keys: Sequence[bytes], flights: Mapping[bytes, Flight]) -> None:
-        """Raise for the texts that failed: the caller's mistakes by index, anything else as it is."""
+        """Raise for texts that failed: what is the texts' own fault by index, anything else as it is."""
         errors = {key: error for key, flight in flights.items() if (error := flight.done.exception())}
         if not errors:
             return
         for error in errors.values():
             if isinstance(error, Abandoned):  # joined in the moment it was given up
                 raise Overloaded("the computation was given up; retry") from error
-            if not isinstance(error, InvalidRequest) or error.param is not None:
+            if not _may_be_of_a_text(error):
                 raise error
         places = [index for index, key in enumerate(keys) if key in errors]
-        first = errors[keys[places[0]]]
-        assert isinstance(first, PlatformError)
-        listed = ", ".join(f"`input.{index}`" for index in places[:20])
-        more = f" and {len(places) - 20} more" if len(places) > 20 else ""
-        raise ItemsFailed(f"{listed}{more}: {first.message}", code=first.code, param=f"input.{places[0]}")
+        different = {id(error): error for error in errors.values()}
+        if len(different) == 1 and len(errors) > 1:  # one failure of the backend, not of each text
+            raise errors[keys[places[0]]]
+        raise _named(places, errors[keys[places[0]]], errors.values())
 
     # --- answering --------------------------------------------------------------------------
 
@@ -273,12 +289,26 @@ class Engine:
             out.append(fragment)
         return out
 
-    async def ping(self) -> None:
-        await self._pool.ping()
-
     async def close(self) -> None:
         """Stop what is still being computed."""
         await self._pool.close()
+
+
+def _may_be_of_a_text(error: BaseException) -> bool:
+    if isinstance(error, Distrusted):
+        return False
+    return isinstance(error, InvalidRequest | UpstreamError) and error.param is None
+
+
+def _named(places: Sequence[int], first: BaseException, errors: Iterable[BaseException]) -> PlatformError:
+    """The failure of some texts, whose places it names. The caller's mistakes outweigh a backend's."""
+    mistakes = [error for error in errors if isinstance(error, InvalidRequest)]
+    cause = mistakes[0] if mistakes else first
+    assert isinstance(cause, PlatformError)
+    listed = ", ".join(f"`input.{index}`" for index in places[:PLACES_NAMED_MAX])
+    more = f" and {len(places) - PLACES_NAMED_MAX} more" if len(places) > PLACES_NAMED_MAX else ""
+    kind = ItemsFailed if mistakes else UpstreamError
+    return kind(f"{listed}{more}: {cause.message}", code=cause.code, param=f"input.{places[0]}")
 
 
 def _fragment(entry: Entry, encoding: EncodingFormat, dimensions: int | None) -> bytes:

@@ -1,89 +1,75 @@
-"""embedd through its door: whatever is cached, shared or failing, an answer is right or refused."""
+"""embedd through its door: answers in OpenAI's shape, refusals that name the field, figures that add up."""
 
 import asyncio
 import base64
-from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 
-import httpx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 
 from embedd.app import create_app
-from embedd.backends import Backend, Computed, FakeBackend, ModelInfo, OllamaBackend
-from embedd.engine import ENTRY_OVERHEAD_BYTES, Engine, Metrics, apportioned, cache_key
+from embedd.backends import FakeBackend, FakeSharedCache, Vectors
+from embedd.engine.cache import ENTRY_OVERHEAD_BYTES, Entry, VectorCache, cache_key, key_base
 from embedd.settings import Settings
-from services.errors import InvalidRequest, NotFound, PlatformError, UpstreamError
-from services.http import PeerClient
 from services.testing import client_for
+from tests.unit.embedd.engines import asked, engine_on, vectors
 
 pytestmark = pytest.mark.anyio
 
 
-def engine_on(backend: Backend, **options: Any) -> Engine:
-    defaults: dict[str, Any] = {
-        "cache_bytes_max": 1 << 20,
-        "batch_items_max": 4,
-        "waiting_max": 100,
-        "digest_ttl_s": 60.0,
-    }
-    return Engine(backend, Metrics(CollectorRegistry()), **(defaults | options))
-
-
-class GatedBackend(FakeBackend):
-    """Answers only when the test opens the gate."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = asyncio.Event()
-
-    async def embed(self, model: str, texts: Sequence[str]) -> Computed:
-        await self.gate.wait()
-        return await super().embed(model, texts)
-
-
-async def ask(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
+async def ask(client: Any, **body: Any) -> Any:
     return await client.post("/v1/embeddings", json={"model": "fake", **body})
 
 
 async def test_vectors_come_in_order_and_the_second_time_from_the_cache() -> None:
     backend = FakeBackend()
-    async with client_for(create_app(Settings(), backend=backend)) as client:
+    async with client_for(create_app(Settings(), backends=[backend])) as client:
         first = await ask(client, input=["one", "two", "one"])
         second = await ask(client, input=["two", "three"])
+        figures = (await client.get("/metrics")).text
     assert first.headers["x-cache"] == "hits=0 misses=3"
     assert second.headers["x-cache"] == "hits=1 misses=1"
     assert first.headers["x-model-digest"] == "sha256:0"
-    assert backend.calls == [["one", "two"], ["three"]]
-    vectors = [item["embedding"] for item in first.json()["data"]]
-    for vector, text in zip(vectors, ["one", "two", "one"], strict=True):
-        np.testing.assert_allclose(vector, backend.vector(text), rtol=1e-6)
+    for name in ("x-queue-time", "x-inference-time", "x-total-time"):
+        assert float(first.headers[name]) >= 0
+    assert asked(backend.calls) == [["one", "two"], ["three"]]
+    rows = [item["embedding"] for item in first.json()["data"]]
+    for row, text in zip(rows, ["one", "two", "one"], strict=True):
+        np.testing.assert_allclose(row, backend.vector(text), rtol=1e-6)
     assert [item["index"] for item in first.json()["data"]] == [0, 1, 2]
     assert first.json()["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    for line in (
+        "embedd_cache_hits_total 1.0",
+        "embedd_cache_misses_total 4.0",
+        "embedd_cache_entries 3.0",
+        "embedd_upstream_calls_total 2.0",
+        "embedd_batch_texts_sum 3.0",
+        "embedd_waiting_texts 0.0",
+        "embedd_backends_up 1.0",
+    ):
+        assert f"\n{line}\n" in figures
 
 
-async def test_base64_holds_the_same_vector() -> None:
+async def test_base64_and_fewer_dimensions_are_made_of_the_one_vector_that_is_kept() -> None:
     backend = FakeBackend()
-    async with client_for(create_app(Settings(), backend=backend)) as client:
-        answer = (await ask(client, input="one", encoding_format="base64")).json()
-    vector = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), "<f4")
-    np.testing.assert_array_equal(vector, backend.vector("one"))
-
-
-async def test_fewer_dimensions_are_cut_and_normalised_again() -> None:
-    backend = FakeBackend()
-    async with client_for(create_app(Settings(), backend=backend)) as client:
-        await ask(client, input="one")
-        answer = await ask(client, input="one", dimensions=3)
+    async with client_for(create_app(Settings(), backends=[backend])) as client:
+        encoded = await ask(client, input="one", encoding_format="base64")
+        fewer = await ask(client, input="one", dimensions=3)
+        native = await ask(client, input="one", dimensions=8)
         refused = await ask(client, input="one", dimensions=9)
-    vector = answer.json()["data"][0]["embedding"]
+    data = base64.b64decode(encoded.json()["data"][0]["embedding"])
+    np.testing.assert_array_equal(np.frombuffer(data, "<f4"), backend.vector("one"))
     expected = backend.vector("one")[:3]
+    vector = fewer.json()["data"][0]["embedding"]
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), rtol=1e-6)
-    assert answer.headers["x-cache"] == "hits=1 misses=0"
+    np.testing.assert_allclose(native.json()["data"][0]["embedding"], backend.vector("one"), rtol=1e-6)
+    assert fewer.headers["x-cache"] == "hits=1 misses=0"
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "dimensions")
+    assert asked(backend.calls) == [["one"]]
 
 
 @pytest.mark.parametrize(
@@ -96,160 +82,206 @@ async def test_fewer_dimensions_are_cut_and_normalised_again() -> None:
         ({"input": [[1], [2]]}, 400, "token_input", "input"),
         ({"input": ["x"] * 2049}, 400, "invalid_request", "input"),
         ({"input": "x" * 200_001}, 400, "invalid_request", "input.0"),
+        ({"input": ["x" * 190_000] * 5}, 400, "invalid_request", "input"),
         ({"input": "x", "model": "none"}, 404, "model_not_found", "model"),
+        ({"input": "x", "model": "openai/none"}, 404, "model_not_found", "model"),
         ({"input": "x", "model": ""}, 400, "invalid_request", "model"),
         ({"input": "x", "dimensions": 0}, 400, "invalid_request", "dimensions"),
         ({"input": "x", "encoding_format": "hex"}, 400, "invalid_request", "encoding_format"),
-        ({"input": "poison"}, 502, "upstream_failed", None),
+        ({"input": ["x", "poison"]}, 400, "invalid_request", "input.1"),
+        ({"input": ["crash", "x"]}, 502, "upstream_failed", "input.0"),
     ],
 )
 async def test_what_cannot_be_embedded_is_refused_by_name(
     body: dict[str, Any], status: int, code: str, param: str | None
 ) -> None:
-    async with client_for(create_app(Settings(), backend=FakeBackend())) as client:
+    async with client_for(create_app(Settings(), backends=[FakeBackend()])) as client:
         response = await ask(client, **body)
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (status, code, param)
 
 
+async def test_the_refusal_of_token_ids_tells_the_way_out() -> None:
+    async with client_for(create_app(Settings(), backends=[FakeBackend()])) as client:
+        response = await ask(client, input=[1, 2])
+    assert "check_embedding_ctx_length=False" in response.json()["error"]["message"]
+
+
 async def test_unknown_fields_are_ignored_and_the_provider_prefix_is_understood() -> None:
-    async with client_for(create_app(Settings(), backend=FakeBackend())) as client:
+    async with client_for(create_app(Settings(), backends=[FakeBackend()])) as client:
         response = await ask(client, input="x", model="ollama/fake", user="u", mood="good")
     assert response.status_code == 200
     assert response.json()["model"] == "ollama/fake"
 
 
-async def test_a_text_asked_for_by_many_at_once_is_computed_once() -> None:
-    backend = GatedBackend()
-    engine = engine_on(backend)
-    waiters = [asyncio.ensure_future(engine.embed("fake", ["same", str(number % 2)])) for number in range(6)]
-    await asyncio.sleep(0.01)
-    waiters[0].cancel()  # the one whose call it is
-    backend.gate.set()
-    done = await asyncio.gather(*waiters[1:])
-    assert sorted(text for call in backend.calls for text in call) == ["0", "1", "same"]
-    for number, embedded in enumerate(done, start=1):
-        np.testing.assert_array_equal(embedded.vectors[0], backend.vector("same"))
-        np.testing.assert_array_equal(embedded.vectors[1], backend.vector(str(number % 2)))
-
-
-async def test_a_failure_reaches_all_who_wait_and_is_forgotten() -> None:
-    backend = GatedBackend()
-    engine = engine_on(backend)
-    waiters = [asyncio.ensure_future(engine.embed("fake", ["poison"])) for _ in range(3)]
-    await asyncio.sleep(0.01)
-    backend.gate.set()
-    outcomes = await asyncio.gather(*waiters, return_exceptions=True)
-    assert all(isinstance(outcome, UpstreamError) for outcome in outcomes)
-    with pytest.raises(UpstreamError):
-        await engine.embed("fake", ["poison"])
-    assert backend.calls == [["poison"], ["poison"]]
-
-
-async def test_a_full_queue_says_so() -> None:
-    backend = GatedBackend()
-    engine = engine_on(backend, waiting_max=2)
-    first = asyncio.ensure_future(engine.embed("fake", ["a", "b"]))
-    await asyncio.sleep(0.01)
-    with pytest.raises(PlatformError, match="at most 2 may"):
-        await engine.embed("fake", ["c"])
-    backend.gate.set()
-    await first
-
-
-async def test_a_new_model_behind_the_name_makes_old_vectors_unreachable() -> None:
+async def test_a_task_prefix_and_truncation_are_part_of_what_a_vector_is_of() -> None:
     backend = FakeBackend()
-    engine = engine_on(backend, digest_ttl_s=0.0)
-    before = await engine.embed("fake", ["a"])
-    backend.digest = "sha256:1"
-    after = await engine.embed("fake", ["a"])
-    assert (after.model_digest, after.hits) == ("sha256:1", 0)
-    assert not np.array_equal(before.vectors, after.vectors)
+    settings = Settings(prefixes={"fake": {"query": "search_query: "}})
+    async with client_for(create_app(settings, backends=[backend])) as client:
+        answers = [
+            await ask(client, input="one", **options)
+            for options in ({}, {"input_type": "document"}, {"input_type": "query"}, {"truncate": True})
+        ]
+    assert [answer.headers["x-cache"] for answer in answers] == [
+        "hits=0 misses=1",
+        "hits=1 misses=0",
+        "hits=0 misses=1",
+        "hits=0 misses=1",
+    ]
+    assert asked(backend.calls) == [["one"], ["search_query: one"], ["one"]]
 
 
-async def test_the_cache_stays_within_its_bytes() -> None:
-    room = 3 * (8 * 4 + ENTRY_OVERHEAD_BYTES)
-    engine = engine_on(FakeBackend(), cache_bytes_max=room)
-    await engine.embed("fake", ["a", "b", "c", "d"])
-    again = await engine.embed("fake", ["d", "c", "b", "a"])
-    assert (again.hits, again.misses) == (3, 1)
+async def test_two_spellings_of_a_text_are_one_text() -> None:
+    backend = FakeBackend()
+    async with engine_on(backend) as built:
+        before = await built.embed("cafe\u0301")
+        after = await built.embed("caf\u00e9")
+    assert after.hits == 1
+    np.testing.assert_array_equal(vectors(before), [backend.vector("caf\u00e9")])
 
 
-@given(
-    st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8), min_size=1, max_size=6),
-    st.integers(1, 5),
-    st.integers(0, 4),
-)
-@settings(max_examples=60, deadline=None)
-def test_any_mix_of_hits_misses_and_callers_equals_no_cache(
-    requests: list[list[str]], batch_items_max: int, entries: int
-) -> None:
-    async def story() -> None:
-        backend = FakeBackend()
-        room = entries * (8 * 4 + ENTRY_OVERHEAD_BYTES)
-        engine = engine_on(backend, cache_bytes_max=room, batch_items_max=batch_items_max)
-        answers = await asyncio.gather(*(engine.embed("fake", texts) for texts in requests))
-        for texts, answer in zip(requests, answers, strict=True):
-            np.testing.assert_array_equal(answer.vectors, [backend.vector(text) for text in texts])
-            assert answer.prompt_tokens == len(texts)
-            assert answer.hits + answer.misses == len(texts)
-        await engine.close()
-
-    asyncio.run(story())
+async def test_readiness_names_backends_that_do_not_answer() -> None:
+    settings = Settings(ollama_urls=("http://127.0.0.1:1", "http://127.0.0.1:2"))
+    async with client_for(create_app(settings)) as client:
+        answer = await client.get("/readyz")
+        refused = await ask(client, input="x", model="any")
+    dependencies = answer.json()["dependencies"]
+    assert answer.status_code == 503
+    assert list(dependencies) == ["backends", "ollama http://127.0.0.1:1", "ollama http://127.0.0.1:2"]
+    assert "127.0.0.1:1" in dependencies["backends"]["reason"]
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ollama_down")
 
 
-@given(st.integers(0, 10_000), st.lists(st.text(min_size=1, max_size=50), min_size=1, max_size=30))
-def test_shares_of_tokens_add_up(total: int, texts: list[str]) -> None:
-    shares = apportioned(total, texts)
-    assert sum(shares) == total
-    assert all(share >= 0 for share in shares)
+async def test_vectors_that_another_replica_computed_are_not_computed_again() -> None:
+    shared = FakeSharedCache()
+    one, two = FakeBackend(), FakeBackend()
+    async with engine_on(one, shared=shared) as first, engine_on(two, shared=shared) as second:
+        await first.embed("a", "b")
+        answer = await second.embed("b", "c")
+        assert (answer.hits, answer.misses) == (1, 1)
+        assert asked(two.calls) == [["c"]]
+        np.testing.assert_array_equal(vectors(answer), [one.vector("b"), one.vector("c")])
+        for key in list(shared.values):
+            shared.values[key] = shared.values[key][:-1] + b"x"
+        await first.engine.close()
+    async with engine_on(FakeBackend(), shared=shared) as third:
+        assert (await third.embed("a")).misses == 1  # damaged, so computed
 
 
-@given(st.tuples(st.text(), st.text(), st.text()), st.tuples(st.text(), st.text(), st.text()))
-def test_keys_differ_when_anything_differs(one: tuple[str, str, str], two: tuple[str, str, str]) -> None:
-    from unicodedata import normalize
+async def test_what_was_computed_while_the_shared_cache_was_asked_is_not_computed_again() -> None:
+    class Slow(FakeSharedCache):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = asyncio.Event()
 
-    same = tuple(normalize("NFC", part) for part in one) == tuple(normalize("NFC", part) for part in two)
-    assert (cache_key(*one) == cache_key(*two)) == same
+        async def get(self, keys: Any) -> list[bytes | None]:
+            found: list[bytes | None] = [None] * len(keys)
+            gate, self.gate = self.gate, asyncio.Event()
+            await gate.wait()
+            return found
 
-
-# --- the Ollama backend against scripted answers ------------------------------------------------
-
-
-def ollama(*answers: httpx.Response) -> OllamaBackend:
-    script = list(answers)
-    transport = httpx.MockTransport(lambda _: script.pop(0))
-    return OllamaBackend(PeerClient("ollama", "http://ollama", transport=transport), keep_alive="5m")
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "match"),
-    [
-        (httpx.Response(404, json={"error": "model 'x' not found"}), NotFound, "model 'x' not found"),
-        (
-            httpx.Response(400, json={"error": "the input length exceeds the context length"}),
-            InvalidRequest,
-            "context",
-        ),
-        (httpx.Response(400, json={"error": "EOF"}), UpstreamError, "ollama answered 400: EOF"),
-        (httpx.Response(503, json={"error": "server busy"}), UpstreamError, "server busy"),
-        (httpx.Response(200, json={"error": "boom"}), UpstreamError, "boom"),
-        (httpx.Response(200, text="<html>"), UpstreamError, "not JSON"),
-        (httpx.Response(200, json=[]), UpstreamError, "not an object"),
-        (httpx.Response(200, json={"embeddings": [[1.0, 0.0]]}), UpstreamError, "shape"),
-        (httpx.Response(200, json={"embeddings": [[1.0, 0.0], [1.0]]}), UpstreamError, "different lengths"),
-        (httpx.Response(200, json={"embeddings": [[1.0, 0.0], [None, 0.0]]}), UpstreamError, "finite"),
-        (httpx.Response(200, json={"embeddings": [[1.0, 0.0], [3.0, 0.0]]}), UpstreamError, "normalised"),
-        (httpx.Response(200, json={"embeddings": None}), UpstreamError, "shape"),
-    ],
-)
-async def test_a_wrong_answer_of_ollama_never_becomes_a_vector(
-    answer: httpx.Response, kind: type[PlatformError], match: str
-) -> None:
-    with pytest.raises(kind, match=match):
-        await ollama(answer).embed("x", ["a", "b"])
+    shared, backend = Slow(), FakeBackend()
+    async with engine_on(backend, shared=shared) as built:
+        gates = [shared.gate]
+        first = asyncio.ensure_future(built.embed("a"))
+        await asyncio.sleep(0.01)
+        gates.append(shared.gate)
+        second = asyncio.ensure_future(built.embed("a"))
+        await asyncio.sleep(0.01)
+        gates[0].set()
+        await first
+        gates[1].set()
+        await second
+    assert asked(backend.calls) == [["a"]]
 
 
-async def test_models_carry_their_digest() -> None:
-    answer = httpx.Response(200, json={"models": [{"name": "m:latest", "digest": "abc"}]})
-    assert await ollama(answer).models() == [ModelInfo("m:latest", "abc")]
+# --- the cache ----------------------------------------------------------------------------------
+
+
+async def test_the_cache_stays_within_its_bytes_and_counts_what_leaves() -> None:
+    room = 3 * (8 * 4 + 8 + ENTRY_OVERHEAD_BYTES)
+    async with engine_on(FakeBackend(), cache_bytes_max=room) as built:
+        await built.embed("a", "b", "c")
+        await built.embed("a")  # the hottest now
+        await built.embed("d")
+        again = await built.embed("a", "c", "d", "b")
+        assert (again.hits, again.misses) == (3, 1)
+        assert built.figure("cache_evictions_total") == 2
+        assert built.figure("cache_bytes") == built.cache.bytes == room
+
+
+async def test_entries_grow_too_old() -> None:
+    now = [0.0]
+    async with engine_on(FakeBackend(), ttl_s=10.0, clock=lambda: now[0]) as built:
+        await built.embed("a")
+        now[0] = 9.0
+        assert (await built.embed("a")).hits == 1
+        now[0] = 11.0
+        assert (await built.embed("a")).hits == 0
+        assert (await built.embed("a")).hits == 1
+
+
+async def test_a_vector_that_is_computed_anew_is_also_written_anew() -> None:
+    class Moody(FakeBackend):
+        """A provider that changes a model under its name."""
+
+        pinned = True
+        mood = "good"
+
+        def vector(self, text: str) -> Vectors:
+            return super().vector(f"{text} {self.mood}")
+
+    backend = Moody()
+    now = [0.0]
+    async with engine_on(backend, ttl_s=10.0, clock=lambda: now[0]) as built:
+        rows = []
+        for _ in range(2):
+            embedded = await built.embed("a")
+            rows += built.engine.fragments(embedded, range(1), "base64", None)
+            backend.mood = "bad"
+            now[0] += 11.0
+    assert rows[0] != rows[1]
+
+
+def test_the_least_frequently_used_leave_first_when_asked_for() -> None:
+    cache = VectorCache(bytes_max=2 * (4 + 8 + ENTRY_OVERHEAD_BYTES), policy="lfu", ttl_s=0)
+    entry = Entry(b"\0" * 4, 1)
+    cache.put(b"often", entry)
+    for _ in range(3):
+        cache.get(b"often")
+    cache.put(b"once", entry)
+    cache.put(b"new", entry)
+    assert [cache.get(key) is not None for key in (b"often", b"once", b"new")] == [True, False, True]
+
+
+def test_an_entry_that_is_larger_than_the_cache_is_not_kept() -> None:
+    cache = VectorCache(bytes_max=0, policy="lru", ttl_s=0)
+    cache.put(b"a", Entry(b"\0" * 4, 1))
+    assert cache.get(b"a") is None
+    assert cache.bytes == 0
+
+
+PARTS = st.tuples(st.text(), st.text(), st.binary(), st.text(), st.text())
+
+
+@given(PARTS, PARTS)
+def test_keys_differ_when_anything_differs(one: Any, two: Any) -> None:
+    same = (*one[:4], normalize("NFC", one[4])) == (*two[:4], normalize("NFC", two[4]))
+    keys = [cache_key(key_base(*parts[:3]), parts[3], parts[4]) for parts in (one, two)]
+    assert (keys[0] == keys[1]) == same
+
+
+@given(st.binary(max_size=64), st.integers(0, 2**32 - 1))
+def test_a_packed_entry_is_the_entry_or_nothing(vector: bytes, tokens: int) -> None:
+    entry = Entry(vector * 4 or b"\0" * 4, tokens)
+    packed = entry.packed()
+    assert Entry.unpacked(packed) == entry
+    assert Entry.unpacked(packed[:-1]) is None
+    assert Entry.unpacked(bytes([packed[0] ^ 1]) + packed[1:]) is None
+    assert Entry.unpacked(vector[:8]) is None
+
+
+@pytest.mark.parametrize("wrong", [{"l2_url": "http://127.0.0.1"}, {"waiting_max": 10}])
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
