@@ -138,6 +138,8 @@ def _well_formed(source: Any, calls: list[Any], cancelled: Any) -> bool:
     """Whether the values of a frame are of their types; what they say is looked at call by call."""
     if type(source) is not str or type(cancelled) is not list:
         return False
+    if any(type(call_id) is not int for call_id in cancelled):
+        return False
     for call in calls:
         call_id, request_id, _, model, input_type, truncate, dimensions, encoding, texts = call
         if not (
