@@ -80,6 +80,7 @@ class ValkeyCache:
                 self._failed(error)
                 break
             self._worked()
+            _raise_if_cancelled()
             values += [value if isinstance(value, bytes) else None for value in found]
         values += [None] * (len(keys) - len(values))
         hits = sum(value is not None for value in values)
@@ -102,6 +103,7 @@ class ValkeyCache:
                 while len(batch) < WRITES_A_CALL:
                     batch.append(self._writes.get_nowait())
             await self._write(batch)
+            _raise_if_cancelled()
 
     async def _write(self, batch: Sequence[tuple[bytes, bytes]]) -> None:
         if time.monotonic() < self._paused_until:
@@ -145,6 +147,13 @@ class ValkeyCache:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _raise_if_cancelled() -> None:
+    """The client of redis-py loses a cancellation that meets it at work, and we would never end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class FakeSharedCache:
