@@ -55,5 +55,5 @@ def create_app(settings: Settings, *, shelf: Shelf | None = None) -> daemon.Daem
                 await engine.close()
 
     app = daemon.build("modeld", routes, lifespan, settings, registry=registry)
-    app.add_middleware(OllamaWire)  # outermost: it also speaks for the kit's own refusals
+    app.surround(OllamaWire)  # outermost: it also speaks for the kit's own refusals
     return app
