@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -44,6 +45,12 @@ def _settings(request: Request) -> Settings:
 
 EngineDep = Annotated[Engine, Depends(_engine)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
+
+
+class TypedEmbeddingRequest(EmbeddingRequest):
+    """The request, with `dimensions` as a number and not as a text that looks like one."""
+
+    dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
 
 
 def checked_texts(items: Any, settings: Settings) -> list[str]:
@@ -89,7 +96,7 @@ def _check_text(text: str, index: int, chars_max: int) -> None:
 
 @routes.post("/v1/embeddings", response_model=EmbeddingResponse)
 async def embeddings(
-    request: Request, body: EmbeddingRequest, engine: EngineDep, settings: SettingsDep
+    request: Request, body: TypedEmbeddingRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Embed one text or many, in order. Vectors are L2-normalised float32."""
     started = time.perf_counter()

@@ -28,7 +28,10 @@ Step = Callable[["OllamaStub", Sequence[str]], Awaitable[Reply]]
 
 @dataclass
 class OllamaStub:
-    """`calls` lists the texts of each call, the self-check's left out. `port` is kept over a restart."""
+    """`calls` lists the texts of each call, the self-check's left out; `heads` the head of every request.
+
+    `port` is kept over a restart.
+    """
 
     model: str = "stub:latest"
     digest: str = "sha256:a"
@@ -36,6 +39,7 @@ class OllamaStub:
     port: int = 0
     script: deque[Step] = field(default_factory=deque)
     calls: list[list[str]] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
     tags_hang: bool = False
     in_flight: int = 0
     in_flight_max: int = 0
@@ -86,6 +90,7 @@ class OllamaStub:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.heads.append(head)
         target = head.split(" ", 2)[1]
         length = next(
             (int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0

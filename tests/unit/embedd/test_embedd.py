@@ -87,6 +87,8 @@ async def test_base64_and_fewer_dimensions_are_made_of_the_one_vector_that_is_ke
         ({"input": "x", "model": "openai/none"}, 404, "model_not_found", "model"),
         ({"input": "x", "model": ""}, 400, "invalid_request", "model"),
         ({"input": "x", "dimensions": 0}, 400, "invalid_request", "dimensions"),
+        ({"input": "x", "dimensions": "8"}, 400, "invalid_request", "dimensions"),
+        ({"input": "x", "dimensions": True}, 400, "invalid_request", "dimensions"),
         ({"input": "x", "encoding_format": "hex"}, 400, "invalid_request", "encoding_format"),
         ({"input": ["x", "poison"]}, 400, "invalid_request", "input.1"),
         ({"input": ["crash", "x"]}, 502, "upstream_failed", "input.0"),
