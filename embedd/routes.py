@@ -15,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from embedd.engine import Embedded, Engine
 from embedd.settings import Settings
+from schemas import embeddings as embeddings_schema
 from schemas import hop
-from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
+from schemas.embeddings import EmbeddingResponse
 from services import daemon
 from services.disconnect import ClientGone, unless_gone
 from services.errors import InvalidRequest, PlatformError
@@ -47,8 +48,9 @@ EngineDep = Annotated[Engine, Depends(_engine)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-class TypedEmbeddingRequest(EmbeddingRequest):
-    """The request, with `dimensions` as a number and not as a text that looks like one."""
+class EmbeddingRequest(embeddings_schema.EmbeddingRequest):
+    # The published one, but for a text in place of the number, which it would take for one.
+    __doc__ = embeddings_schema.EmbeddingRequest.__doc__
 
     dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
 
@@ -96,7 +98,7 @@ def _check_text(text: str, index: int, chars_max: int) -> None:
 
 @routes.post("/v1/embeddings", response_model=EmbeddingResponse)
 async def embeddings(
-    request: Request, body: TypedEmbeddingRequest, engine: EngineDep, settings: SettingsDep
+    request: Request, body: EmbeddingRequest, engine: EngineDep, settings: SettingsDep
 ) -> Response:
     """Embed one text or many, in order. Vectors are L2-normalised float32."""
     started = time.perf_counter()
