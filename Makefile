@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 DAEMONS := gateway embedd vectord chatd distill validators modeld
 
-.PHONY: help setup up demo test check fix bench lock docs clean
+.PHONY: help setup up demo test check fix bench soak lock docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,7 +40,10 @@ fix: setup  ## format, and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## the figures of tests/bench (needs the machine to itself)
-	$(BIN)/python -m pytest -q -m bench tests/bench -s
+	$(BIN)/python -m pytest -q -m bench -s --timeout 600 tests/bench --ignore tests/bench/embeddings/test_soak.py
+
+soak: setup  ## five minutes of full load: memory flat, nothing refused, nothing left behind
+	SOAK_S=$${SOAK_S:-300} $(BIN)/python -m pytest -q -m bench -s --timeout 1800 tests/bench/embeddings/test_soak.py
 
 lock: setup  ## compile the hashed requirements from pyproject.toml
 	for d in $(DAEMONS); do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
