@@ -9,15 +9,13 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import Field
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from embedd.engine import Embedded, Engine
 from embedd.settings import Settings
-from schemas import embeddings as embeddings_schema
 from schemas import hop
-from schemas.embeddings import EmbeddingResponse
+from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
 from services import daemon
 from services.disconnect import ClientGone, unless_gone
 from services.errors import InvalidRequest, PlatformError
@@ -46,13 +44,6 @@ def _settings(request: Request) -> Settings:
 
 EngineDep = Annotated[Engine, Depends(_engine)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
-
-
-class EmbeddingRequest(embeddings_schema.EmbeddingRequest):
-    # The published one, but for a text in place of the number, which it would take for one.
-    __doc__ = embeddings_schema.EmbeddingRequest.__doc__
-
-    dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
 
 
 def checked_texts(items: Any, settings: Settings) -> list[str]:

@@ -20,7 +20,7 @@ class EmbeddingRequest(OpenAIModel):
     model: Annotated[str, Field(min_length=1)]
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: EncodingFormat = "float"
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
     user: str | None = None
     input_type: InputType | None = None
     truncate: bool = False

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 UNANSWERED_MAX: Final = 1
 CALLS_A_FRAME_MAX: Final = 256
+CHARS_A_FRAME_MAX: Final = 1_000_000
+"""Of texts; with the last call's on top still well below what embedd takes as a body."""
 
 Part = Answered | Refused
 
@@ -105,13 +107,22 @@ class HttpHop:
         self._scheduled = False
         if not self._queue and not self._cancelled:
             return
-        calls = [self._queue.popleft() for _ in range(min(len(self._queue), CALLS_A_FRAME_MAX))]
+        calls = self._take()
         cancelled, self._cancelled = self._cancelled, []
         body = hop.encode_request(self._source, calls, cancelled)
         self._unanswered += 1
         self._tasks.start(self._exchange(body, {call.id for call in calls}), name="hop")
         if self._queue:
             self._schedule()
+
+    def _take(self) -> list[Call]:
+        """The calls of the next frame: at least one of those that wait, within the limits."""
+        calls: list[Call] = []
+        characters = 0
+        while self._queue and len(calls) < CALLS_A_FRAME_MAX and characters < CHARS_A_FRAME_MAX:
+            calls.append(self._queue.popleft())
+            characters += sum(map(len, calls[-1].texts))
+        return calls
 
     async def _exchange(self, body: bytes, left: set[int]) -> None:
         """Send a frame, and see that each of its calls gets its part or is told that there will be none."""

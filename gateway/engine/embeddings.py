@@ -15,7 +15,7 @@ from services.errors import PlatformError, Unavailable
 from services.http import BY_STATUS
 from services.tasks import TaskSet
 
-TRIES_MAX: Final = 3
+TRIES_MIN: Final = 3
 MIX: Final = 0x9E3779B97F4A7C15
 MASK: Final = (1 << 64) - 1
 INDEX: Final = re.compile(r"\binput\.(\d+)")
@@ -159,7 +159,7 @@ class Rendezvous:
         found: list[bytes | None] = [None] * len(wanted.texts)
         answers: list[Answered] = []
         places: Sequence[int] = range(len(wanted.texts))
-        for _ in range(TRIES_MAX):
+        for _ in range(max(TRIES_MIN, len(self._members) + 1)):
             shares = self._shares(wanted, places, lost)
             parts = await asyncio.gather(*(self._ask(member, wanted, its) for member, its in shares.items()))
             places = []

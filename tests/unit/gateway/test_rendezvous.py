@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.backends import Part, ReplicaLost
@@ -76,6 +76,7 @@ async def embed(rendezvous: Rendezvous, texts: list[str]) -> Vectors:
 @given(
     st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=20), st.integers(1, 4), st.integers(0, 3)
 )
+@example(["\x9b", "00"], 4, 3)
 @settings(max_examples=60, deadline=None)
 def test_answers_are_in_order_whoever_gave_them_and_whoever_was_lost(
     texts: list[str], count: int, lost: int
