@@ -163,6 +163,7 @@ class Hop:
         self._running: dict[tuple[str, int], asyncio.Task[Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = HOP_ROUTE
         request = Request(scope, receive)
         try:
             source, calls, cancelled = hop.decode_request(await request.body())

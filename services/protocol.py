@@ -111,6 +111,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves the timer, and us with it, to a reset connection
         exchange, self._exchange, self._held = self._exchange, None, None
         if exchange is not None and exchange.when_gone is not None:
             exchange.when_gone()

@@ -120,7 +120,10 @@ class EmbeddingsDoor:
         doorkeeper: Doorkeeper = scope["state"]["doorkeeper"]
         rendezvous: Rendezvous = scope["state"]["rendezvous"]
         try:
-            principal, limiter = doorkeeper.identify(_authorization(scope))
+            authorization, is_json = _read(scope)
+            if not is_json:
+                return False
+            principal, limiter = doorkeeper.identify(authorization)
             principal.require(PASSAGE.scopes)
             request = self._frame.identify(scope)
             wanted = parse(exchange.body, request)
@@ -205,8 +208,12 @@ def _headers(vectors: Vectors, seconds: float) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _authorization(scope: Scope) -> str | None:
+def _read(scope: Scope) -> tuple[str | None, bool]:
+    """Who says to ask, and whether they say that the body is JSON."""
+    authorization, is_json = None, False
     for name, value in scope["headers"]:
         if name == b"authorization":
-            return str(value, "latin-1")
-    return None
+            authorization = str(value, "latin-1")
+        elif name == b"content-type":
+            is_json = value.startswith(b"application/json")
+    return authorization, is_json
