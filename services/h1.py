@@ -7,7 +7,7 @@ measurement is in `docs/adr/0009-http-client-of-the-hot-hop.md`. No redirects, n
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self, cast
 from urllib.parse import urlsplit
@@ -124,12 +124,16 @@ class Exchange:
         self._done = False
         self._error: BrokenOff | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], None] | None = None
 
     def head_arrived(self, status: int) -> None:
         self.status = status
         self._wake()
 
     def body_arrived(self, data: bytes) -> None:
+        if self._sink is not None:
+            self._sink(data)
+            return
         self._chunks.append(data)
         self._buffered += len(data)
         if self._buffered > BUFFER_BYTES_MAX:
@@ -180,6 +184,17 @@ class Exchange:
             self._connection.resume()
         self._buffered = 0
         return data
+
+    async def drain_into(self, sink: Callable[[bytes], None]) -> None:
+        """Call `sink` with what arrives, in the moment it does, until the end. Raises `BrokenOff`."""
+        for data in self._chunks:
+            sink(data)
+        self._chunks.clear()
+        self._sink = sink
+        while not self._done:
+            await self._arrival()
+        if self._error is not None:
+            raise self._error
 
     async def body(self, *, bytes_max: int) -> bytes:
         """The whole body. Raises `BrokenOff`, also when it is larger than `bytes_max`."""

@@ -31,4 +31,5 @@ def child_traceparent(offered: str | None) -> str:
         match = TRACEPARENT.fullmatch(offered)
         if match and match[1] != "0" * 32 and match[2] != "0" * 16:
             return f"00-{match[1]}-{random.getrandbits(64) | 1:016x}-{match[3]}"
-    return f"00-{random.getrandbits(128) | 1:032x}-{random.getrandbits(64) | 1:016x}-01"
+    digits = f"{random.getrandbits(192) | (1 << 64) | 1:048x}"  # neither part may be zero
+    return f"00-{digits[:32]}-{digits[32:]}-01"

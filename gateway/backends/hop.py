@@ -163,15 +163,15 @@ class HttpHop:
 
     async def _receive(self, exchange: Exchange, left: set[int]) -> None:
         reader = hop.PartReader()
-        while left:
-            async with asyncio.timeout(self._part_timeout_s):
-                data = await exchange.read()
-            if not data:
-                return
+
+        def take(data: bytes) -> None:
             for part in reader.feed(data):
                 left.discard(part.id)
                 if (done := self._waiting.pop(part.id, None)) is not None:
                     done(part)
+
+        async with asyncio.timeout(self._part_timeout_s):
+            await exchange.drain_into(take)
 
     async def ping(self) -> None:
         try:

@@ -98,6 +98,28 @@ async def test_chunks_come_as_they_are_sent() -> None:
         assert await exchange.read() == b""
 
 
+async def test_a_sink_is_given_everything_in_order_as_it_comes() -> None:
+    more = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\none")
+        await more.wait()
+        writer.write(b"twosix")
+        await reader.read()
+
+    async with serving(script) as client:
+        exchange = await client.send(b"GET", b"/", [])
+        await exchange.head()
+        got: list[bytes] = []
+        drained = asyncio.ensure_future(exchange.drain_into(got.append))
+        while b"".join(got) != b"one":
+            await asyncio.sleep(0.01)
+        more.set()
+        await asyncio.wait_for(drained, 5)
+        assert b"".join(got) == b"onetwosix"
+
+
 @pytest.mark.parametrize(
     "answer",
     [
