@@ -178,19 +178,22 @@ class Exchange:
             if self._done:
                 return b""
             await self._arrival()
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        return b"".join(self._taken())
+
+    def _taken(self) -> list[bytes]:
+        """What has arrived and was not read; the socket is read on if it was held up."""
+        chunks = list(self._chunks)
         self._chunks.clear()
         if self._buffered > BUFFER_BYTES_MAX:
             self._connection.resume()
         self._buffered = 0
-        return data
+        return chunks
 
     async def drain_into(self, sink: Callable[[bytes], None]) -> None:
         """Call `sink` with what arrives, in the moment it does, until the end. Raises `BrokenOff`."""
-        for data in self._chunks:
-            sink(data)
-        self._chunks.clear()
         self._sink = sink
+        for data in self._taken():
+            sink(data)
         while not self._done:
             await self._arrival()
         if self._error is not None:

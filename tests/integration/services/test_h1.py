@@ -204,6 +204,23 @@ async def test_a_large_answer_waits_in_the_socket_until_it_is_read() -> None:
         assert received == size
 
 
+async def test_a_sink_that_comes_late_gets_a_large_answer_whole() -> None:
+    size = 8 * BUFFER_BYTES_MAX
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        await reader.read()
+
+    async with serving(script) as client:
+        exchange = await client.send(b"GET", b"/", [])
+        await exchange.head()
+        await asyncio.sleep(0.3)  # more has arrived than is kept for nobody
+        got: list[int] = []
+        await asyncio.wait_for(exchange.drain_into(lambda data: got.append(len(data))), 10)
+        assert sum(got) == size
+
+
 async def test_giving_up_closes_the_connection() -> None:
     left = asyncio.Event()
 
