@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypedDict
 
-from gateway.backends import HopReplica, HttpHop, HttpUpstream, Upstream, resolved
+from gateway.backends import HttpHop, HttpUpstream, Upstream, resolved
 from gateway.engine import Doorkeeper, Fleet, Members, Rendezvous
 from gateway.routes import EmbeddingsDoor, routes
 from gateway.settings import Settings
@@ -36,7 +36,6 @@ def create_app(
     settings: Settings,
     *,
     upstreams: Mapping[str, Sequence[Upstream]] | None = None,
-    hops: Sequence[HopReplica] | None = None,
 ) -> Daemon:
     """Raises `PlatformError` when it must not start: no keys on an open address, or a broken key file."""
     registry = CollectorRegistry()
@@ -50,10 +49,9 @@ def create_app(
                 name: Fleet(name, members, ejection_s=settings.ejection_s)
                 for name, members in replicas.items()
             }
-            rendezvous = Rendezvous(hops or (), ejection_s=settings.ejection_s)
+            rendezvous = Rendezvous((), ejection_s=settings.ejection_s)
             stack.push_async_callback(rendezvous.close)
-            if hops is None:
-                await _open_members(settings, rendezvous, stack)
+            await _open_members(settings, rendezvous, stack)
             distill = await stack.enter_async_context(
                 DistillClient(PeerClient("distill", settings.distill_urls[0], timeouts=DISTILL_TIMEOUTS))
             )

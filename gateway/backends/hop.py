@@ -53,8 +53,6 @@ class HopReplica(Protocol):
         are under way.
         """
 
-    async def ping(self) -> None: ...
-
 
 class HttpHop:
     """A replica at a URL. `answer_timeout_s` is for the beginning of an answer, which needs no model."""
@@ -172,17 +170,6 @@ class HttpHop:
 
         async with asyncio.timeout(self._part_timeout_s):
             await exchange.drain_into(take)
-
-    async def ping(self) -> None:
-        try:
-            async with asyncio.timeout(self._answer_timeout_s):
-                exchange = await self._client.send(b"GET", b"/healthz", [])
-                status = await exchange.head()
-                exchange.close()
-        except (OSError, TimeoutError) as error:
-            raise ReplicaLost(f"embedd does not answer at {self.url}") from error
-        if status != 200:
-            raise ReplicaLost(f"embedd answers {status} at {self.url}/healthz")
 
     async def close(self) -> None:
         await self._tasks.close()

@@ -192,18 +192,6 @@ class Rendezvous:
         member.ejected_until = 0.0
         return part
 
-    async def ping(self) -> None:
-        """Raise, with the reasons, unless one replica answers."""
-        reasons: list[str] = []
-        for member in self._members:
-            try:
-                await member.replica.ping()
-            except PlatformError as error:
-                reasons.append(error.message)
-            else:
-                return
-        raise Unavailable("; ".join(reasons) or "embedd has no replica", code="embedd_down")
-
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()

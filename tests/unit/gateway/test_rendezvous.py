@@ -54,10 +54,6 @@ class FakeReplica:
         fragments = [f'"{text}"'.encode() for text in call.texts]
         return Answered(call.id, self.digest, 0, len(fragments), [1] * len(fragments), 0, 0, fragments)
 
-    async def ping(self) -> None:
-        if self.state == "lost":
-            raise ReplicaLost("gone")
-
 
 def wanted(texts: list[str]) -> Wanted:
     return Wanted("r", "00-a-b-01", "m", texts, None, False, None, "float")
@@ -133,8 +129,6 @@ async def test_with_every_replica_lost_the_answer_is_503() -> None:
     with pytest.raises(Unavailable) as caught:
         await embed(rendezvous, ["a"])
     assert caught.value.code == "embedd_down"
-    with pytest.raises(Unavailable):
-        await rendezvous.ping()
     replicas[1].state = "up"
     assert list((await embed(rendezvous, ["a"])).fragments) == [b'"a"']
 
