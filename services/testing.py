@@ -1,13 +1,23 @@
 """For tests, ours and users': a daemon without a port, and one with a port."""
 
 import contextlib
+import secrets
 import socket
 from collections.abc import AsyncIterator
+from typing import Final
 
 import httpx
 from starlette.types import Receive, Scope, Send
 
 from services.daemon import Daemon
+from services.errors import Unavailable
+
+PORTS: Final = range(12_000, 32_000)
+PORT_TRIES_MAX: Final = 1000
+REPLICA_STEP: Final = 100
+"""How far the ports of two replicas are apart when `stillhouse up` places them."""
+
+_given: Final[set[int]] = set()
 
 
 @contextlib.asynccontextmanager
@@ -30,9 +40,25 @@ class WithState:
         await self._app({**scope, "state": dict(self._state)}, receive, send)
 
 
-def free_port() -> int:
-    """A port that nobody listens on right now."""
+def free_port(*, replicas: int = 1) -> int:
+    """A port that nobody listens on, and that this process is not given again.
+
+    Ports lie below those that systems hand to clients, so that no connection takes one before its server
+    does. With `replicas`, the ports of further replicas (100 on, each) are free as well.
+    """
+    for _ in range(PORT_TRIES_MAX):
+        port = secrets.choice(PORTS)
+        wanted = {port + REPLICA_STEP * replica for replica in range(replicas)}
+        if not wanted & _given and all(map(_is_free, wanted)):
+            _given.update(wanted)
+            return port
+    raise Unavailable(f"no free port among {PORTS} after {PORT_TRIES_MAX} tries")
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

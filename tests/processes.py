@@ -21,8 +21,8 @@ STOP_TIMEOUT_S = 15.0
 
 
 def free_ports(names: Iterable[str]) -> dict[str, str]:
-    """A port of its own for each daemon, as the environment has them: `EMBEDD_PORT` and so on."""
-    return {f"{name.upper()}_PORT": str(free_port()) for name in names}
+    """Ports for each daemon and up to four replicas of it, as the environment has them: `EMBEDD_PORT` …"""
+    return {f"{name.upper()}_PORT": str(free_port(replicas=4)) for name in names}
 
 
 @dataclass(frozen=True)
