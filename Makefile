@@ -3,8 +3,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DAEMONS := gateway embedd vectord chatd distill validators modeld
+EXTRAS := $(DAEMONS) vectord-lance vectord-qdrant
 
-.PHONY: help setup up demo test check fix bench soak lock docs clean
+.PHONY: help setup up demo test check fix bench soak chaos mutation fuzz lock docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,8 +46,17 @@ bench: setup  ## the figures of tests/bench (needs the machine to itself)
 soak: setup  ## five minutes of full load: memory flat, nothing refused, nothing left behind
 	SOAK_S=$${SOAK_S:-300} $(BIN)/python -m pytest -q -m bench -s --timeout 1800 tests/bench/embeddings/test_soak.py
 
+chaos: setup  ## real processes killed over and over: nothing acknowledged is lost
+	$(BIN)/python -m pytest -q -m chaos -s --timeout 3600 tests/chaos
+
+mutation: setup  ## every kind of defect planted in valid artifacts, thousands of times
+	$(BIN)/python -m pytest -q -m mutation -s --timeout 1800 tests/mutation
+
+fuzz: setup  ## half an hour of hostile input (FUZZ_S seconds)
+	FUZZ_S=$${FUZZ_S:-1800} $(BIN)/python -m pytest -q -m fuzz -s --timeout 3600 tests/fuzz
+
 lock: setup  ## compile the hashed requirements from pyproject.toml
-	for d in $(DAEMONS); do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	for d in $(EXTRAS); do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --extra $$d pyproject.toml -o requirements/$$d.txt || exit 1; done
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --all-extras --group dev pyproject.toml -o requirements/dev.txt
