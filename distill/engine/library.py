@@ -3,8 +3,11 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from distill.engine.products import EVIDENCE, SCORED, id_of, line_with, lines_from
 from distill.engine.score import scored_of
@@ -32,6 +35,65 @@ class Judged:
         return EvidenceRef(evidence_id=self.id, source=self.evidence.source)
 
 
+class Item:
+    """One piece of evidence with its category: the lines as they lie on the disk, parsed when asked for."""
+
+    def __init__(self, evidence_line: bytes, scored_line: bytes) -> None:
+        self.evidence_line = evidence_line
+        self.scored_line = scored_line
+
+    @cached_property
+    def evidence(self) -> dict[str, Any]:
+        """`stillhouse.evidence` as JSON; `schemas.evidence.Evidence` says what is in it."""
+        parsed: dict[str, Any] = orjson.loads(self.evidence_line)
+        return parsed
+
+    @cached_property
+    def scored(self) -> dict[str, Any]:
+        """`stillhouse.scored` as JSON."""
+        parsed: dict[str, Any] = orjson.loads(self.scored_line)
+        return parsed
+
+    @property
+    def id(self) -> str:
+        return id_of(self.evidence_line)
+
+    @property
+    def category(self) -> Category:
+        category: Category = self.scored["category"]
+        return category
+
+    @property
+    def reasons(self) -> list[str]:
+        reasons: list[str] = self.scored["reasons"]
+        return reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of the evidence that is worked on by itself: some thousand pieces, sorted by id.
+
+    `name` is the same for the same place in the log, and sorts as the log does.
+    """
+
+    name: str
+    evidence: Path
+    scored: Path
+    lines: int
+    bytes: int
+
+    def read(self) -> Iterator[Item]:
+        """What is in it, in the order of ids. Raises `Conflict` when score is behind."""
+        scored = lines_from(self.scored)
+        for line in lines_from(self.evidence):
+            other = next(scored, None)
+            if other is None or id_of(other) != id_of(line):
+                raise _stale()
+            yield Item(line, other)
+        if next(scored, None) is not None:
+            raise _stale()
+
+
 class Library:
     """`evidence.jsonl` and `scored.jsonl` of one folder. Everything here blocks."""
 
@@ -55,6 +117,28 @@ class Library:
 
     def size_bytes(self) -> int:
         return self._evidence.stat().st_size
+
+    def shards(self) -> list[Shard]:
+        """The parts, in the order of the log. A worker process may read one by itself."""
+        count = sum(1 for _ in lines_from(self._evidence))
+        return [Shard("all", self._evidence, self._scored, count, self.size_bytes())]
+
+    def item(self, evidence_id: str) -> Item | None:
+        """The piece with this id, in whichever part it is."""
+        line, other = line_with(self._evidence, evidence_id), line_with(self._scored, evidence_id)
+        return Item(line, other) if line is not None and other is not None else None
+
+    def first(self, item: Item) -> Item | None:
+        """The attempt that a chain of repairs began with, or None when it cannot be followed to there."""
+        current: Item | None = item
+        for _ in range(CHAIN_MAX):
+            if current is None:
+                return None
+            before = current.evidence.get("repair_of")
+            if before is None:
+                return current
+            current = self.item(before)
+        return None
 
     def in_order(self) -> Iterator[tuple[Judged, int]]:
         """Everything, each with the bytes read so far. Raises `Conflict` when score is behind."""
