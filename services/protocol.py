@@ -1,8 +1,10 @@
 """The server's side of HTTP/1.1: what is no HTTP gets the envelope too, and heads are bounded."""
 
 from collections.abc import Callable, Iterable
+from re import Pattern
 from typing import Any, Final, Protocol, cast
 
+from starlette.routing import compile_path
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -13,26 +15,77 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together."""
 
 
-class DirectExchange:
-    """One request that is answered without a task and without ASGI. `respond` once, or the client leaves.
+BODILESS: Final = frozenset({204, 304})
+"""Statuses of answers that have no body, whatever their heads say."""
 
-    `scope` is the ASGI scope. `when_gone` is called if the client leaves before the answer.
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class DirectExchange:
+    """One request that is answered without a task and without ASGI.
+
+    `respond` once; or `start`, then `send` for each piece and `finish`, or `cut` where the rest is missing.
+
+    `scope` is the ASGI scope. `when_gone` is called if the client leaves before the end of the answer,
+    `when_full` when it takes no more for now and `when_ready` when it does again: until then a few pieces
+    more do no harm, but what comes from elsewhere has to be held up there.
     """
 
-    __slots__ = ("_cycle", "body", "scope", "when_gone")
+    __slots__ = ("_chunked", "_cycle", "body", "scope", "when_full", "when_gone", "when_ready")
 
     def __init__(self, cycle: RequestResponseCycle, body: bytes) -> None:
         self._cycle = cycle
+        self._chunked = False
         self.scope = cast("Scope", cycle.scope)
         self.body = body
         self.when_gone: Callable[[], None] | None = None
+        self.when_full: Callable[[], None] | None = None
+        self.when_ready: Callable[[], None] | None = None
 
-    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Answer, in one write."""
         cycle = self._cycle
-        self.when_gone = None
+        if not cycle.disconnected:
+            lines = self._head(status, headers)
+            lines += (b"content-length: %d\r\n\r\n" % len(body), body)
+            cycle.transport.write(b"".join(lines))
+        self._end()
+
+    def start(self, status: int, headers: Headers, length: int | None) -> None:
+        """Begin an answer of `length` bytes, or of as many as there come (None)."""
+        cycle = self._cycle
+        cycle.response_started = True
         if cycle.disconnected:
             return
+        self._chunked = length is None and status not in BODILESS
+        lines = self._head(status, headers)
+        if length is not None:
+            lines.append(b"content-length: %d\r\n" % length)
+        elif self._chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        cycle.transport.write(b"".join(lines))
+        if cycle.flow.write_paused and self.when_full is not None:
+            self.when_full()
+
+    def send(self, data: bytes) -> None:
+        """Pass a piece of the body on. It has at least one byte."""
+        if not self._cycle.disconnected:
+            self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def finish(self) -> None:
+        """The body that was begun is whole."""
+        if self._chunked and not self._cycle.disconnected:
+            self._cycle.transport.write(b"0\r\n\r\n")
+        self._end()
+
+    def cut(self) -> None:
+        """The rest of the body will not come: close the connection, so that nobody takes half for a whole."""
+        self._forget()
+        self._cycle.transport.close()
+
+    def _head(self, status: int, headers: Headers) -> list[bytes]:
+        cycle = self._cycle
         lines = [STATUS_LINE[status]]
         for name, value in cycle.default_headers:
             lines += (name, b": ", value, b"\r\n")
@@ -40,8 +93,16 @@ class DirectExchange:
             lines += (name, b": ", value, b"\r\n")
         if not cycle.keep_alive:
             lines.append(b"connection: close\r\n")
-        lines += (b"content-length: %d\r\n\r\n" % len(body), body)
-        cycle.transport.write(b"".join(lines))
+        return lines
+
+    def _forget(self) -> None:
+        self.when_gone = self.when_full = self.when_ready = None
+
+    def _end(self) -> None:
+        self._forget()
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
@@ -49,11 +110,12 @@ class DirectExchange:
         cycle.on_response()
 
 
-class Direct(Protocol):
+class Door(Protocol):
     """Answers the usual requests of one route without a task for each.
 
-    `take` returns False for what it does not answer, errors included: then the request takes the ordinary
-    way, as if nobody had looked at it.
+    It is offered those by POST whose body has a known length, of at most `body_bytes_max`. `path` is a
+    template as routes have it. `take` returns False for what it does not answer, errors included: then the
+    request takes the ordinary way, as if nobody had looked at it.
     """
 
     path: str
@@ -62,10 +124,36 @@ class Direct(Protocol):
     def take(self, exchange: DirectExchange) -> bool: ...
 
 
+class Doors:
+    """Several doors, found by the path of a request."""
+
+    def __init__(self, doors: Iterable[Door]) -> None:
+        self._exact: dict[str, Door] = {}
+        self._templates: list[tuple[Pattern[str], Door]] = []
+        for door in doors:
+            if "{" in door.path:
+                self._templates.append((compile_path(door.path)[0], door))  # as the router reads it
+            else:
+                self._exact[door.path] = door
+
+    def find(self, path: str) -> Door | None:
+        """The door of a path, if it has one."""
+        door = self._exact.get(path)
+        if door is None:
+            for pattern, candidate in self._templates:
+                if pattern.match(path):
+                    return candidate
+        return door
+
+
+Direct = Door | Doors
+"""What `services.daemon.build` can be given to answer requests directly: one door, or several."""
+
+
 class EnvelopeProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself answers in plain text and lets a head grow without end.
 
-    Requests of the `direct` handler's route are held back until their bodies are there, and offered to it.
+    Requests that have a door are held back until their bodies are there, and offered to it.
     """
 
     _in_head = False
@@ -73,41 +161,73 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, direct: Direct | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._direct = direct
-        self._held: tuple[RequestResponseCycle, Any] | None = None
+        self._doors = direct if isinstance(direct, Doors | None) else Doors([direct])
+        self._held: tuple[RequestResponseCycle, Any, Door] | None = None
         self._exchange: DirectExchange | None = None
+        self._offering = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # Who waits for leave to send a body is given it by ASGI's `receive`.
-        if self._direct is None or cycle.waiting_for_100_continue or not self._may_be_direct(cycle.scope):
+        door = self._door(cycle)
+        if door is None:
             super()._start_asgi_task(cycle, app)
         elif cycle.more_body:
-            self._held = (cycle, app)
+            self._held = (cycle, app, door)
+        elif self._offering:  # answered before `take` came back: many such in a row must not pile up
+            self.loop.call_soon(self._offer, cycle, app, door)
         else:  # it was waiting behind another request of the same connection
-            self._offer(cycle, app)
+            self._offer(cycle, app, door)
 
-    def _may_be_direct(self, scope: Any) -> bool:
-        assert self._direct is not None
-        if scope["path"] != self._direct.path or scope["method"] != "POST":
-            return False
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                return len(value) < 10 and value.isdigit() and int(value) <= self._direct.body_bytes_max
-        return False
+    def _door(self, cycle: RequestResponseCycle) -> Door | None:
+        # Who waits for leave to send a body is given it by ASGI's `receive`.
+        if self._doors is None or cycle.waiting_for_100_continue or cycle.scope["method"] != "POST":
+            return None
+        door = self._doors.find(cycle.scope["path"])
+        if door is not None:
+            for name, value in cycle.scope["headers"]:
+                if name == b"content-length":
+                    fits = len(value) < 10 and value.isdigit() and int(value) <= door.body_bytes_max
+                    return door if fits else None
+        return None
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if (
+            self._held is not None
+        ):  # uvicorn stops reading until somebody asks, which we do only with all of it
+            self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         if self._held is not None:
-            (cycle, app), self._held = self._held, None
-            self._offer(cycle, app)
+            (cycle, app, door), self._held = self._held, None
+            self._offer(cycle, app, door)
 
-    def _offer(self, cycle: RequestResponseCycle, app: Any) -> None:
-        assert self._direct is not None
+    def _offer(self, cycle: RequestResponseCycle, app: Any, door: Door) -> None:
+        if self.transport.is_closing():
+            return
+        if self.flow.write_paused:  # they do not read what they were answered before: the ordinary way waits
+            super()._start_asgi_task(cycle, app)
+            return
         exchange = DirectExchange(cycle, bytes(cycle.body))
         self._exchange = exchange
-        if not self._direct.take(exchange):
+        self._offering = True
+        try:
+            taken = door.take(exchange)
+        finally:
+            self._offering = False
+        if not taken:
             self._exchange = None
             super()._start_asgi_task(cycle, app)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._exchange is not None and self._exchange.when_full is not None:
+            self._exchange.when_full()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._exchange is not None and self._exchange.when_ready is not None:
+            self._exchange.when_ready()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
