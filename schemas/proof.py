@@ -135,7 +135,7 @@ class Head(Model):
 AuditOutcome = Literal["vouched", "partially_vouched", "broken"]
 
 
-class Finding(Model):
+class AuditFinding(Model):
     """Something that is not as it was signed. `line` counts from 1, `offset` is in bytes."""
 
     code: str
@@ -172,6 +172,6 @@ class Audit(Record):
     sample: Count | None
     seed: int
     checked: dict[str, Count]
-    findings: list[Finding]
+    findings: list[AuditFinding]
     findings_left_out: Count = 0
     unchecked: list[Unchecked]

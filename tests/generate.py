@@ -1,7 +1,8 @@
-"""Writes what is made from the code, `docs/settings.md`, `docs/openapi/` and `schemas/json/`: `make docs`."""
+"""Writes what is made from the code (`make docs`): settings, OpenAPI, and the records in three forms."""
 
 import importlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -10,16 +11,20 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 from pydantic_settings import BaseSettings
 
-from schemas import artifacts, evidence, runs
+from schemas import artifacts, evidence, proof, replay, review, runs
 from schemas.records import Record
 from services.settings import DaemonSettings
 from stillhouse.settings import CliSettings
+from tests.second_runtime import run_node
 
 ROOT: Final = Path(__file__).parent.parent
 DAEMONS: Final = ("gateway", "embedd", "vectord", "chatd", "distill", "validators", "modeld")
 SETTINGS_PAGE: Final = ROOT / "docs" / "settings.md"
 OPENAPI_FOLDER: Final = ROOT / "docs" / "openapi"
 SCHEMA_FOLDER: Final = ROOT / "schemas" / "json"
+RECORDS_FOLDER: Final = ROOT / "docs" / "records"
+GOLDEN_RECORDS: Final = ROOT / "schemas" / "golden" / "records.jsonl"
+TYPES_PAGE: Final = ROOT / "schemas" / "typescript" / "records.ts"
 
 RECORDS: Final[tuple[type[Record], ...]] = (
     runs.Run,
@@ -32,6 +37,11 @@ RECORDS: Final[tuple[type[Record], ...]] = (
     evidence.PreferenceSample,
     evidence.Provenance,
     evidence.Quarantined,
+    review.Review,
+    proof.Receipt,
+    proof.Audit,
+    replay.Replay,
+    replay.Drift,
 )
 MODELS: Final[dict[str, type[BaseModel]]] = {
     **{record.schema_id: record for record in RECORDS},
@@ -122,6 +132,57 @@ def json_schema(name: str) -> str:
     return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def record_page(name: str) -> str:
+    """A page of the manual for one record or artifact: its fields, and a line as it may be written."""
+    schema = json.loads(json_schema(name))
+    definitions = schema.pop("$defs", {})
+    lines = [f"# {name}", "", *_described(schema)]
+    for title in sorted(definitions):
+        if "properties" in definitions[title]:
+            lines += ["", f"## {title}", "", *_described(definitions[title])]
+    lines += ["", "## Example", "", "```json", _example(name), "```", "", "This page is made by `make docs`."]
+    return "\n".join(lines) + "\n"
+
+
+def _described(schema: dict[str, Any]) -> Iterator[str]:
+    if about := schema.get("description"):
+        yield from (about, "")
+    yield "| field | type | |"
+    yield "|---|---|---|"
+    required = schema.get("required", [])
+    for field, shape in schema["properties"].items():
+        said = " ".join(filter(None, ("required" if field in required else "", shape.get("description", ""))))
+        yield f"| `{field}` | {_type(shape)} | {said} |"
+
+
+def _type(shape: dict[str, Any]) -> str:
+    """The type of a field in words, such as `list of string or null`."""
+    if "$ref" in shape:
+        return str(shape["$ref"]).rpartition("/")[2]
+    if "anyOf" in shape:
+        return " or ".join(dict.fromkeys(map(_type, shape["anyOf"])))
+    if "enum" in shape or "const" in shape:
+        return " or ".join(f"`{value}`" for value in shape.get("enum", [shape.get("const")]))
+    kind = str(shape.get("format") or shape.get("type") or "any JSON")
+    if kind == "array" and "items" in shape:
+        return f"list of {_type(shape['items'])}"
+    if kind == "object" and isinstance(values := shape.get("additionalProperties"), dict):
+        return f"object of {_type(values)}"
+    return kind
+
+
+def _example(name: str) -> str:
+    """The longest of the golden records that every reader takes."""
+    vectors = [json.loads(line) for line in GOLDEN_RECORDS.read_text().split("\n") if line]
+    good = (one["record"] for one in vectors if one["schema"] == name and one["refused_by"] is None)
+    return max((json.dumps(record, indent=1, ensure_ascii=False) for record in good), key=len)
+
+
+def typescript() -> str:
+    """TypeScript types of every record and artifact, made from the published JSON Schemas. Needs Node.js."""
+    return run_node("types.mjs", SCHEMA_FOLDER)
+
+
 def main() -> None:
     SETTINGS_PAGE.write_text(settings_page())
     OPENAPI_FOLDER.mkdir(parents=True, exist_ok=True)
@@ -130,7 +191,15 @@ def main() -> None:
     SCHEMA_FOLDER.mkdir(parents=True, exist_ok=True)
     for name in MODELS:
         (SCHEMA_FOLDER / f"{name}.json").write_text(json_schema(name))
-    folders = (SETTINGS_PAGE, OPENAPI_FOLDER, SCHEMA_FOLDER)
+    RECORDS_FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in MODELS:
+        (RECORDS_FOLDER / f"{name.removeprefix('stillhouse.')}.md").write_text(record_page(name))
+    if shutil.which("node") is None:
+        print("no Node.js here: the TypeScript types were left as they are")
+    else:
+        TYPES_PAGE.parent.mkdir(exist_ok=True)
+        TYPES_PAGE.write_text(typescript())
+    folders = (SETTINGS_PAGE, OPENAPI_FOLDER, SCHEMA_FOLDER, RECORDS_FOLDER, TYPES_PAGE)
     print("wrote", ", ".join(str(folder.relative_to(ROOT)) for folder in folders))
 
 

@@ -1,8 +1,6 @@
 """The golden records, ids and schemas: what Python makes of them, and what a second runtime makes of them."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,19 @@ from pydantic import ValidationError
 from distill.engine.identity import evidence_id_of
 from schemas.canonical import canonical_bytes, content_id
 from schemas.runs import Run
-from tests.generate import MODELS, ROOT, SCHEMA_FOLDER, json_schema
+from tests.generate import (
+    MODELS,
+    RECORDS_FOLDER,
+    ROOT,
+    SCHEMA_FOLDER,
+    TYPES_PAGE,
+    json_schema,
+    record_page,
+    typescript,
+)
+from tests.second_runtime import require_node, run_node, run_tsc
 
 GOLDEN = ROOT / "schemas" / "golden"
-NODE = shutil.which("node")
 
 
 def golden(name: str) -> list[dict[str, Any]]:
@@ -30,6 +37,12 @@ RECORDS = golden("records.jsonl")
 def test_the_json_schema_is_what_was_published(name: str) -> None:
     published = (SCHEMA_FOLDER / f"{name}.json").read_text()
     assert published == json_schema(name), "run `make docs` and commit the result"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_page_is_what_was_published(name: str) -> None:
+    page = (RECORDS_FOLDER / f"{name.removeprefix('stillhouse.')}.md").read_text()
+    assert page == record_page(name), "run `make docs` and commit the result"
 
 
 def test_every_schema_has_a_record_that_it_takes_and_every_file_a_schema() -> None:
@@ -62,16 +75,25 @@ def test_evidence_ids(vector: dict[str, Any]) -> None:
     assert evidence_id_of(Run.model_validate(vector["run"])) == vector["evidence_id"]
 
 
-@pytest.mark.skipif(NODE is None, reason="no Node.js here: the golden records are checked by Python alone")
 def test_a_second_runtime_comes_to_the_same() -> None:
-    assert NODE is not None
-    script = Path(__file__).with_name("golden.mjs")
-    run = subprocess.run(
-        [NODE, script, ROOT / "schemas"], capture_output=True, text=True, check=True, timeout=60
-    )
-    found = json.loads(run.stdout)
+    require_node()
+    found = json.loads(run_node("golden.mjs", ROOT / "schemas"))
     keys = ("canonical", "sha256")
     assert found["canonical"] == [{key: one[key] for key in keys} for one in golden("canonical.jsonl")]
     assert found["evidence_ids"] == [one["evidence_id"] for one in golden("evidence_ids.jsonl")]
     named = [(one["name"], one["refused_by"]) for one in RECORDS]
     assert list(zip((one["name"] for one in RECORDS), found["refused_by"], strict=True)) == named
+
+
+def test_typescript_has_the_types_and_takes_the_records(tmp_path: Path) -> None:
+    require_node()
+    assert TYPES_PAGE.read_text() == typescript(), "run `make docs` and commit the result"
+    good = [vector for vector in RECORDS if vector["refused_by"] is None]
+    lines = [
+        f'const r{at}: Records["{vector["schema"]}"] = {json.dumps(vector["record"])};'
+        for at, vector in enumerate(good)
+        if vector["record"].get("schema_version", "1.0") == "1.0"  # a newer minor has fields that types lack
+    ]
+    program = tmp_path / "records_are_typed.ts"
+    program.write_text("\n".join([f'import type {{ Records }} from "{TYPES_PAGE.with_suffix("")}";', *lines]))
+    run_tsc(TYPES_PAGE, program)
