@@ -8,7 +8,7 @@ import httpx
 
 from chatd.backends import OllamaProvider, OpenAICompatibleProvider, OutsideTransport, Provider
 from chatd.backends.peers import Judge, Notes
-from chatd.engine import Clocks, Dispatcher, Limits, Metrics, Refiner, Sender, Spool
+from chatd.engine import Clocks, Dispatcher, Gate, Limits, Loop, Metrics, Refiner, Sender, Spool
 from chatd.routes import routes
 from chatd.settings import Settings
 from services import daemon, http
@@ -24,6 +24,7 @@ class State(TypedDict):
     settings: Settings
     dispatcher: Dispatcher
     refiner: Refiner
+    gate: Gate
     checks: dict[str, Check]
 
 
@@ -56,15 +57,16 @@ def create_app(
             chosen = list(providers if providers is not None else await _providers(settings, stack))
             clocks = Clocks(settings.first_token_timeout_s, settings.idle_timeout_s, settings.total_timeout_s)
             dispatcher = Dispatcher(chosen, spool, metrics, clocks)
-            limits = Limits(settings.iterate_tokens_max, settings.notes_chars_max)
-            refiner = Refiner(dispatcher, Judge(judge), Notes(finder), metrics, limits)
+            limits = _limits(settings)
+            loop = Loop(dispatcher, Judge(judge), limits)
             sender = _sender(settings, spool, keeper)
             tasks = await stack.enter_async_context(task_set())
             tasks.start(sender.run(), name="spool sender")
             yield {
                 "settings": settings,
                 "dispatcher": dispatcher,
-                "refiner": refiner,
+                "refiner": Refiner(loop, Notes(finder), metrics, limits),
+                "gate": Gate(loop, metrics),
                 "checks": _checks(dispatcher, chosen, keeper),
             }
 
@@ -78,6 +80,15 @@ def _spool(settings: Settings, metrics: Metrics) -> Spool:
         bytes_max=settings.spool_bytes_max,
         segment_bytes_max=settings.spool_segment_bytes_max,
         rejected_bytes_max=settings.rejected_bytes_max,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        tokens_max=settings.iterate_tokens_max,
+        total_tokens_max=settings.iterate_total_tokens_max,
+        total_s=settings.iterate_timeout_s,
+        notes_chars_max=settings.notes_chars_max,
     )
 
 

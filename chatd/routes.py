@@ -10,18 +10,19 @@ from fastapi import Depends, Header, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from chatd.engine import Dispatcher, Refiner, new_origin
+from chatd.engine import Dispatcher, Gate, Refiner, new_origin, read_policy, with_policy
 from chatd.settings import Settings
-from schemas.chat import ChatChunk, ChatCompletion, ChatRequest, ModelCard, ModelList
+from schemas.chat import ChatChunk, ChatCompletion, ChatRequest, GateSpec, ModelCard, ModelList
 from schemas.iterate import IterateRequest, IterateResponse
 from services import context, daemon, ids
 from services.disconnect import ClientGone, while_connected
-from services.errors import InvalidRequest, PlatformError
+from services.errors import Forbidden, InvalidRequest, PlatformError
 
 log = structlog.get_logger(__name__)
 
 EPISODE_HEADER: Final = "x-episode-id"
 RUN_HEADER: Final = "x-run-id"
+POLICY_HEADER: Final = "x-stillhouse-validate"
 DONE: Final = b"data: [DONE]\n\n"
 
 routes = daemon.router()
@@ -51,9 +52,21 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
+def _gate(request: Request) -> Gate:
+    gate: Gate = request.state.gate
+    return gate
+
+
+def _policy(request: Request) -> GateSpec | None:
+    """The validation policy of the caller's key. Callers cannot send it: the gateway drops such headers."""
+    return read_policy(request.headers.get(POLICY_HEADER))
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DispatcherDep = Annotated[Dispatcher, Depends(_dispatcher)]
 RefinerDep = Annotated[Refiner, Depends(_refiner)]
+GateDep = Annotated[Gate, Depends(_gate)]
+PolicyDep = Annotated[GateSpec | None, Depends(_policy)]
 EpisodeDep = Annotated[str | None, Depends(_episode)]
 
 
@@ -130,11 +143,19 @@ def naming(headers: dict[str, str]) -> Generator[None]:
 async def chat_completions(
     body: ChatRequest,
     request: Request,
+    *,
     dispatcher: DispatcherDep,
+    gate: GateDep,
+    policy: PolicyDep,
     settings: SettingsDep,
     episode_id: EpisodeDep,
 ) -> Response:
-    """Continue a conversation, in one piece or as a stream of chunks."""
+    """Continue a conversation, in one piece or as a stream of chunks.
+
+    With `validate`, nothing of the answer is sent before its verdict, and nothing at all that fails it.
+    """
+    if (spec := with_policy(body.validate_, policy)) is not None:
+        return await _gated(body, spec, request, gate=gate, settings=settings, episode_id=episode_id)
     order = dispatcher.admit(body)
     origin = new_origin(episode_id=episode_id)
     headers = _headers(origin.run_id, episode_id)
@@ -152,11 +173,38 @@ async def chat_completions(
         return EventStream(first, chunks, headers, write_timeout_s=settings.write_timeout_s)
 
 
+async def _gated(
+    body: ChatRequest,
+    spec: GateSpec,
+    request: Request,
+    *,
+    gate: Gate,
+    settings: Settings,
+    episode_id: str | None,
+) -> Response:
+    if spec.attempts_max > 1:
+        episode_id = episode_id or ids.uuid7()
+    with naming({EPISODE_HEADER: episode_id} if episode_id else {}):
+        async with while_connected(request.receive):
+            answer = await gate.answer(body, spec, episode_id)
+    headers = {**_headers(answer.call.origin.run_id, episode_id), **answer.headers}
+    if not body.stream:
+        return Response(answer.whole().model_dump_json(), media_type="application/json", headers=headers)
+    chunks = answer.chunks()
+    return EventStream(await anext(chunks), chunks, headers, write_timeout_s=settings.write_timeout_s)
+
+
 @routes.post("/v1/iterate", response_model=IterateResponse)
 async def iterate(
-    body: IterateRequest, request: Request, refiner: RefinerDep, episode_id: EpisodeDep
+    body: IterateRequest, request: Request, refiner: RefinerDep, policy: PolicyDep, episode_id: EpisodeDep
 ) -> Response:
     """Generate an artifact, have it validated, and repair it until it is accepted or the budget ends."""
+    if policy is not None:
+        raise Forbidden(
+            "this key's answers leave only once they are validated, and an iteration shows its failed"
+            " attempts; use /v1/chat/completions with `validate`",
+            code="validation_policy",
+        )
     episode_id = episode_id or ids.uuid7()
     headers = {EPISODE_HEADER: episode_id}
     with naming(headers):

@@ -61,6 +61,17 @@ class Settings(DaemonSettings):
         ge=1,
         description="Tokens of one attempt of /v1/iterate; a small model may otherwise never stop.",
     )
+    iterate_total_tokens_max: int = Field(
+        65536,
+        ge=1,
+        description="Tokens, of prompts and answers, of all attempts at one artifact; when they are used up, "
+        "no further attempt is made.",
+    )
+    iterate_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds for all attempts at one artifact, by /v1/iterate or for a chat with `validate`.",
+    )
     notes_chars_max: int = Field(
         6000, ge=0, description="Characters of retrieved texts put before the model by /v1/iterate."
     )

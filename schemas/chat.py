@@ -112,8 +112,28 @@ class StreamOptions(OpenAIModel):
     include_usage: bool = False
 
 
+class ValidateSpec(Model):
+    """Which kind of artifact is wanted, and what its validator needs to know."""
+
+    kind: Annotated[str, Field(min_length=1)]
+    context: JsonObject = {}
+
+
+class GateSpec(ValidateSpec):
+    """What an answer must pass before it leaves. A verdict of `allow` lets it pass, beside `accepted`.
+
+    With `attempts_max` above 1 an answer that is held back is repaired, so often at the most.
+    """
+
+    attempts_max: Annotated[int, Field(ge=1, le=16)] = 1
+    allow: Annotated[list[Literal["partially_accepted", "needs_human_review"]], Field(max_length=2)] = []
+
+
 class ChatRequest(OpenAIModel):
-    """A conversation to continue. Which of the parameters hold depends on the provider, which says so."""
+    """A conversation to continue. Which of the parameters hold depends on the provider, which says so.
+
+    `validate` is ours: with it, the answer is held back until its verdict lets it pass.
+    """
 
     model: Annotated[str, Field(min_length=1)]
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
@@ -137,6 +157,7 @@ class ChatRequest(OpenAIModel):
     response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     user: str | None = None
+    validate_: GateSpec | None = Field(default=None, alias="validate")
 
     @property
     def tokens_max(self) -> int | None:
@@ -199,6 +220,7 @@ class ToolCallFragment(Model):
 class ChunkDelta(Model):
     role: Literal["assistant"] | None = Optional
     content: str | None = Optional
+    refusal: str | None = Optional
     reasoning: str | None = Optional
     tool_calls: list[ToolCallFragment] | None = Optional
 

@@ -4,20 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import JsonObject, Model, RunId, SafeJson
-from schemas.chat import ChatMessage
+from schemas.base import Model, RunId, SafeJson
+from schemas.chat import ChatMessage, ValidateSpec
 from schemas.runs import Usage
 from schemas.vectors import CollectionName
 from schemas.verdicts import Finding, Verdict
 
 Outcome = Literal["first_pass", "repaired", "escalated", "failed"]
-
-
-class ValidateSpec(Model):
-    """Which kind of artifact is wanted, and what its validator needs to know."""
-
-    kind: Annotated[str, Field(min_length=1)]
-    context: JsonObject = {}
 
 
 class RetrieveSpec(Model):

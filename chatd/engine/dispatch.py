@@ -4,30 +4,18 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from chatd.backends import Completion, Delta, ModelInfo, Provider
+from chatd.engine import answers
+from chatd.engine.answers import Chunks
 from chatd.engine.calls import Call, Origin
 from chatd.engine.formats import FormatCheck
 from chatd.engine.metrics import Metrics
 from chatd.engine.spool import Spool
-from schemas.chat import (
-    AnswerMessage,
-    ChatChunk,
-    ChatCompletion,
-    ChatRequest,
-    ChatUsage,
-    Choice,
-    ChunkChoice,
-    ChunkDelta,
-    FunctionFragment,
-    ModelCard,
-    ModelList,
-    ToolCallFragment,
-)
-from schemas.runs import Usage
+from schemas.chat import ChatChunk, ChatCompletion, ChatRequest, ModelCard, ModelList
 from services.errors import NotFound, PlatformError, Unavailable, UpstreamError, UpstreamTimeout
 
 log = structlog.get_logger(__name__)
@@ -103,13 +91,14 @@ class Dispatcher:
             self._spool.append(call.record().to_line())
             self._measure(call)
 
-    async def generate(self, call: Call) -> Completion:
-        """The model's whole answer."""
+    async def generate(self, call: Call, *, within_s: float | None = None) -> Completion:
+        """The model's whole answer, within the clock for all calls and that of this one's caller."""
+        limit_s = self._clocks.total_s if within_s is None else min(self._clocks.total_s, within_s)
         try:
-            async with asyncio.timeout(self._clocks.total_s):
+            async with asyncio.timeout(limit_s):
                 completion = await call.provider.complete(call.request)
         except TimeoutError:
-            raise _too_slow(call, f"finish within {self._clocks.total_s:g} s") from None
+            raise _too_slow(call, f"finish within {limit_s:.3g} s") from None
         call.finish(completion)
         return completion
 
@@ -118,7 +107,7 @@ class Dispatcher:
         async with self.call(order, origin) as call:
             completion = await self.generate(call)
             order.format.check(completion)
-        return _answer(order.asked_model, call, completion)
+        return answers.whole(order.asked_model, call, completion)
 
     async def stream(self, order: Order, origin: Origin) -> AsyncGenerator[ChatChunk, None]:
         """Answer in chunks. The first one comes with the first token; failures before it are raised as such.
@@ -126,7 +115,7 @@ class Dispatcher:
         The record is written before the chunk with the `finish_reason`, so whoever saw that has a run.
         """
         async with self.call(order, origin) as call:
-            chunks = _Chunks(order, call)
+            chunks = Chunks(order.asked_model, call, with_usage=order.request.include_usage)
             async with aclosing(call.provider.stream(call.request)) as deltas:
                 while (delta := await self._next(call, deltas)).finish_reason is None:
                     yield chunks.of(delta)
@@ -135,9 +124,9 @@ class Dispatcher:
             order.format.check(completion)
         if delta.has_content:
             yield chunks.of(delta)
-        yield chunks.finish(delta)
-        if order.request.include_usage and (usage := _usage(call.usage)) is not None:
-            yield chunks.usage(usage)
+        yield chunks.finish(completion.finish_reason)
+        if (usage := chunks.usage(call.usage)) is not None:
+            yield usage
 
     async def _next(self, call: Call, deltas: AsyncGenerator[Delta, None]) -> Delta:
         """The next delta that says something, within the clocks."""
@@ -220,81 +209,3 @@ async def _digest(provider: Provider, model: str) -> str | None:
 
 def _too_slow(call: Call, what: str) -> UpstreamTimeout:
     return UpstreamTimeout(f"{call.provider.name} did not {what}")
-
-
-def _usage(usage: Usage) -> ChatUsage | None:
-    if usage.prompt_tokens is None or usage.completion_tokens is None:
-        return None
-    return ChatUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.prompt_tokens + usage.completion_tokens,
-    )
-
-
-def _answer(model: str, call: Call, completion: Completion) -> ChatCompletion:
-    message = AnswerMessage(
-        content=completion.content,
-        refusal=completion.refusal,
-        reasoning=completion.reasoning,
-        tool_calls=list(completion.tool_calls) or None,
-    )
-    return ChatCompletion(
-        id=f"chatcmpl-{call.origin.run_id}",
-        created=int(call.ts.timestamp()),
-        model=model,
-        choices=[Choice(message=message, finish_reason=completion.finish_reason)],
-        usage=_usage(completion.usage),
-    )
-
-
-class _Chunks:
-    """Writes the chunks of one stream: the same id, time and model throughout, the role once."""
-
-    def __init__(self, order: Order, call: Call) -> None:
-        self._base = ChatChunk(
-            id=f"chatcmpl-{call.origin.run_id}",
-            object="chat.completion.chunk",
-            created=int(call.ts.timestamp()),
-            model=order.asked_model,
-            choices=[],
-        )
-        if order.request.include_usage:
-            self._base = self._base.model_copy(update={"usage": None})
-        self._role_sent = False
-
-    def of(self, delta: Delta) -> ChatChunk:
-        said: dict[str, Any] = {}
-        if delta.content:
-            said["content"] = delta.content
-        if delta.reasoning:
-            said["reasoning"] = delta.reasoning
-        if delta.tool_calls:
-            said["tool_calls"] = [
-                ToolCallFragment(
-                    index=piece.index,
-                    id=piece.id,
-                    type="function" if piece.id is not None else None,
-                    function=FunctionFragment(name=piece.name, arguments=piece.arguments),
-                )
-                for piece in delta.tool_calls
-            ]
-        return self._chunk(said, None)
-
-    def finish(self, delta: Delta) -> ChatChunk:
-        return self._chunk({}, delta)
-
-    def usage(self, usage: ChatUsage) -> ChatChunk:
-        return self._base.model_copy(update={"usage": usage})
-
-    def _chunk(self, said: dict[str, Any], last: Delta | None) -> ChatChunk:
-        if not self._role_sent:
-            self._role_sent = True
-            said = {"role": "assistant", "content": "", **said}
-        choice = ChunkChoice(
-            index=0,
-            delta=ChunkDelta(**said),
-            finish_reason=last.finish_reason if last else None,
-            logprobs=None,
-        )
-        return self._base.model_copy(update={"choices": [choice]})

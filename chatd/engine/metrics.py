@@ -28,6 +28,12 @@ class Metrics:
         self.iterations = Counter(
             "chatd_iterations", "Answers of /v1/iterate by outcome.", ["outcome"], registry=registry
         )
+        self.gated = Counter(
+            "chatd_gated_answers",
+            "Answers of chats with `validate`, by verdict, and whether they left.",
+            ["verdict", "outcome"],
+            registry=registry,
+        )
         self.spool_bytes = Gauge(
             "chatd_spool_bytes", "Bytes that distill has not acknowledged.", registry=registry
         )

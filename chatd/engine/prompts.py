@@ -1,15 +1,19 @@
 """What the model is told beside the caller's own messages: the form of the answer, notes, repairs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import orjson
 from pydantic import JsonValue
 
+from chatd.backends.peers import Note
 from chatd.engine.artifacts import fix_path, with_fixes
 from schemas.base import JsonObject
 from schemas.chat import ChatMessage
 from schemas.runs import RetrievedText
 from schemas.verdicts import Finding
+
+EVIDENCE_CHARS_MAX: Final = 300
 
 
 def as_json(value: JsonValue) -> str:
@@ -25,15 +29,15 @@ def last_user_text(messages: list[ChatMessage]) -> str | None:
     """What the user said last, without images."""
     for message in reversed(messages):
         if message.role == "user":
-            return _text(message) or None
+            return text_in(message) or None
     return None
 
 
-def fitting(notes: list[RetrievedText], chars_max: int) -> list[RetrievedText]:
+def fitting(notes: list[Note], chars_max: int) -> list[Note]:
     """The best notes, as many as fit into `chars_max` characters."""
-    kept: list[RetrievedText] = []
+    kept: list[Note] = []
     for note in notes:
-        chars_max -= len(note.text)
+        chars_max -= len(note.text.text)
         if chars_max < 0:
             break
         kept.append(note)
@@ -41,13 +45,17 @@ def fitting(notes: list[RetrievedText], chars_max: int) -> list[RetrievedText]:
 
 
 def framed(
-    messages: Sequence[ChatMessage], kind: str, notes: Sequence[RetrievedText], repair: Sequence[str] = ()
+    messages: Sequence[ChatMessage],
+    kind: str,
+    schema: JsonObject,
+    notes: Sequence[RetrievedText],
+    repair: Sequence[str] = (),
 ) -> list[ChatMessage]:
-    """The conversation with our instructions in its one system message, after the caller's own.
-
-    The JSON Schema is not spelled out: it already constrains the answer, and small models copy from it.
-    """
-    lines = [f"Answer with one JSON document of the kind {kind} and nothing else."]
+    """The conversation with our instructions in its one system message, after the caller's own."""
+    lines = [
+        f"Answer with one JSON document of the kind {kind} and nothing else. Its JSON Schema:",
+        as_json(schema),
+    ]
     if notes:
         lines.append("Reference notes from earlier work; use what applies:")
         lines.extend(f"[{number}] {note.text}" for number, note in enumerate(notes, start=1))
@@ -55,28 +63,34 @@ def framed(
     first = messages[0]
     if first.role not in ("system", "developer"):
         return [ChatMessage(role="system", content="\n".join(lines)), *messages]
-    return [ChatMessage(role="system", content="\n".join([_text(first), "", *lines])), *messages[1:]]
+    return [ChatMessage(role="system", content="\n".join([text_in(first), "", *lines])), *messages[1:]]
 
 
-def repairing(artifact: JsonValue, findings: Sequence[Finding]) -> list[str]:
-    """What has to change in the last answer: by code, place and fix.
+def repairing(
+    artifact: JsonValue, findings: Sequence[Finding], shown: Callable[[JsonValue], JsonValue]
+) -> list[str]:
+    """What has to change in the last answer: by code, place and fix, never by a message for people.
 
     Where findings bring fixes, the document with them applied stands for the last answer; a small model
     that sees the faulty one as well repeats that. It also keeps to it better before the caller's words
-    than after them.
+    than after them. `shown` makes of a document what the schema lets the model write.
     """
     listed = [finding for finding in findings if finding.severity != "info"]
     lines = ["The last answer was not accepted. Findings:"]
     lines.extend(f"{number}. {_described(finding)}" for number, finding in enumerate(listed, start=1))
     if any(finding.fix is not None for finding in listed):
-        return [*lines, "The correct answer, to be repeated exactly:", text_of(with_fixes(artifact, listed))]
+        mended = shown(with_fixes(artifact, listed))
+        return [*lines, "The correct answer, to be repeated exactly:", text_of(mended)]
     return [*lines, "The last answer, to be corrected:", text_of(artifact)]
 
 
 def _described(finding: Finding) -> str:
-    place = finding.path or "the whole document"
-    said = f"{finding.code} ({finding.severity}) at {place}: {finding.message}"
-    return said if finding.fix is None else f"{said}. Fix: {_fix(finding.fix, finding.path)}"
+    said = f"{finding.code} ({finding.severity}) at {finding.path or 'the whole document'}"
+    if finding.fix is not None:
+        return f"{said}. Fix: {_fix(finding.fix, finding.path)}"
+    if finding.evidence is None:
+        return said
+    return f"{said}. Evidence: {as_json(finding.evidence)[:EVIDENCE_CHARS_MAX]}"
 
 
 def _fix(fix: JsonObject, path: str) -> str:
@@ -90,7 +104,8 @@ def _fix(fix: JsonObject, path: str) -> str:
             return as_json(fix)
 
 
-def _text(message: ChatMessage) -> str:
+def text_in(message: ChatMessage) -> str:
+    """The words of a message, without its images."""
     if isinstance(message.content, str):
         return message.content
     return "\n".join(part.text for part in message.content or () if part.type == "text")

@@ -8,7 +8,7 @@ import pytest
 
 from chatd.backends import Step
 from chatd.engine.artifacts import parse, with_fixes
-from chatd.engine.iterate import Plan
+from chatd.engine.plan import Plan
 from schemas.chat import JsonSchemaFormat
 from schemas.verdicts import Finding
 from services.errors import Forbidden, InvalidRequest, NotFound, PlatformError, UpstreamError
@@ -88,7 +88,8 @@ async def test_first_pass(world: World) -> None:
     assert "of the kind fill" in str(system.content)
     wanted = provider.requests[0].response_format
     assert isinstance(wanted, JsonSchemaFormat)
-    assert wanted.json_schema.schema_ == {"type": "object", "required": ["order_id", "fills"]}
+    assert wanted.json_schema.schema_["properties"]["order_id"] == {"const": "O-1"}  # type: ignore[index,call-overload] # JSON
+    assert orjson.dumps(wanted.json_schema.schema_).decode() in str(system.content)
     assert world.validators.requests[0]["run_id"] == run.run_id
 
 
