@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from schemas.base import JsonObject, Model, SafeJson
+from schemas.base import JsonObject, Measure, Model, SafeJson
 from schemas.records import Record
 from schemas.runs import FeedbackKind, ModelRef, RetrievedText, RunOutput, Task
 from schemas.verdicts import Verdict
@@ -57,13 +57,14 @@ class Evidence(Record):
     `evidence_id` covers source key, task, role, input, output and model, never a time, so the same run has
     the same id on every machine; verdict and feedback may join later without changing it. `role` is the
     job role of the retrieved texts, where they agree on one. `repair_of` names the failed attempt that this
-    run was made to repair.
+    run was made to repair. `ts` is the run's own time, where its source tells one.
     """
 
     schema_id: ClassVar[str] = "stillhouse.evidence"
 
     evidence_id: Sha256
     source: Source
+    ts: AwareDatetime | None = None
     episode_id: str | None = None
     task: Task | None = None
     role: str | None = None
@@ -137,10 +138,26 @@ class EvidenceRef(Model):
     source: Source
 
 
+SplitName = Literal["train", "validation", "holdout"]
+
+
+class Duplicates(Model):
+    """How many further pieces of evidence say the same as a row: `exact` gave the very same row and were left
+    out, `near` are alike but for a few words and the values of their slots, and have rows of their own.
+    """
+
+    exact: Count = 0
+    near: Count = 0
+
+
 class Provenance(Record):
     """`stillhouse.provenance`: what stands behind one exported line. Lies beside the training file.
 
-    `line` counts from 1. `rejected` is set for preference pairs alone, as are `reasons`.
+    `line` counts from 1. `split` is the file's; rows of one `group` are never in two splits. `input_sha256`
+    is over the canonical form of the prompt, messages and tools, as the model saw it. `rejected` is set for
+    preference pairs alone, as are `reasons`, `margin` and `pair`, which says where the pair comes from: a
+    repair, a correction by a person (`correction` then names the feedback that holds it), or two answers to
+    one prompt. `masked` counts personal values for which a placeholder stands in the row.
     """
 
     schema_id: ClassVar[str] = "stillhouse.provenance"
@@ -149,8 +166,16 @@ class Provenance(Record):
     line_sha256: Sha256
     evidence_id: Sha256
     source: Source
+    split: SplitName | None = None
+    group: str | None = None
+    input_sha256: Sha256 | None = None
+    duplicates: Duplicates = Duplicates()
+    masked: Count = 0
+    pair: Literal["repair", "correction", "feedback"] | None = None
+    correction: str | None = None
     rejected: EvidenceRef | None = None
     reasons: list[str] = []
+    margin: Measure | None = None
 
 
 class Quarantined(Record):
@@ -187,9 +212,11 @@ class SegmentManifest(Model):
 
 
 class DatasetManifest(Model):
-    """A dataset folder's table of contents. `dataset_id` is made of the files' hashes.
+    """A dataset folder's table of contents. `dataset_id` is made of the files' hashes and the options.
 
-    `counts["in"]` is the sum of the other counts.
+    `counts["in"]` is the sum of the other counts; `splits` says how the rows are shared out. `reasons` counts
+    what was left out by reason, `pii` the rows in which something of a class was masked. `public_key` (PEM)
+    checks the receipt beside the files; it differs from machine to machine, and is no part of the id.
     """
 
     dataset_id: str
@@ -197,7 +224,14 @@ class DatasetManifest(Model):
     target: str
     files: list[ProductFile]
     counts: dict[str, Count]
+    splits: dict[SplitName, Count] = {}
+    groups: Count = 0
+    reasons: dict[str, Count] = {}
+    pii: dict[str, Count] = {}
+    options: JsonObject = {}
     evidence_sha256: Sha256
     scored_sha256: Sha256
     scorer_version: str
     policy_version: str
+    key_id: str | None = None
+    public_key: str | None = None

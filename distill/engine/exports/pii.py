@@ -1,0 +1,313 @@
+"""Personal data in training rows: found in every text of a row, then masked or refused by policy, never let through.
+
+A masked value becomes `[EMAIL_1]`: one placeholder for one value throughout the row, so that an answer which
+copies an address from the prompt still does. Names are found where a text says that they are names (JSON
+fields, salutations, labels), and then masked wherever they stand in the row.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, get_args
+
+from distill.engine.exports.targets import Row, Unfit
+from schemas.distill import PiiAction, PiiClass
+
+CLASSES: Final[tuple[PiiClass, ...]] = get_args(PiiClass)
+NEVER_KEPT: Final[frozenset[PiiClass]] = frozenset({"ssn", "card", "bank"})
+"""No policy lets these through."""
+
+NEAR_CHARS: Final = 40
+STRINGS_MAX: Final = 100_000
+
+_SEP: Final = "[-\u00a0\u2010-\u2015./() ]"
+_RUN: Final = re.compile(rf"\d(?:{_SEP}{{0,3}}\d){{8,}}")
+"""Nine digits or more with at most a few separators between two: no number that is looked for has fewer, but
+for account numbers, which are found by the word before them."""
+_RUN_MARGIN: Final = 4
+_SALUTATIONS: Final = ("Hi ", "Hello ", "Hey ", "Dear ", "Hola ", "HI ", "HELLO ", "DEAR ", "Mr", "Ms", "Miss ", "Dr")
+_LABELS: Final = ("name", "worker", "candidate", "employee", "recipient", "contact")
+
+EMAIL: Final = re.compile(r"[\w.+%'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}")
+SSN: Final = re.compile(
+    r"(?<![\d-])(\d{3})[-\u2010-\u2015. \u00a0](\d{2})[-\u2010-\u2015. \u00a0](\d{4})(?![\d-])"
+)
+BARE_NINE: Final = re.compile(r"(?<!\d)(\d{3})(\d{2})(\d{4})(?!\d)")
+CARD: Final = re.compile(r"(?<!\d)\d(?:[- \u00a0\u2010-\u2015.]?\d){12,18}(?!\d)")
+CARD_START: Final = re.compile(r"4|5[1-5]|2[2-7]|3[4-9]|6")
+IBAN: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Za-z0-9])")
+ACCOUNT: Final = re.compile(
+    r"(?i:\b(?:bank|checking|savings|deposit)[ _-]{0,3}(?:account|acct)"
+    r"|\b(?:account|acct)[ ._-]{0,3}(?:number|num\b|no\b|#))"
+    r"[^\d\n]{0,20}(\d(?:[ -]?\d){5,16})(?!\d)"
+)
+PHONE: Final = re.compile(
+    rf"(?<![\w.+-])(?:\+?1{_SEP}{{0,2}})?(?:\([2-9]\d\d\){_SEP}{{0,2}}|[2-9]\d\d{_SEP}{{1,2}})[2-9]\d\d{_SEP}{{1,2}}\d{{4}}(?![\w-])"
+    rf"|\+\d{{1,3}}(?:{_SEP}{{0,2}}\d){{7,12}}(?!\d)"
+)
+BARE_PHONE: Final = re.compile(r"(?<![\w.+-])1?[2-9]\d\d[2-9]\d{6}(?![\w-])")
+
+SSN_WORDS: Final = re.compile(r"(?i:\b(?:ssn|itin|social security|soc sec)\b)")
+ROUTING_WORDS: Final = re.compile(r"(?i:\b(?:routing|aba|rtn)\b)")
+PHONE_WORDS: Final = re.compile(r"(?i:phone|\bcell|mobile|\btel\b|\bcall\b|\bsms\b|\btext\b|\"to\")")
+
+_NAME: Final = r"[^\W\d_a-z][\w'\u2019-]+"
+JSON_NAME: Final = re.compile(
+    r"\"(?:[a-z]+_)?(?:name|Name)\"\s{0,4}:\s{0,4}\"([^\"\\]{2,80})\"|\"(?:first|last|full|given|family)Name\"\s{0,4}:\s{0,4}\"([^\"\\]{2,80})\""
+)
+SALUTED: Final = re.compile(
+    rf"\b(?:Hi|Hello|Hey|Dear|Hola|HI|HELLO|DEAR|Mr\.?|Ms\.?|Mrs\.?|Miss|Dr\.?) ({_NAME}(?: {_NAME}){{0,2}})"
+)
+LABELLED: Final = re.compile(
+    rf"(?i:\b(?:name|worker|candidate|employee|recipient|contact)) {{0,2}}[:=] {{0,2}}({_NAME}(?: {_NAME}){{1,2}})"
+)
+NOBODY: Final = frozenset(
+    "all team there everyone everybody folks sir madam hiring manager crew staff world friend friends"
+    " colleague colleagues customer client clients worker workers".split()
+)
+
+NAMES_MAX: Final = 200
+"""Names of one row that are looked for; a row with more is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Something personal in a text; `key` is equal for equal values."""
+
+    start: int
+    end: int
+    kind: PiiClass
+    key: str
+
+
+@dataclass(slots=True)
+class _Masks:
+    """The placeholders of one row."""
+
+    given: dict[tuple[PiiClass, str], str] = field(default_factory=dict)
+    counts: Counter[PiiClass] = field(default_factory=Counter)
+
+    def of(self, kind: PiiClass, key: str) -> str:
+        mask = self.given.get((kind, key))
+        if mask is None:
+            self.counts[kind] += 1
+            mask = self.given[kind, key] = f"[{kind.upper()}_{self.counts[kind]}]"
+        return mask
+
+
+class Scanner:
+    """Applies a policy to rows. `masked` counts, by class, the rows in which something was masked."""
+
+    def __init__(self, policy: Mapping[PiiClass, PiiAction]) -> None:
+        self._policy = {kind: policy[kind] for kind in CLASSES}
+        self._names = policy["name"] != "keep"
+        self.masked: Counter[PiiClass] = Counter()
+
+    def clean(self, row: Row, line: bytes) -> Row:
+        """The row with what the policy masks masked; the row itself where there is nothing.
+
+        `line` is the row as JSON text. Raises `Unfit` for what the policy refuses, and for what cannot be
+        masked: a key, or a number that is no text.
+        """
+        if not suspicious(line.decode()):
+            return row
+        texts = list(_texts(row))
+        names = self._names_of(texts)
+        masks = _Masks()
+
+        def mask(text: str) -> str:
+            return self._mask(text, names, masks)
+
+        cleaned = {key: _mapped(value, mask, self._refuse) for key, value in row.items()}
+        if not masks.given:
+            return row
+        for text in _texts(cleaned):
+            if any(self._acted(text, names)):
+                raise Unfit("pii.residue", "something personal is left after masking")
+        for kind in masks.counts:
+            self.masked[kind] += 1
+        return cleaned
+
+    def _acted(self, text: str, names: "re.Pattern[str] | None") -> Iterator[Span]:
+        return (one for one in spans(text, names) if self._policy[one.kind] != "keep")
+
+    def _refuse(self, text: str) -> None:
+        for one in self._acted(text, None):
+            raise Unfit(f"pii.{one.kind}", "a key or a number looks like personal data and cannot be masked")
+
+    def _names_of(self, texts: list[str]) -> re.Pattern[str] | None:
+        if not self._names:
+            return None
+        found = sorted({name for text in texts for name in names_in(text)}, key=lambda one: (-len(one), one))
+        if not found:
+            return None
+        if self._policy["name"] == "quarantine":
+            raise Unfit("pii.name", "the row names a person")
+        if len(found) > NAMES_MAX:
+            raise Unfit("pii.names_many", f"the row names {len(found)} people; at most {NAMES_MAX} are masked")
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, found))})(?!\w)")
+
+    def _mask(self, text: str, names: re.Pattern[str] | None, masks: _Masks) -> str:
+        pieces: list[str] = []
+        at = 0
+        for one in spans(text, names):
+            action = self._policy[one.kind]
+            if action == "keep":
+                continue
+            if action == "quarantine":
+                raise Unfit(f"pii.{one.kind}", "the row holds personal data that the policy does not let pass")
+            mask = masks.of(one.kind, one.key)
+            pieces += [text[at : one.start], f'"{mask}"' if _is_json_number(text, one) else mask]
+            at = one.end
+        return "".join([*pieces, text[at:]]) if pieces else text
+
+
+def suspicious(text: str) -> bool:
+    """Whether a closer look is worth it. Never false for a text in which `spans` or `names_in` find something,
+    nor for the JSON form of such a text."""
+    return "@" in text or _RUN.search(text) is not None or _mentions_account(text) or _may_name(text)
+
+
+def spans(text: str, names: re.Pattern[str] | None = None) -> list[Span]:
+    """What is personal in a text, from left to right, none overlapping another."""
+    found: list[Span] = []
+    if "@" in text:
+        found += [Span(*match.span(), "email", match[0].casefold()) for match in EMAIL.finditer(text)]
+    runs = [run.span() for run in _RUN.finditer(text)]
+    for start, end in runs:
+        found += _numbers(text, start, end)
+    if runs:
+        found += [
+            Span(*one.span(), "bank", one[0].replace(" ", "")) for one in IBAN.finditer(text) if _is_iban(one[0])
+        ]
+    if _mentions_account(text):
+        found += [Span(*match.span(1), "bank", _bare(match[1])) for match in ACCOUNT.finditer(text)]
+    if names is not None:
+        found += [Span(*match.span(), "name", match[0].casefold()) for match in names.finditer(text)]
+    return _apart(found)
+
+
+def names_in(text: str) -> Iterator[str]:
+    """Names that the text itself says are names."""
+    for pattern in (JSON_NAME, SALUTED, LABELLED) if _may_name(text) else ():
+        for match in pattern.finditer(text):
+            name = next(part for part in match.groups() if part).strip()
+            words = name.casefold().split()
+            if len(name) > 2 and not NOBODY.intersection(words) and not name.startswith("["):
+                yield name
+
+
+def _mentions_account(text: str) -> bool:
+    lower = text.lower()
+    return "account" in lower or "acct" in lower
+
+
+def _may_name(text: str) -> bool:
+    lower = text.lower()
+    return any(word in text for word in _SALUTATIONS) or any(word in lower for word in _LABELS)
+
+
+def _numbers(text: str, run_start: int, run_end: int) -> Iterator[Span]:
+    """What a run of digits and separators holds. A few characters around it are looked at too."""
+    base = max(0, run_start - _RUN_MARGIN)
+    part = text[base : run_end + _RUN_MARGIN]
+    for match in SSN.finditer(part):
+        if _issued(*match.groups()):
+            yield _span(base, match, "ssn")
+    for match in BARE_NINE.finditer(part):
+        if _issued(*match.groups()) and _before(SSN_WORDS, text, base + match.start()):
+            yield _span(base, match, "ssn")
+        elif _is_routing(match[0]) and _before(ROUTING_WORDS, text, base + match.start()):
+            yield _span(base, match, "bank")
+    for match in CARD.finditer(part):
+        digits = _bare(match[0])
+        if CARD_START.match(digits) and _luhn(digits):
+            yield _span(base, match, "card")
+    for match in PHONE.finditer(part):
+        yield _span(base, match, "phone")
+    for match in BARE_PHONE.finditer(part):
+        if _before(PHONE_WORDS, text, base + match.start()):
+            yield _span(base, match, "phone")
+
+
+def _span(base: int, match: re.Match[str], kind: PiiClass) -> Span:
+    key = _bare(match[0])
+    return Span(base + match.start(), base + match.end(), kind, key[-10:] if kind == "phone" else key)
+
+
+def _apart(found: list[Span]) -> list[Span]:
+    """Of spans that overlap, the graver class; within a class the longer."""
+    if len(found) < 2:
+        return found
+    chosen: list[Span] = []
+    for one in sorted(found, key=lambda span: (CLASSES.index(span.kind), span.start - span.end, span.start)):
+        if all(one.end <= other.start or one.start >= other.end for other in chosen):
+            chosen.append(one)
+    return sorted(chosen, key=lambda span: span.start)
+
+
+def _issued(area: str, group: str, serial: str) -> bool:
+    """Whether an SSN of these parts can exist; of the 9xx only taxpayer numbers (ITIN) do."""
+    if area[0] == "9":
+        return 50 <= int(group) <= 65 or 70 <= int(group) <= 88 or 90 <= int(group) <= 99
+    return int(area) not in (0, 666) and int(group) != 0 and int(serial) != 0
+
+
+def _luhn(digits: str) -> bool:
+    values = [int(digit) for digit in reversed(digits)]
+    doubled = (2 * value for value in values[1::2])
+    return (sum(values[::2]) + sum(value - 9 * (value > 9) for value in doubled)) % 10 == 0
+
+
+def _is_routing(digits: str) -> bool:
+    weighted = (weight * int(digit) for weight, digit in zip((3, 7, 1) * 3, digits, strict=True))
+    return sum(weighted) % 10 == 0
+
+
+def _is_iban(text: str) -> bool:
+    letters = text.replace(" ", "")
+    turned = letters[4:] + letters[:4]
+    return len(letters) >= 15 and int("".join(str(int(one, 36)) for one in turned)) % 97 == 1
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\D", "", text)
+
+
+def _before(words: re.Pattern[str], text: str, start: int) -> bool:
+    return words.search(text, max(0, start - NEAR_CHARS), start) is not None
+
+
+def _is_json_number(text: str, one: Span) -> bool:
+    """Whether a span is a number of a JSON text, which needs quotes once it is a placeholder."""
+    before = text[max(0, one.start - 8) : one.start].rstrip()
+    return text.lstrip()[:1] in ("{", "[") and before[-1:] in (":", "[", ",") and text[one.start].isdigit()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string of a JSON value, keys left out."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+
+
+def _mapped(value: Any, mask: Callable[[str], str], refuse: Callable[[str], None]) -> Any:
+    """The value with its strings masked; keys and numbers are shown to `refuse`."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        for key in value:
+            refuse(key)
+        return {key: _mapped(item, mask, refuse) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mapped(item, mask, refuse) for item in value]
+    if isinstance(value, int) and abs(value) >= 10**8:
+        refuse(str(value))
+    return value
