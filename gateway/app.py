@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TypedDict
 
-from gateway.backends import HttpHop, HttpUpstream, Upstream, resolved
+from gateway.backends import Bulkhead, HttpHop, HttpUpstream, Upstream, resolved
 from gateway.engine import Doorkeeper, Fleet, Members, Rendezvous
-from gateway.routes import EmbeddingsDoor, routes
+from gateway.routes import doors, routes
 from gateway.settings import Settings
 from services import daemon
 from services.clients import DistillClient
@@ -14,7 +15,7 @@ from services.daemon import Daemon
 from services.errors import Unavailable
 from services.h1 import H1Client
 from services.health import Check
-from services.http import Limits, PeerClient, Timeouts
+from services.http import PeerClient, Timeouts
 from services.keys import KeyStore
 from services.tasks import every, task_set
 from services.telemetry import CollectorRegistry
@@ -49,6 +50,8 @@ def create_app(
                 name: Fleet(name, members, ejection_s=settings.ejection_s)
                 for name, members in replicas.items()
             }
+            for fleet in fleets.values():
+                stack.push_async_callback(fleet.close)
             rendezvous = Rendezvous((), ejection_s=settings.ejection_s)
             stack.push_async_callback(rendezvous.close)
             await _open_members(settings, rendezvous, stack)
@@ -77,7 +80,7 @@ def create_app(
         settings,
         registry=registry,
         trusted=False,
-        direct=EmbeddingsDoor,
+        direct=partial(doors, body_bytes_max=settings.body_bytes_max),
     )
 
 
@@ -92,19 +95,22 @@ def _urls(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 
 async def _open_replicas(settings: Settings, stack: AsyncExitStack) -> dict[str, list[Upstream]]:
-    timeouts = Timeouts(
-        connect_s=settings.upstream_connect_timeout_s,
-        read_s=settings.upstream_read_timeout_s,
-        total_s=settings.upstream_read_timeout_s,
-    )
-    limits = Limits(
-        concurrency_max=settings.upstream_concurrency_max, waiting_max=settings.upstream_waiting_max
-    )
     replicas: dict[str, list[Upstream]] = {}
     for name, urls in _urls(settings).items():
-        peers = [PeerClient(name, url, timeouts=timeouts, limits=limits) for url in urls]
-        replicas[name] = [HttpUpstream(await stack.enter_async_context(peer)) for peer in peers]
+        replicas[name] = [await _open_replica(name, url, settings, stack) for url in urls]
     return replicas
+
+
+async def _open_replica(name: str, url: str, settings: Settings, stack: AsyncExitStack) -> Upstream:
+    client = await stack.enter_async_context(
+        H1Client(url, connect_timeout_s=settings.upstream_connect_timeout_s)
+    )
+    bulkhead = Bulkhead(
+        name,
+        concurrency_max=settings.upstream_concurrency_max,
+        waiting_max=settings.upstream_waiting_max,
+    )
+    return HttpUpstream(name, client, bulkhead, read_timeout_s=settings.upstream_read_timeout_s)
 
 
 async def _open_members(settings: Settings, rendezvous: Rendezvous, stack: AsyncExitStack) -> None:

@@ -1,16 +1,23 @@
-"""How a request reaches a daemon: over HTTP with pooled connections, or a script in tests."""
+"""How a request reaches a daemon: over HTTP with pooled connections, or a script in tests.
 
+There are two ways to ask a replica. `start` sends a request at once, over a connection that is there, and
+tells a listener what comes back; it needs no task. `open` waits for a place, and connects.
+"""
+
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
-import httpx
-
-from services.errors import Unavailable, UpstreamError, UpstreamTimeout
-from services.http import PeerClient
+from gateway.backends.bulkhead import Bulkhead
+from services.errors import PlatformError, Unavailable, UpstreamError, UpstreamTimeout
+from services.h1 import BrokenOff, Connection, Exchange, H1Client, NotConnected
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+LOOKS_A_TIMEOUT: Final = 10
+"""How often calls are looked at within the time that a daemon may be silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,7 @@ class Outgoing:
     """
 
     method: str
-    target: str
+    target: bytes
     headers: Headers
     body: bytes
     repeatable: bool
@@ -49,46 +56,241 @@ class NotReached(Unavailable):
         self.maybe_done = maybe_done
 
 
-class Upstream(Protocol):
-    """One replica of a daemon. `open` raises `NotReached` when it gives no answer."""
+class Listener(Protocol):
+    """Told of an answer as it arrives: head, pieces, and once that it is over, and why if it failed."""
 
-    async def open(self, outgoing: Outgoing) -> Reply: ...
+    def head(self, status: int, headers: Headers) -> None: ...
+
+    def data(self, data: bytes) -> None: ...
+
+    def done(self, error: PlatformError | None) -> None: ...
+
+
+class Call(Protocol):
+    """An exchange under way. All three do nothing once the listener was told that it is over."""
+
+    def cancel(self) -> None:
+        """Give it up. The listener is told nothing more."""
+
+    def pause(self) -> None:
+        """Let what comes wait. A little more may still arrive."""
+
+    def resume(self) -> None: ...
+
+
+class Upstream(Protocol):
+    """One replica of a daemon."""
+
+    async def open(self, outgoing: Outgoing) -> Reply:
+        """Raises `NotReached` when it gives no answer, and `Overloaded` when too many wait for it."""
+
+    def start(self, outgoing: Outgoing, listener: Listener) -> Call | None:
+        """Send at once, or do nothing and return None. The listener is told nothing before this returns."""
 
     async def ping(self) -> None: ...
 
 
 class HttpUpstream:
-    """A replica at a URL."""
+    """A replica at a URL. `read_timeout_s` is how long it may be silent before and within an answer."""
 
-    def __init__(self, peer: PeerClient) -> None:
-        self._peer = peer
+    def __init__(self, daemon: str, client: H1Client, bulkhead: Bulkhead, *, read_timeout_s: float) -> None:
+        self.daemon = daemon
+        self._client = client
+        self._bulkhead = bulkhead
+        self._read_timeout_s = read_timeout_s
+        self._calls: set[_HttpCall] = set()
+        self._next_look: asyncio.TimerHandle | None = None
+
+    # --- without a task -------------------------------------------------------------------------
+
+    def start(self, outgoing: Outgoing, listener: Listener) -> Call | None:
+        if not self._bulkhead.enter_now():
+            return None
+        call = _HttpCall(self, listener, self._client.loop.time)
+        connection = self._client.start(
+            outgoing.method.encode(), outgoing.target, outgoing.headers, outgoing.body, call
+        )
+        if connection is None:
+            self._bulkhead.leave()
+            return None
+        call.connection = connection
+        self._calls.add(call)
+        if self._next_look is None:
+            self._plan_look()
+        return call
+
+    def ended(self, call: "_HttpCall") -> None:
+        self._calls.discard(call)
+        self._bulkhead.leave()
+
+    def _plan_look(self) -> None:
+        self._next_look = self._client.loop.call_later(self._read_timeout_s / LOOKS_A_TIMEOUT, self._look)
+
+    def _look(self) -> None:
+        """End the calls that heard nothing for too long. One timer for all: each of its own costs more."""
+        self._next_look = None
+        heard_since = self._client.loop.time() - self._read_timeout_s
+        for call in list(self._calls):
+            if call.heard < heard_since and not call.paused:
+                call.give_up()
+        if self._calls:
+            self._plan_look()
+
+    # --- with one -------------------------------------------------------------------------------
 
     async def open(self, outgoing: Outgoing) -> Reply:
-        stack = AsyncExitStack()
+        await self._bulkhead.enter()
         try:
-            response = await stack.enter_async_context(
-                self._peer.stream(
-                    outgoing.method, outgoing.target, headers=outgoing.headers, content=outgoing.body
-                )
-            )
-        except (Unavailable, UpstreamError) as error:
-            daemon = self._peer.peer
-            maybe_done = isinstance(error, UpstreamError)
-            message = f"{daemon} broke off before it answered; retry" if maybe_done else error.message
-            raise NotReached(message, code=f"{daemon}_down", maybe_done=maybe_done) from error
-        return Reply(response.status_code, response.headers.raw, self._chunks(response), stack.aclose)
+            exchange = await self._begin(outgoing)
+        except BaseException:
+            self._bulkhead.leave()
+            raise
+        return Reply(
+            exchange.status, exchange.headers, self._chunks(exchange), partial(self._release, exchange)
+        )
 
-    async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _begin(self, outgoing: Outgoing) -> Exchange:
         try:
-            async for chunk in response.aiter_raw():
-                yield chunk
-        except httpx.TimeoutException as error:
-            raise UpstreamTimeout(f"{self._peer.peer} went silent in the middle of its answer") from error
-        except httpx.HTTPError as error:
-            raise UpstreamError(f"{self._peer.peer} broke off in the middle of its answer") from error
+            exchange = await self._client.send(
+                outgoing.method.encode(), outgoing.target, outgoing.headers, outgoing.body
+            )
+        except NotConnected as error:
+            raise NotReached(
+                f"{self.daemon} does not answer at {self._client.base_url}",
+                code=f"{self.daemon}_down",
+                maybe_done=False,
+            ) from error
+        try:
+            async with asyncio.timeout(self._read_timeout_s):
+                await exchange.head()
+        except BaseException as error:
+            exchange.close()
+            if isinstance(error, BrokenOff):
+                raise self.unanswered() from error
+            if isinstance(error, TimeoutError):
+                raise self.silent() from error
+            raise
+        return exchange
+
+    async def _chunks(self, exchange: Exchange) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                async with asyncio.timeout(self._read_timeout_s):
+                    chunk = await exchange.read()
+            except TimeoutError as error:
+                raise self.silenced() from error
+            except BrokenOff as error:
+                raise self.broken_off() from error
+            if not chunk:
+                return
+            yield chunk
+
+    async def _release(self, exchange: Exchange) -> None:
+        exchange.close()
+        self._bulkhead.leave()
 
     async def ping(self) -> None:
-        await self._peer.ping()
+        try:
+            exchange = await self._client.send(b"GET", b"/healthz", ())
+            try:
+                status = await exchange.head()
+            finally:
+                exchange.close()
+        except OSError as error:
+            raise Unavailable(
+                f"{self.daemon} does not answer at {self._client.base_url}", code=f"{self.daemon}_down"
+            ) from error
+        if status != 200:
+            raise Unavailable(f"{self.daemon} answers {status} at {self._client.base_url}/healthz")
+
+    # --- what failures mean ---------------------------------------------------------------------
+
+    def unanswered(self) -> PlatformError:
+        return NotReached(
+            f"{self.daemon} broke off before it answered; retry",
+            code=f"{self.daemon}_down",
+            maybe_done=True,
+        )
+
+    def silent(self) -> PlatformError:
+        return UpstreamTimeout(f"{self.daemon} gave no answer within {self._read_timeout_s:g} s")
+
+    def broken_off(self) -> PlatformError:
+        return UpstreamError(f"{self.daemon} broke off in the middle of its answer")
+
+    def silenced(self) -> PlatformError:
+        return UpstreamTimeout(f"{self.daemon} went silent in the middle of its answer")
+
+
+class _HttpCall:
+    """A call that was started at once. `heard` is when its replica last gave a sign of life."""
+
+    __slots__ = ("_answering", "_clock", "_listener", "_over", "_upstream", "connection", "heard", "paused")
+
+    def __init__(self, upstream: HttpUpstream, listener: Listener, clock: Callable[[], float]) -> None:
+        self._upstream = upstream
+        self._listener = listener
+        self._clock = clock
+        self._answering = False
+        self._over = False
+        self.connection: Connection | None = None
+        self.heard = clock()
+        self.paused = False
+
+    # --- services.h1.Receiver ---
+
+    def head_arrived(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if not self._over:
+            self._answering = True
+            self.heard = self._clock()
+            self._listener.head(status, headers)
+
+    def body_arrived(self, data: bytes) -> None:
+        if not self._over:
+            self.heard = self._clock()
+            self._listener.data(data)
+
+    def finished(self) -> None:
+        if not self._over:
+            self._end(None)
+
+    def failed(self, _: BrokenOff) -> None:
+        if not self._over:
+            self._end(self._upstream.broken_off() if self._answering else self._upstream.unanswered())
+
+    def give_up(self) -> None:
+        """It was silent for too long."""
+        connection = self.connection
+        self._end(self._upstream.silenced() if self._answering else self._upstream.silent())
+        if connection is not None:
+            connection.close()
+
+    def _end(self, error: PlatformError | None) -> None:
+        self._over = True
+        self.connection = None
+        self._upstream.ended(self)
+        self._listener.done(error)
+
+    # --- Call ---
+
+    def cancel(self) -> None:
+        if not self._over:
+            self._over = True
+            connection, self.connection = self.connection, None
+            self._upstream.ended(self)
+            if connection is not None:
+                connection.close()
+
+    def pause(self) -> None:
+        if self.connection is not None:
+            self.paused = True
+            self.connection.pause()
+
+    def resume(self) -> None:
+        if self.connection is not None:
+            self.paused = False
+            self.heard = self._clock()
+            self.connection.resume()
 
 
 @dataclass(slots=True)
@@ -104,6 +306,9 @@ class FakeUpstream:
         if isinstance(step, Exception):
             raise step
         return step
+
+    def start(self, outgoing: Outgoing, listener: Listener) -> Call | None:  # noqa: ARG002 - scripts wait
+        return None
 
     async def ping(self) -> None:
         return

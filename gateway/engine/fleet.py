@@ -1,12 +1,15 @@
 """The replicas of a daemon, and which one is asked."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from gateway.backends import NotReached, Outgoing, Reply, Upstream
+from gateway.backends import Call, Headers, Listener, NotReached, Outgoing, Reply, Upstream
 from services.errors import PlatformError, Unavailable
+from services.tasks import TaskSet
 
 TRIES_MIN = 2
 
@@ -27,9 +30,12 @@ class Fleet:
         self.daemon = daemon
         self._replicas = [Replica(upstream) for upstream in upstreams]
         self._ejection_s = ejection_s
+        self._tasks = TaskSet()
 
     def _choose(self, tried: Sequence[Replica], outgoing: Outgoing) -> Replica | None:
         """The next replica to ask, or None. A request that may be repeated is sent at least twice."""
+        if not tried and len(self._replicas) == 1:
+            return self._replicas[0]
         left = [replica for replica in self._replicas if replica not in tried]
         if not left and outgoing.repeatable and len(tried) < TRIES_MIN:
             left = self._replicas
@@ -39,14 +45,14 @@ class Fleet:
         return min(healthy, key=lambda replica: replica.in_flight, default=None)
 
     @asynccontextmanager
-    async def exchange(self, outgoing: Outgoing) -> AsyncIterator[Reply]:
-        """Send a request to a replica and hold its reply.
+    async def exchange(self, outgoing: Outgoing, tried: Sequence[Replica] = ()) -> AsyncIterator[Reply]:
+        """Send a request to a replica and hold its reply. Those that were `tried` already had their chance.
 
         A replica that cannot be reached is passed over for a while and the next one asked. One that breaks
         off before answering may have done the work, so only a request that may be repeated goes on to the
         next. Raises `Unavailable` when nobody answered.
         """
-        tried: list[Replica] = []
+        tried = list(tried)
         failure = Unavailable(f"{self.daemon} has no replica", code=f"{self.daemon}_down")
         while (replica := self._choose(tried, outgoing)) is not None:
             tried.append(replica)
@@ -60,13 +66,32 @@ class Fleet:
                     await reply.aclose()
                 return
             except NotReached as error:
-                replica.ejected_until = time.monotonic() + self._ejection_s
+                self.eject(replica)
                 failure = error
                 if error.maybe_done and not outgoing.repeatable:
                     break
             finally:
                 replica.in_flight -= 1
         raise failure
+
+    def start(self, outgoing: Outgoing, listener: Listener) -> Call:
+        """The same without a task, where a replica can be asked at once and answers; with one otherwise."""
+        passing = _Passing(self, outgoing, listener)
+        replica = self._choose((), outgoing)
+        if replica is None or not passing.start(replica):
+            passing.start_task(())
+        return passing
+
+    def eject(self, replica: Replica) -> None:
+        """Pass a replica over for a while."""
+        replica.ejected_until = time.monotonic() + self._ejection_s
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._tasks.start(work, name=f"ask {self.daemon}")
+
+    async def close(self) -> None:
+        """Give up what is under way in tasks."""
+        await self._tasks.close()
 
     async def ping(self) -> None:
         """Raise, with the reason, unless one replica answers."""
@@ -79,3 +104,99 @@ class Fleet:
             else:
                 return
         raise Unavailable("; ".join(reasons))
+
+
+class _Passing:
+    """A request on its way to a replica and its answer on the way back: a `Listener` and a `Call` at once."""
+
+    __slots__ = ("_call", "_fleet", "_listener", "_outgoing", "_replica", "_room", "_task")
+
+    def __init__(self, fleet: Fleet, outgoing: Outgoing, listener: Listener) -> None:
+        self._fleet = fleet
+        self._outgoing = outgoing
+        self._listener = listener
+        self._replica: Replica | None = None
+        self._call: Call | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._room: asyncio.Event | None = None
+
+    def start(self, replica: Replica) -> bool:
+        """Ask a replica without a task, if that can be done."""
+        call = replica.upstream.start(self._outgoing, self)
+        if call is None:
+            return False
+        replica.in_flight += 1
+        self._replica, self._call = replica, call
+        return True
+
+    def start_task(self, tried: Sequence[Replica]) -> None:
+        self._room = asyncio.Event()
+        self._room.set()
+        self._task = self._fleet.in_background(self._pass(tried, self._room))
+
+    # --- Listener ---
+
+    def head(self, status: int, headers: Headers) -> None:
+        if self._replica is not None:
+            self._replica.ejected_until = 0.0
+        self._listener.head(status, headers)
+
+    def data(self, data: bytes) -> None:
+        self._listener.data(data)
+
+    def done(self, error: PlatformError | None) -> None:
+        replica = self._left()
+        if replica is not None and isinstance(error, NotReached):
+            self._fleet.eject(replica)
+            if self._outgoing.repeatable or not error.maybe_done:
+                self.start_task([replica])
+                return
+        self._listener.done(error)
+
+    def _left(self) -> Replica | None:
+        replica, self._replica, self._call = self._replica, None, None
+        if replica is not None:
+            replica.in_flight -= 1
+        return replica
+
+    # --- Call ---
+
+    def cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._left()
+        if self._task is not None:
+            self._task.cancel()
+
+    def pause(self) -> None:
+        if self._call is not None:
+            self._call.pause()
+        if self._room is not None:
+            self._room.clear()
+
+    def resume(self) -> None:
+        if self._call is not None:
+            self._call.resume()
+        if self._room is not None:
+            self._room.set()
+
+    # --- with a task ---
+
+    async def _pass(self, tried: Sequence[Replica], room: asyncio.Event) -> None:
+        failure: PlatformError | None = PlatformError("unexpected failure")
+        try:
+            async with self._fleet.exchange(self._outgoing, tried) as reply:
+                self._listener.head(reply.status, reply.headers)
+                async for chunk in reply.body:
+                    self._listener.data(chunk)
+                    await room.wait()
+            failure = None
+        except PlatformError as error:
+            failure = error
+        except asyncio.CancelledError:
+            self._task = None
+            raise
+        finally:
+            if self._task is not None:  # also after what nobody foresaw, which the task set logs
+                self._task = None
+                self._listener.done(failure)

@@ -5,7 +5,7 @@ fragments that come back. Anything else in a body takes the long way, where embe
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -13,16 +13,17 @@ import orjson
 from starlette.types import Scope
 
 from gateway.engine import Doorkeeper, Limiter, Rendezvous, Vectors, Wanted
-from gateway.routes.passages import PASSAGES
+from gateway.routes.passages import EMBEDDINGS, PASSAGES, encoded
 from schemas.embeddings import EncodingFormat, InputType
 from services import context
 from services.errors import PlatformError
 from services.middleware import Frame, error_headers
 from services.protocol import DirectExchange
 
-PASSAGE: Final = next(passage for passage in PASSAGES if passage.path == "/v1/embeddings")
+PASSAGE: Final = next(passage for passage in PASSAGES if passage.path == EMBEDDINGS)
 TEXTS_MAX: Final = 128
 """Larger requests take the long way, where the answer passes through in pieces."""
+BODY_BYTES_MAX: Final = 1024 * 1024
 
 JSON: Final = (b"content-type", b"application/json")
 ENCODINGS: Final = ("float", "base64")
@@ -107,9 +108,9 @@ class EmbeddingsDoor:
     """Takes embedding requests in the usual form; keys, limits and the frame are those of the long way."""
 
     path = PASSAGE.path
-    body_bytes_max = 1024 * 1024
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, *, body_bytes_max: int) -> None:
+        self.body_bytes_max = min(body_bytes_max, BODY_BYTES_MAX)
         self._frame = frame
 
     def take(self, exchange: DirectExchange) -> bool:
@@ -182,19 +183,15 @@ class _Visit:
             status, headers, body = 200, _headers(outcome, seconds), spliced(self._wanted, outcome)
             if self._limiter is not None:
                 self._limiter.charge(outcome.tokens)
-                headers += _encoded(self._limiter.headers())
+                headers += encoded(self._limiter.headers())
         headers.append((b"x-request-id", self._request.request_id.encode()))
         self._exchange.respond(status, headers, body)
         self._frame.end(self._exchange.scope, self._request, status, seconds)
 
 
-def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode(), value.encode()) for name, value in headers.items()]
-
-
 def _error(error: PlatformError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     body = error.envelope(request_id).model_dump_json().encode()
-    return error.status, [JSON, *_encoded(error_headers(error))], body
+    return error.status, [JSON, *encoded(error_headers(error))], body
 
 
 def _headers(vectors: Vectors, seconds: float) -> list[tuple[bytes, bytes]]:
@@ -212,7 +209,7 @@ def _read(scope: Scope) -> tuple[str | None, bool]:
     """Who says to ask, and whether they say that the body is JSON."""
     authorization, is_json = None, False
     for name, value in scope["headers"]:
-        if name == b"authorization":
+        if name == b"authorization" and authorization is None:  # the first, as the long way reads it
             authorization = str(value, "latin-1")
         elif name == b"content-type":
             is_json = value.startswith(b"application/json")

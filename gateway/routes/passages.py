@@ -1,7 +1,7 @@
 """The gateway's table of routes, and the way of a request through it: admit, forward, relay."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ import structlog
 from fastapi import Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.backends import Outgoing, Reply
+from gateway.backends import Headers, Outgoing, Reply
 from gateway.engine import Doorkeeper, Fleet, Limiter, Principal
 from schemas.runs import VerdictRecord
 from schemas.verdicts import Verdict
@@ -45,14 +45,17 @@ class Passage:
 
 READ: Final[tuple[KeyScope, ...]] = ("vectors:read",)
 WRITE: Final[tuple[KeyScope, ...]] = ("vectors:write",)
+EMBEDDINGS: Final = "/v1/embeddings"
+ITERATE: Final = "/v1/iterate"
+VALIDATE: Final = "/v1/validate"
 COLLECTION: Final = "/v1/collections/{name}"
 
 PASSAGES: Final = (
     Passage("POST", "/v1/chat/completions", "chatd", "Chat, as JSON or as a stream.", ("chat",)),
-    Passage("POST", "/v1/iterate", "chatd", "Generate, validate, repair.", ("chat",)),
+    Passage("POST", ITERATE, "chatd", "Generate, validate, repair.", ("chat",)),
     Passage("GET", "/v1/models", "chatd", "Models of all providers.", repeatable=True),
     Passage("GET", "/v1/models/{model:path}", "chatd", "One model.", repeatable=True),
-    Passage("POST", "/v1/embeddings", "embedd", "Embed texts.", ("embed",), repeatable=True),
+    Passage("POST", EMBEDDINGS, "embedd", "Embed texts.", ("embed",), repeatable=True),
     Passage("GET", "/v1/collections", "vectord", "All collections.", READ, repeatable=True),
     Passage("PUT", COLLECTION, "vectord", "Make a collection.", WRITE, repeatable=True),
     Passage("GET", COLLECTION, "vectord", "One collection.", READ, repeatable=True),
@@ -68,9 +71,7 @@ PASSAGES: Final = (
     Passage("POST", "/v1/retrieve", "vectord", "Search many collections.", READ, repeatable=True),
     Passage("GET", "/v1/roles", "vectord", "The role catalogue.", READ, repeatable=True),
     Passage("PUT", "/v1/roles", "vectord", "Replace it.", WRITE, repeatable=True, unrestricted=True),
-    Passage(
-        "POST", "/v1/validate", "validators", "A verdict on an artifact.", ("validate",), repeatable=True
-    ),
+    Passage("POST", VALIDATE, "validators", "A verdict on an artifact.", ("validate",), repeatable=True),
     Passage(
         "POST", "/v1/validate/batch", "validators", "Verdicts, line by line.", ("validate",), repeatable=True
     ),
@@ -124,13 +125,37 @@ NOT_RELAYED: Final = HOP_HEADERS | {b"x-request-id", b"date", b"server"}
 INTERNAL_PREFIX: Final = b"x-stillhouse-"
 
 
-def forwarded(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def forwarded(headers: Headers) -> list[tuple[bytes, bytes]]:
     """What of the client's headers a daemon gets to see: no credentials, no claims of identity."""
     return [
         (name, value)
         for name, value in headers
         if name not in NOT_FORWARDED and not name.startswith(INTERNAL_PREFIX)
     ]
+
+
+def outgoing_of(passage: Passage, scope: Scope, body: bytes, request: context.RequestContext) -> Outgoing:
+    """The request as the daemon gets it: with our word on who asks, and under which ids."""
+    query: bytes = scope["query_string"]
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    headers = forwarded(scope["headers"])
+    headers += encoded(request.headers())
+    return Outgoing(passage.method, path + b"?" + query if query else path, headers, body, passage.repeatable)
+
+
+def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def relayed(headers: Headers, limiter: Limiter | None) -> list[tuple[bytes, bytes]]:
+    """What of a daemon's headers the client gets to see, and how much its key may still use."""
+    passed = [(name, value) for name, value in headers if name.lower() not in NOT_RELAYED]
+    return passed if limiter is None else passed + encoded(limiter.headers())
+
+
+def meter_for(limiter: Limiter | None) -> "TokenMeter | None":
+    """A meter, where the caller's tokens are counted."""
+    return None if limiter is None or limiter.tokens is None else TokenMeter()
 
 
 class TokenMeter:
@@ -165,9 +190,7 @@ class RelayResponse(Response):
         self._reply = reply
         self._stack = stack
         self._limiter = limiter
-        self.raw_headers = [(name, value) for name, value in reply.headers if name.lower() not in NOT_RELAYED]
-        if limiter is not None:
-            self.raw_headers += [(name.encode(), value.encode()) for name, value in limiter.headers().items()]
+        self.raw_headers = relayed(reply.headers, limiter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's own
         try:
@@ -178,7 +201,7 @@ class RelayResponse(Response):
             await self._stack.aclose()
 
     async def _pump(self, send: Send) -> None:
-        meter = TokenMeter() if self._limiter is not None and self._limiter.tokens is not None else None
+        meter = meter_for(self._limiter)
         try:
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -207,36 +230,31 @@ DoorkeeperDep = Annotated[Doorkeeper, Depends(_doorkeeper)]
 FleetsDep = Annotated[dict[str, Fleet], Depends(_fleets)]
 
 
-def identify(principal: Principal) -> None:
-    current = context.current()
-    assert current is not None, "RequestMiddleware runs first"
-    current.principal = principal.name
-    current.roles = principal.roles
-
-
-def admit(
+def allowed(
     passage: Passage, doorkeeper: Doorkeeper, authorization: str | None
 ) -> tuple[Principal, Limiter | None]:
-    """Let the caller in or raise. Only a request that may pass counts against the caller's rate."""
+    """Who asks, if they may take this passage. Raises otherwise. Nothing is counted yet."""
     principal, limiter = doorkeeper.identify(authorization)
     principal.require(passage.scopes)
     if passage.unrestricted and principal.roles is not None:
         raise Forbidden("a key that is limited to job roles may not do this", code="role_limited_key")
-    if limiter is not None:
-        limiter.admit()
-    identify(principal)
     return principal, limiter
 
 
-def _check_content(passage: Passage, principal: Principal, body: bytes) -> None:
+def check_content(passage: Passage, principal: Principal, body: bytes) -> None:
     """What a route's scope alone does not cover: reading collections on the way of an iteration."""
-    if passage.path == "/v1/iterate" and b'"retrieve"' in body:
+    if passage.path == ITERATE and b'"retrieve"' in body:
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError:
             return  # chatd says what is wrong with it
         if isinstance(value, dict) and value.get("retrieve") is not None:
             principal.require(READ)
+
+
+def concerns_run(passage: Passage, body: bytes) -> bool:
+    """Whether the answer is a verdict that distill wants, since it is on a run."""
+    return passage.path == VALIDATE and b'"run_id"' in body
 
 
 async def _record_verdict(distill: DistillClient, body: bytes, answer: bytes) -> bool:
@@ -254,8 +272,8 @@ async def _record_verdict(distill: DistillClient, body: bytes, answer: bytes) ->
 
 
 async def _observed(reply: Reply, body: bytes, distill: DistillClient) -> Reply:
-    """The reply of a validation, after its verdict was handed to distill where it concerns a run."""
-    if reply.status != 200 or b'"run_id"' not in body:
+    """The reply of a validation, after its verdict was handed to distill."""
+    if reply.status != 200:
         return reply
     answer = b"".join([chunk async for chunk in reply.body])
     kept = await _record_verdict(distill, body, answer)
@@ -276,23 +294,20 @@ def _path_parameters(path: str) -> list[dict[str, object]]:
 
 def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
     async def forward(request: Request, doorkeeper: DoorkeeperDep, fleets: FleetsDep) -> Response:
-        principal, limiter = admit(passage, doorkeeper, request.headers.get("authorization"))
+        principal, limiter = allowed(passage, doorkeeper, request.headers.get("authorization"))
+        if limiter is not None:  # only what may pass counts against the caller's rate
+            limiter.admit()
+        current = context.current()
+        assert current is not None, "RequestMiddleware runs first"
+        current.principal, current.roles = principal.name, principal.roles
         body = await request.body()
-        _check_content(passage, principal, body)
-        query = request.scope["query_string"]
-        raw_path: bytes = request.scope.get("raw_path") or request.url.path.encode()
-        outgoing = Outgoing(
-            passage.method,
-            (raw_path + (b"?" + query if query else b"")).decode("latin-1"),
-            forwarded(request.scope["headers"]),
-            body,
-            passage.repeatable,
-        )
+        check_content(passage, principal, body)
+        outgoing = outgoing_of(passage, request.scope, body, current)
         async with AsyncExitStack() as stack:
             try:
                 opening = stack.enter_async_context(fleets[passage.daemon].exchange(outgoing))
                 reply = await unless_gone(request.receive, opening)
-                if passage.path == "/v1/validate":
+                if concerns_run(passage, body):
                     reply = await _observed(reply, body, request.state.distill)
             except ClientGone:
                 return Response(status_code=CLIENT_GONE_STATUS)
