@@ -15,7 +15,12 @@ class Settings(DaemonSettings):
     roster: Path | None = Field(
         None, description="Parquet file of the workers; without it `fill` answers 503."
     )
-    roster_poll_s: float = Field(1.0, gt=0, description="Seconds between looks at the roster file.")
+    roster_poll_s: float = Field(
+        1.0, gt=0, description="Seconds between looks at the files of roster and policy."
+    )
+    roster_timeout_s: float = Field(
+        120.0, gt=0, description="Seconds that reading a roster file may take; beyond it the file is refused."
+    )
     roster_bytes_max: int = Field(
         1024 * 1024 * 1024, ge=1024, description="Largest roster file that is read, in bytes."
     )
@@ -44,6 +49,9 @@ class Settings(DaemonSettings):
     batch_lines_max: int = Field(10_000, ge=1, description="Lines in one batch; beyond it the answer is 413.")
     line_bytes_max: int = Field(
         512 * 1024, ge=1024, description="Bytes in one line of a batch; a longer one is answered by an error."
+    )
+    batches_max: int = Field(
+        8, ge=1, description="Batches that are worked on at one time; beyond it the answer is 429."
     )
     threads: int = Field(
         2,

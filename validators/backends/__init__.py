@@ -1,17 +1,19 @@
-"""Where workers are looked up: a Parquet file held in columns and followed as it changes, and a fake."""
+"""Where workers are looked up: a Parquet file as an index in memory, followed as it changes, and a fake."""
 
-from validators.backends.parquet import BrokenRoster, ParquetRoster
+from validators.backends.index import Index
 from validators.backends.roster import (
     AssignmentFact,
+    BrokenRoster,
     CertificateFact,
     FakeRoster,
     FixedRoster,
     Keys,
     Roster,
     RosterSource,
+    Snapshot,
     WorkerFacts,
 )
-from validators.backends.watch import RosterFile
+from validators.backends.watch import Helper, RosterFile, Stamp, stamp_of
 
 __all__ = [
     "AssignmentFact",
@@ -19,10 +21,14 @@ __all__ = [
     "CertificateFact",
     "FakeRoster",
     "FixedRoster",
+    "Helper",
+    "Index",
     "Keys",
-    "ParquetRoster",
     "Roster",
     "RosterFile",
     "RosterSource",
+    "Snapshot",
+    "Stamp",
     "WorkerFacts",
+    "stamp_of",
 ]

@@ -8,6 +8,10 @@ from typing import NamedTuple, Protocol
 from schemas.verdicts import RosterInfo
 
 
+class BrokenRoster(ValueError):
+    """The file cannot serve as the roster; the message names the column and the reason."""
+
+
 class CertificateFact(NamedTuple):
     """`expires` is the last day on which it holds; None means that it does not run out."""
 
@@ -23,8 +27,7 @@ class AssignmentFact(NamedTuple):
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerFacts:
+class WorkerFacts(NamedTuple):
     """One row of the roster. `row` counts from 0."""
 
     row: int
@@ -41,6 +44,7 @@ class WorkerFacts:
     certs: Sequence[CertificateFact] = ()
     blocked_clients: Sequence[str] = ()
     assignments: Sequence[AssignmentFact] = ()
+    zip: str = ""
 
     @property
     def name(self) -> str:
@@ -65,19 +69,33 @@ class Roster(Protocol):
         """The worker with exactly this id."""
         ...
 
+    def find_email(self, address: str) -> WorkerFacts | None:
+        """The first worker with this address; ASCII letters count the same in either case."""
+        ...
+
     def candidates(self, role: str, place: str) -> Iterator[WorkerFacts]:
         """The active workers of a role and a place, both as `Keys` writes them, in the file's order."""
         ...
+
+
+class Snapshot(Protocol):
+    """A roster before it is known how roles and places are compared."""
+
+    def keyed(self, keys: Keys, /) -> Roster: ...
 
 
 class RosterSource(Protocol):
     """Has the snapshot that counts now, or says why there is none (or no newer one)."""
 
     @property
-    def current(self) -> Roster | None: ...
+    def current(self) -> Snapshot | None: ...
 
     @property
     def problem(self) -> str | None: ...
+
+    def look(self) -> None:
+        """Take up a newer snapshot, if there is one. Called from a thread; may take seconds."""
+        ...
 
 
 class FakeRoster:
@@ -88,8 +106,16 @@ class FakeRoster:
         self._keys = keys
         self.info = RosterInfo(sha256="0" * 64, as_of="2026-01-01", rows=len(self._workers))
 
+    def keyed(self, keys: Keys) -> "FakeRoster":
+        return FakeRoster(self._workers.values(), keys)
+
     def find(self, worker_id: str) -> WorkerFacts | None:
         return self._workers.get(worker_id)
+
+    def find_email(self, address: str) -> WorkerFacts | None:
+        wanted = address.encode(errors="surrogatepass").lower()
+        workers = self._workers.values()
+        return next((each for each in workers if wanted and each.email.encode().lower() == wanted), None)
 
     def candidates(self, role: str, place: str) -> Iterator[WorkerFacts]:
         for worker in self._workers.values():
@@ -102,5 +128,8 @@ class FakeRoster:
 class FixedRoster:
     """A source whose snapshot stays the same."""
 
-    current: Roster | None = None
+    current: Snapshot | None = None
     problem: str | None = None
+
+    def look(self) -> None:
+        """There is never a newer one."""

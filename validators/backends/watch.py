@@ -1,58 +1,95 @@
 """Follows the roster file: a newer one replaces the snapshot as a whole, a broken one changes nothing."""
 
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO, Final
 
-import pyarrow as pa
 import structlog
 
-from validators.backends.parquet import BrokenRoster, ParquetRoster
-from validators.backends.roster import Keys
+from validators.backends.index import Index
+from validators.backends.roster import BrokenRoster
 
 log = structlog.get_logger(__name__)
 
 Stamp = tuple[int, int, int]
+Compile = Callable[[Path, BinaryIO, bool], None]
+"""Writes the index of a roster; the truth value says whether others are being served meanwhile."""
+
+PROGRAM: Final = Path(__file__).with_name("compile.py")
+NICE: Final = 5
+REASON_CHARS_MAX: Final = 500
+
+
+def stamp_of(path: Path) -> Stamp:
+    """What tells one state of a file from another. Raises `OSError`."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class Helper:
+    """Compiles in a process of its own. Raises `BrokenRoster`."""
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+
+    def __call__(self, path: Path, out: BinaryIO, serving: bool) -> None:
+        nice = str(NICE if serving else 0)
+        command = [sys.executable, "-P", str(PROGRAM), str(path), str(out.fileno()), nice]
+        try:
+            done = subprocess.run(  # noqa: S603 - our own program
+                command,
+                stdout=subprocess.PIPE,
+                pass_fds=(out.fileno(),),
+                timeout=self._timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BrokenRoster(f"it could not be read within {self._timeout_s:g} s") from error
+        if done.returncode:
+            reason = done.stdout.decode(errors="replace")[:REASON_CHARS_MAX]
+            raise BrokenRoster(reason or f"reading it ended with status {done.returncode}")
 
 
 class RosterFile:
     """The snapshot of a file. `look` is called now and then, from a thread: it reads only what is new."""
 
-    def __init__(self, path: Path, keys: Keys, *, bytes_max: int) -> None:
+    def __init__(self, path: Path, compile_: Compile, *, bytes_max: int) -> None:
         self._path = path
-        self._keys = keys
+        self._compile = compile_
         self._bytes_max = bytes_max
         self._seen: Stamp | None = None
-        self.current: ParquetRoster | None = None
+        self.current: Index | None = None
         self.problem: str | None = "the roster has not been read yet"
 
     def look(self) -> None:
         """Read the file if it is another than the one seen last. What is wrong with it is in `problem`."""
         stamp: Stamp | None = None
         try:
-            stamp = self._stamp()
+            stamp = stamp_of(self._path)
             if stamp == self._seen:
                 return
-            roster = self._load(stamp)
-            if self._stamp() != stamp:
+            index = self._load(stamp)
+            if stamp_of(self._path) != stamp:
                 return  # written to meanwhile: the next look reads it
         except FileNotFoundError:
             self._refuse("the roster file does not exist", None)
         except (OSError, BrokenRoster) as error:
             self._refuse(f"the roster file is refused: {error}", stamp)
         else:
-            self._seen, self.current, self.problem = stamp, roster, None
-            pa.default_memory_pool().release_unused()  # reading takes more than keeping
-            log.info("roster read", rows=roster.info.rows, sha256=roster.info.sha256[:12])
+            self._seen, self.current, self.problem = stamp, index, None
+            log.info("roster read", rows=index.info.rows, sha256=index.info.sha256[:12])
 
-    def _load(self, stamp: Stamp) -> ParquetRoster:
+    def _load(self, stamp: Stamp) -> Index:
         if stamp[1] > self._bytes_max:
             raise BrokenRoster(f"it has {stamp[1]} bytes; at most {self._bytes_max} are read")
         as_of = datetime.fromtimestamp(stamp[0] / 1e9, UTC).date().isoformat()
-        return ParquetRoster(self._path.read_bytes(), as_of=as_of, keys=self._keys)
-
-    def _stamp(self) -> Stamp:
-        found = self._path.stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        with tempfile.TemporaryFile() as out:  # without a name: gone when the last who maps it is
+            self._compile(self._path, out, self.current is not None)
+            return Index(out, as_of=as_of)
 
     def _refuse(self, problem: str, stamp: Stamp | None) -> None:
         self._seen = stamp

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from schemas.base import JsonObject
-from schemas.verdicts import Finding, Severity, VerdictName
+from schemas.verdicts import Severity, VerdictName
 
 _PART: Final = re.compile(r"/fills/(\d+)(?:/|$)")
 
@@ -17,12 +18,37 @@ def pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+@dataclass(slots=True)
+class Found:
+    """A `schemas.verdicts.Finding` in the making: as light as thousands of checks a second ask for."""
+
+    code: str
+    severity: Severity
+    path: str
+    message: str
+    span: tuple[int, int] | None = None
+    fix: JsonObject | None = None
+    evidence: JsonObject | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Its fields in the order of the schema; what there is none of is left out."""
+        fields: dict[str, JsonValue] = {"code": self.code, "severity": self.severity, "path": self.path}
+        if self.span is not None:
+            fields["span"] = list(self.span)
+        fields["message"] = self.message
+        if self.fix is not None:
+            fields["fix"] = self.fix
+        if self.evidence is not None:
+            fields["evidence"] = self.evidence
+        return fields
+
+
 class Report:
     """The findings on one artifact, as rules add them."""
 
     def __init__(self, severities: Mapping[str, Severity]) -> None:
         self._severities = severities
-        self._findings: list[Finding] = []
+        self._findings: list[Found] = []
 
     def add(
         self,
@@ -37,15 +63,7 @@ class Report:
     ) -> None:
         """Note a finding. `severity` is given only by rules that tell two degrees of one code apart."""
         self._findings.append(
-            Finding(
-                code=code,
-                severity=severity or self._severities[code],
-                path=path,
-                span=span,
-                message=message,
-                fix=fix,
-                evidence=evidence,
-            )
+            Found(code, severity or self._severities[code], path, message, span, fix, evidence)
         )
 
     def add_shape_errors(self, error: ValidationError) -> None:
@@ -53,12 +71,12 @@ class Report:
         for detail in error.errors(include_url=False, include_input=False):
             self.add("schema.invalid", pointer(*detail["loc"]), detail["msg"])
 
-    def sorted(self) -> list[Finding]:
+    def sorted(self) -> list[Found]:
         """By place, then code, then span: the same for the same input, whatever order the rules ran in."""
         return sorted(self._findings, key=_order)
 
 
-def _order(finding: Finding) -> tuple[object, ...]:
+def _order(finding: Found) -> tuple[object, ...]:
     parts = tuple(
         (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in finding.path.split("/")
     )
@@ -73,7 +91,7 @@ def check_shape(model: type[BaseModel], artifact: JsonValue, report: Report) -> 
         report.add_shape_errors(error)
 
 
-def verdict_of(findings: Iterable[Finding], parts: int) -> VerdictName:
+def verdict_of(findings: Iterable[Found], parts: int) -> VerdictName:
     """What the findings amount to. `parts` is how many fills can stand on their own; 0 for other artifacts.
 
     An error on the whole, or on every part, rejects; errors on some parts leave the others accepted.

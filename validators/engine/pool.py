@@ -1,8 +1,9 @@
-"""Threads for checks that are too long for the event loop, with a bound on how many wait."""
+"""What keeps long work from others: threads for long checks, and turns for batches of short ones."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from services.errors import Overloaded
@@ -33,3 +34,30 @@ class Threads:
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class Turns:
+    """Lets batches work on the event loop by turns, each for a moment, and only so many at a time."""
+
+    def __init__(self, *, batches_max: int) -> None:
+        self._batches_max = batches_max
+        self._batches = 0
+        self._turn = asyncio.Lock()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places for batches. Raises `Overloaded` when all are taken."""
+        if self._batches >= self._batches_max:
+            raise Overloaded(
+                f"{self._batches} batches are being worked on; at most {self._batches_max} may",
+                code="too_many_batches",
+            )
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+
+    def turn(self) -> asyncio.Lock:
+        """To be held while a batch works without a pause."""
+        return self._turn

@@ -6,10 +6,10 @@ from typing import Protocol, TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from schemas.base import JsonObject
-from schemas.verdicts import Finding
 from services.errors import InvalidRequest, UnknownField
 from services.faults import param_of, reason_of
 from validators.backends import Roster
+from validators.engine.findings import Found
 
 ContextT = TypeVar("ContextT", bound=BaseModel)
 
@@ -21,7 +21,7 @@ class Checked:
     `roster` is the snapshot that was looked at, if one was.
     """
 
-    findings: list[Finding]
+    findings: list[Found]
     parts: int = 0
     roster: Roster | None = None
     as_of: str | None = None

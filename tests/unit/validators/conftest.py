@@ -11,16 +11,20 @@ import pytest
 from schemas.verdicts import ValidateRequest, Verdict
 from services.telemetry import CollectorRegistry
 from validators.app import SHIPPED_POLICY
-from validators.backends import AssignmentFact, CertificateFact, FakeRoster, FixedRoster, WorkerFacts
+from validators.backends import AssignmentFact, CertificateFact, FakeRoster, WorkerFacts
 from validators.engine import (
+    Basis,
     EmailValidator,
     Engine,
     FillValidator,
+    FixedBasis,
     JsonSchemaValidator,
     Metrics,
     Policy,
+    Rules,
     SmsValidator,
     Threads,
+    Turns,
 )
 
 Judge = Callable[..., Verdict]
@@ -112,17 +116,20 @@ def engine(policy: Policy, roster: FakeRoster) -> Engine:
 
 
 def engine_of(policy: Policy, roster: FakeRoster | None, *, artifact_bytes_max: int = 64 * 1024) -> Engine:
-    return Engine(
+    rules = Rules(
+        policy,
         [
             FillValidator(policy, candidates_max=100),
             EmailValidator(policy),
             SmsValidator(policy),
             JsonSchemaValidator(policy, schema_bytes_max=65536, expansion_max=1000, findings_max=50),
         ],
-        FixedRoster(roster, None if roster else "none is configured"),
+    )
+    return Engine(
+        FixedBasis(Basis(rules, roster)),
         Threads(threads=1, waiting_max=4),
+        Turns(batches_max=2),
         Metrics(CollectorRegistry()),
-        policy=policy,
         artifact_bytes_max=artifact_bytes_max,
     )
 
@@ -131,6 +138,6 @@ def engine_of(policy: Policy, roster: FakeRoster | None, *, artifact_bytes_max: 
 def judge(engine: Engine) -> Judge:
     def judge(kind: str, artifact: Any, **context: Any) -> Verdict:
         request = ValidateRequest(kind=kind, artifact=artifact, context=context)
-        return asyncio.run(engine.validate(request))
+        return Verdict.model_validate_json(asyncio.run(engine.validate(request)).to_json())
 
     return judge

@@ -46,8 +46,9 @@ every = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], de
 
 def judged(engine: Engine, kind: str, artifact: Any, context: dict[str, Any]) -> Verdict:
     request = ValidateRequest(kind=kind, artifact=artifact, context=context)
+    answers = [asyncio.run(engine.validate(request)).to_json() for _ in range(2)]
     verdicts = [
-        asyncio.run(engine.validate(request)).model_copy(update={"elapsed_ms": 0.0}) for _ in range(2)
+        Verdict.model_validate_json(answer).model_copy(update={"elapsed_ms": 0.0}) for answer in answers
     ]
     assert verdicts[0].model_dump_json() == verdicts[1].model_dump_json()
     return verdicts[0]

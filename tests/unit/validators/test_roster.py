@@ -1,16 +1,19 @@
 """The Parquet roster: the agreed types, what is refused, and following the file as it changes."""
 
 import os
+import tempfile
 import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from validators.backends import BrokenRoster, FakeRoster, ParquetRoster, Roster, RosterFile
+from validators.backends import BrokenRoster, FakeRoster, Helper, Index, Roster, RosterFile
+from validators.backends.compile import UnfitRoster, compile_roster
 from validators.engine import Policy
 
 CERT = pa.struct([("code", pa.string()), ("expires", pa.date32())])
@@ -44,15 +47,29 @@ def columns() -> dict[str, Any]:
     }
 
 
-def parquet(data: dict[str, Any]) -> bytes:
+def parquet(data: dict[str, Any] | pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(data), sink)
+    pq.write_table(pa.table(data) if isinstance(data, dict) else data, sink)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
 
-def roster_of(policy: Policy, data: dict[str, Any]) -> ParquetRoster:
-    return ParquetRoster(parquet(data), as_of="2026-11-22", keys=policy)
+def index_of(data: dict[str, Any] | pa.Table) -> Index:
+    with tempfile.TemporaryFile() as out:
+        compile_roster(parquet(data), out)
+        return Index(out, as_of="2026-11-22")
+
+
+def roster_of(policy: Policy, data: dict[str, Any]) -> Roster:
+    return index_of(data).keyed(policy)
+
+
+def compile_here(path: Path, out: BinaryIO, _: bool) -> None:
+    """As the helper does, without a process."""
+    try:
+        compile_roster(path.read_bytes(), out)
+    except UnfitRoster as error:
+        raise BrokenRoster(str(error)) from error
 
 
 def test_a_row_reads_back(policy: Policy) -> None:
@@ -117,6 +134,77 @@ def test_other_spellings_of_the_types_serve(policy: Policy) -> None:
     assert (facts.status, list(facts.roles)) == ("inactive", ["Janitor"])
 
 
+def test_a_worker_is_found_by_address(policy: Policy) -> None:
+    data = columns() | {"email": ["a@example.com", "B@Example.com", "a@example.COM"]}
+    real = roster_of(policy, data)
+    workers = [facts for name in ("W-3", "W-1", "W-é") if (facts := real.find(name)) is not None]
+    for roster in (real, FakeRoster(workers, policy)):
+        assert roster.find_email("b@example.com") == workers[1]
+        assert roster.find_email("A@example.com") == workers[0]  # the first of two
+        assert roster.find_email("c@example.com") is None
+        assert roster.find_email("") is None
+        assert roster.find_email("\ud800") is None
+
+
+def test_other_keys_make_another_roster_of_one_snapshot() -> None:
+    class Plain:
+        def role(self, text: str) -> str:
+            return text
+
+        def place(self, city: str, state: str) -> str:
+            return f"{city}/{state}"
+
+    class OneCity(Plain):
+        def place(self, city: str, state: str) -> str:  # noqa: ARG002 - all places are one here
+            return "anywhere"
+
+    index = index_of(columns())
+    plain, one = index.keyed(Plain()), index.keyed(OneCity())
+    assert [facts.worker_id for facts in plain.candidates("Forklift Driver", "St. Louis/Missouri")] == ["W-3"]
+    assert list(plain.candidates("Forklift Driver", "anywhere")) == []
+    assert [facts.worker_id for facts in one.candidates("Forklift Operator", "anywhere")] == ["W-3"]
+    assert list(one.candidates("Forklift Driver", "St. Louis/Missouri")) == []
+
+
+def test_ids_with_one_checksum_are_told_apart(policy: Policy) -> None:
+    assert crc32(b"plumless") == crc32(b"buckeroo")
+    data = columns() | {"worker_id": ["plumless", "W-1", "buckeroo"]}
+    roster = roster_of(policy, data)
+    rows = [facts.row for name in ("plumless", "buckeroo") if (facts := roster.find(name)) is not None]
+    assert rows == [0, 2]
+    data["worker_id"] = ["plumless", "buckeroo", "plumless"]
+    with pytest.raises(UnfitRoster, match="'plumless' twice"):
+        roster_of(policy, data)
+
+
+def test_a_file_may_name_its_own_date() -> None:
+    table = pa.table(columns())
+    assert index_of(table.replace_schema_metadata({"as_of": "2026-10-26"})).info.as_of == "2026-10-26"
+    with pytest.raises(UnfitRoster, match="`as_of` that is not an ISO date"):
+        index_of(table.replace_schema_metadata({"as_of": "last week"}))
+
+
+def test_the_helper_compiles_and_says_what_is_wrong(policy: Policy, tmp_path: Path) -> None:
+    path = tmp_path / "roster.parquet"
+    path.write_bytes(parquet(columns()))
+    file = RosterFile(path, Helper(timeout_s=60), bytes_max=10_000_000)
+    index, problem = look(file)
+    assert index is not None
+    assert problem is None
+    assert index.keyed(policy).find("W-é") == roster_of(policy, columns()).find("W-é")
+    replace(path, parquet(columns() | {"worker_id": ["W-3", "W-1", "W-3"]}))
+    kept, problem = look(file)
+    assert kept is index
+    assert problem == "the roster file is refused: column `worker_id` has 'W-3' twice; ids must be unique"
+
+
+def test_a_helper_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "roster.parquet"
+    path.write_bytes(parquet(columns()))
+    file = RosterFile(path, Helper(timeout_s=0.001), bytes_max=10_000_000)
+    assert look(file) == (None, "the roster file is refused: it could not be read within 0.001 s")
+
+
 def test_an_empty_roster_serves(policy: Policy) -> None:
     table = pa.table(columns()).slice(0, 0)
     roster = roster_of(policy, {name: table.column(name) for name in table.column_names})
@@ -131,6 +219,7 @@ def test_an_empty_roster_serves(policy: Policy) -> None:
         (lambda data: data.pop("zip"), "`zip` is missing"),
         (lambda data: data.update(worker_id=["W-3", "W-1", "W-3"]), "'W-3' twice"),
         (lambda data: data.update(worker_id=["W-3", "W-1", None]), "`worker_id` has 1 nulls"),
+        (lambda data: data.update(phone=["+1614", "a\0b", ""]), "`phone` has a text with a NUL"),
         (lambda data: data.update(worker_id=[3, 1, 2]), "`worker_id` is int64"),
         (lambda data: data.update(status=["active", "busy", "active"]), "`status` has 'busy'"),
         (lambda data: data.update(roles=["a", "b", "c"]), "`roles` is string; expected a list"),
@@ -159,7 +248,7 @@ def test_an_empty_roster_serves(policy: Policy) -> None:
 def test_a_file_that_is_not_as_agreed_is_refused_by_name(policy: Policy, change: Any, reason: str) -> None:
     data = columns()
     change(data)
-    with pytest.raises(BrokenRoster, match=reason):
+    with pytest.raises(UnfitRoster, match=reason):
         roster_of(policy, data)
 
 
@@ -169,14 +258,14 @@ def replace(path: Path, content: bytes) -> None:
     other.replace(path)
 
 
-def look(file: RosterFile) -> tuple[ParquetRoster | None, str | None]:
+def look(file: RosterFile) -> tuple[Index | None, str | None]:
     file.look()
     return file.current, file.problem
 
 
-def test_a_newer_file_replaces_the_snapshot_and_a_broken_one_does_not(policy: Policy, tmp_path: Path) -> None:
+def test_a_newer_file_replaces_the_snapshot_and_a_broken_one_does_not(tmp_path: Path) -> None:
     path = tmp_path / "roster.parquet"
-    file = RosterFile(path, policy, bytes_max=10_000_000)
+    file = RosterFile(path, compile_here, bytes_max=10_000_000)
     assert look(file) == (None, "the roster file does not exist")
 
     path.write_bytes(parquet(columns()))
@@ -201,21 +290,21 @@ def test_a_newer_file_replaces_the_snapshot_and_a_broken_one_does_not(policy: Po
     assert second.find("A") is not None
 
 
-def test_a_file_beyond_the_limit_is_refused(policy: Policy, tmp_path: Path) -> None:
+def test_a_file_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "roster.parquet"
     path.write_bytes(parquet(columns()))
-    file = RosterFile(path, policy, bytes_max=1024)
+    file = RosterFile(path, compile_here, bytes_max=1024)
     file.look()
     assert file.problem is not None
     assert "at most 1024 are read" in file.problem
 
 
-def test_no_wrong_answer_while_files_are_swapped(policy: Policy, tmp_path: Path) -> None:
+def test_no_wrong_answer_while_files_are_swapped(tmp_path: Path) -> None:
     """Each file puts all workers in one city; a mixture of two files would show as a mixture of cities."""
     path = tmp_path / "roster.parquet"
     contents = [parquet(columns() | {"city": [city] * 3}) for city in ("Dayton", "Toledo")]
     replace(path, contents[0])
-    file = RosterFile(path, policy, bytes_max=10_000_000)
+    file = RosterFile(path, compile_here, bytes_max=10_000_000)
     file.look()
     done = threading.Event()
 

@@ -1,0 +1,85 @@
+"""Follows the files of policy and roster, and exchanges what verdicts rest on as a whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from validators.backends import RosterSource, Snapshot, Stamp, stamp_of
+from validators.engine.basis import Basis, Rules
+from validators.engine.metrics import Metrics
+from validators.engine.policy import BrokenPolicy
+
+log = structlog.get_logger(__name__)
+
+Build = Callable[[bytes], Rules]
+"""Makes rules from a policy file's bytes. Raises `BrokenPolicy`."""
+
+POLICY_BYTES_MAX = 4 * 1024 * 1024
+
+
+class PolicyFile:
+    """The rules of a file. `look` reads it again when it has changed, and keeps the last good ones."""
+
+    def __init__(self, path: Path, build: Build) -> None:
+        """Raises `OSError` or `BrokenPolicy`: without any rules there is nothing to serve."""
+        self._path = path
+        self._build = build
+        self._seen: Stamp | None = stamp_of(path)
+        self.rules = self._load()
+        self.problem: str | None = None
+
+    def look(self) -> None:
+        """What is wrong with a newer file is in `problem`."""
+        stamp: Stamp | None = None
+        try:
+            stamp = stamp_of(self._path)
+            if stamp == self._seen:
+                return
+            rules = self._load()
+            if stamp_of(self._path) != stamp:
+                return  # written to meanwhile: the next look reads it
+        except FileNotFoundError:
+            self._refuse("the policy file does not exist", None)
+        except (OSError, BrokenPolicy) as error:
+            self._refuse(f"the policy file is refused: {error}", stamp)
+        else:
+            self._seen, self.rules, self.problem = stamp, rules, None
+            log.info("policy read", version=rules.policy.version)
+
+    def _load(self) -> Rules:
+        with self._path.open("rb") as file:
+            data = file.read(POLICY_BYTES_MAX + 1)
+        if len(data) > POLICY_BYTES_MAX:
+            raise BrokenPolicy(f"the policy has more than {POLICY_BYTES_MAX} bytes")
+        return self._build(data)
+
+    def _refuse(self, problem: str, stamp: Stamp | None) -> None:
+        self._seen = stamp
+        if problem != self.problem:
+            log.error("policy refused", reason=problem)
+        self.problem = problem
+
+
+class Keeper:
+    """Has the basis that counts now. One thread at a time may call `look`; anybody may read `current`."""
+
+    def __init__(self, policy: PolicyFile, roster: RosterSource, metrics: Metrics) -> None:
+        self._policy = policy
+        self._roster = roster
+        self._metrics = metrics
+        self._keyed: tuple[Rules, Snapshot | None] = (policy.rules, None)
+        self.current = Basis(policy.rules, None, roster.problem)
+
+    def look(self) -> None:
+        """Take up a newer policy or roster, both at once where both are new."""
+        self._policy.look()
+        self._roster.look()
+        rules, snapshot = self._policy.rules, self._roster.current
+        roster = self.current.roster
+        if self._keyed != (rules, snapshot):
+            roster = snapshot.keyed(rules.policy) if snapshot is not None else None
+            self._keyed = (rules, snapshot)
+        self.current = Basis(rules, roster, self._roster.problem, self._policy.problem)
+        rows = roster.info.rows if roster is not None else 0
+        self._metrics.basis(rows, self._roster.problem, self._policy.problem)
