@@ -67,6 +67,10 @@ class FakeProvider:
             raise
         raise step.error or truncated(self._name)
 
+    def play(self, *steps: Step) -> None:
+        """What it shall say from now on, in place of what is left of its script."""
+        self._script = list(steps)
+
     def _next(self, request: ChatRequest) -> Step:
         self.requests.append(request)
         if request.model not in self._models:

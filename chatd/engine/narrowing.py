@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
+from chatd.engine.artifacts import with_fixes
 from schemas.base import JsonObject
 from schemas.verdicts import Finding
 
@@ -33,7 +34,9 @@ class Narrowing:
     """The schema of one piece of work. It learns who is free from fixes, and who is not from findings.
 
     Ids of workers come from the payloads of notes, from what the user wrote (never from instructions, which
-    hold examples) and from fixes. They bind the model only when there are enough of them to fill the order.
+    hold examples) and from fixes. They bind the model only when there are enough of them to fill the order;
+    those whom a verdict found nothing against, or offered, go before the others. A model that has just named
+    somebody twice is given other candidates for each seat.
     """
 
     def __init__(
@@ -52,6 +55,9 @@ class Narrowing:
         self._workers = dict.fromkeys(worker_ids)
         self._workers.update(dict.fromkeys(self._ids_in(said)))
         self._refused: set[str] = set()
+        self._vouched: set[str] = set()
+        self._repeats = False
+        self._mended: list[str] = []
         self._numbers = list(dict.fromkeys(_PHONE.findall(said)))[:CANDIDATES_MAX]
         self._addresses = list(dict.fromkeys(_EMAIL.findall(said)))[:CANDIDATES_MAX]
 
@@ -69,13 +75,20 @@ class Narrowing:
 
     def learn(self, artifact: JsonValue, findings: Sequence[Finding]) -> None:
         """Take note of what a verdict says about candidates."""
+        errors = [finding for finding in findings if finding.severity == "error"]
+        repeated = [finding for finding in errors if finding.code == "fill.duplicate_worker"]
+        self._repeats = bool(repeated)
+        self._vouched.update(_worker_ids(_object(artifact).get("fills")))
+        for finding in errors:
+            if finding not in repeated:
+                self._refused.update(_blamed(artifact, finding.path))
+        self._mended = list(_worker_ids(_object(with_fixes(artifact, findings)).get("fills")))
         for finding in findings:
             fix = finding.fix or {}
-            offered = list(_worker_ids(fix.get("value")))
-            self._workers.update(dict.fromkeys(offered))
+            offered = dict.fromkeys(_worker_ids(fix.get("value")))
+            self._workers |= offered
             self._refused.difference_update(offered)
-            if finding.severity == "error" and finding.code != "fill.duplicate_worker":
-                self._refused.update(_blamed(artifact, finding.path))
+            self._vouched.update(offered)
             self._learn_recipient(fix)
 
     def shown(self, document: JsonValue) -> JsonValue:
@@ -90,11 +103,15 @@ class Narrowing:
     # --- kinds ------------------------------------------------------------------------------
 
     def _fill(self) -> JsonObject:
-        item: JsonObject = {"worker_id": {"type": "string", "minLength": 1}, "name": {"type": "string"}}
-        if candidates := self._candidates():
-            item = {"worker_id": {"enum": [*candidates]}}
-        fills: JsonObject = {"type": "array", "items": _closed(item, optional=("name",))}
-        if (count := self._count()) is not None:
+        count = self._count()
+        candidates = self._candidates()
+        fills: JsonObject = {"type": "array", "items": _ANY_FILL}
+        if candidates and count is not None and self._repeats:
+            seats: list[JsonValue] = [_fill_of(seat) for seat in self._seats(candidates, count)]
+            fills = {"type": "array", "prefixItems": seats, "items": False}
+        elif candidates:
+            fills["items"] = _fill_of(candidates)
+        if count is not None:
             fills |= {"minItems": count, "maxItems": count}
         order_id = self._order.get("order_id")
         written: JsonObject = {"const": order_id} if isinstance(order_id, str) else {"type": "string"}
@@ -127,9 +144,22 @@ class Narrowing:
 
     def _candidates(self) -> list[str]:
         """Who may be named; nobody in particular while fewer are known than the order asks for."""
-        free = [worker_id for worker_id in self._workers if worker_id not in self._refused]
         needed = self._count()
-        return free[:CANDIDATES_MAX] if needed is not None and len(free) >= needed else []
+        free = [worker_id for worker_id in self._workers if worker_id not in self._refused]
+        if needed is None or len(free) < needed:
+            return []
+        vouched = [worker_id for worker_id in free if worker_id in self._vouched]
+        if len(vouched) >= needed and not self._repeats:
+            return vouched[:CANDIDATES_MAX]
+        others = [worker_id for worker_id in free if worker_id not in self._vouched]
+        return [*vouched, *others][:CANDIDATES_MAX]
+
+    def _seats(self, candidates: Sequence[str], count: int) -> list[list[str]]:
+        """Candidates for each seat, nobody in two; first whoever has it in the mended answer."""
+        mended = dict.fromkeys(worker_id for worker_id in self._mended if worker_id in candidates)
+        first = [*mended] if len(mended) == count else []
+        others = [worker_id for worker_id in candidates if worker_id not in first]
+        return [[*first[seat : seat + 1], *others[seat::count]] for seat in range(count)]
 
     def _ids_in(self, said: str) -> Iterator[str]:
         """Words of the user's that look like ids, but not like the order's own or its client's.
@@ -163,6 +193,15 @@ def _closed(properties: JsonObject, *, optional: Sequence[str] = ()) -> JsonObje
         "required": [name for name in properties if name not in optional],
         "additionalProperties": False,
     }
+
+
+_ANY_FILL: Final = _closed(
+    {"worker_id": {"type": "string", "minLength": 1}, "name": {"type": "string"}}, optional=("name",)
+)
+
+
+def _fill_of(worker_ids: Sequence[str]) -> JsonObject:
+    return _closed({"worker_id": {"enum": list(worker_ids)}})
 
 
 def _one_of(values: Sequence[str]) -> JsonObject:

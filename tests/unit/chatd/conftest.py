@@ -60,6 +60,7 @@ class Validators:
 
     judge: Callable[[Any], list[dict[str, Any]]] = lambda _: []
     down: bool = False
+    alter: dict[str, Any] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -81,6 +82,7 @@ class Validators:
             "kind": body["kind"],
             "validator": {"name": "stub", "version": "1", "policy_version": "1"},
             "elapsed_ms": 0.1,
+            **self.alter,
         }
         return httpx.Response(200, json=answer)
 
