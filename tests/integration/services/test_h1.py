@@ -221,6 +221,131 @@ async def test_a_sink_that_comes_late_gets_a_large_answer_whole() -> None:
         assert sum(got) == size
 
 
+class Heard:
+    """A receiver that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.data = b""
+        self.over: asyncio.Future[BrokenOff | None] = asyncio.get_running_loop().create_future()
+
+    def head_arrived(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status, self.headers = status, headers
+
+    def body_arrived(self, data: bytes) -> None:
+        self.data += data
+
+    def finished(self) -> None:
+        self.over.set_result(None)
+
+    def failed(self, error: BrokenOff) -> None:
+        self.over.set_result(error)
+
+    async def outcome(self) -> BrokenOff | None:
+        return await asyncio.wait_for(self.over, 30)
+
+
+async def test_a_receiver_is_told_of_an_answer_where_a_connection_is_idle() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await request_of(reader)
+            writer.write(OK)
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+
+    async with serving(script) as client:
+        heard = Heard()
+        assert client.start(b"POST", b"/", [], b"", heard) is None
+        assert await ask(client) == (200, b"ok")
+        assert client.start(b"POST", b"/", [], b"", heard) is not None
+        assert client.start(b"POST", b"/", [], b"", Heard()) is None  # it is in use
+        assert heard.status == 0
+        assert await heard.outcome() is None
+        assert (heard.status, heard.headers, heard.data) == (200, [(b"content-length", b"2")], b"ok")
+        broken = Heard()
+        assert client.start(b"POST", b"/", [], b"", broken) is not None
+        assert isinstance(await broken.outcome(), BrokenOff)
+        assert broken.data == b"half"
+
+
+@pytest.mark.parametrize(
+    "second", [OK, b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", b"HTTP/1.1 2", b"what"]
+)
+async def test_a_second_answer_is_no_answer_to_the_next_request(second: bytes) -> None:
+    connections = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await request_of(reader)
+        writer.write(OK + (second if connections == 1 else b""))
+        await reader.read()
+
+    async with serving(script) as client:
+        with pytest.raises(BrokenOff):
+            await ask(client)
+        assert await ask(client) == (200, b"ok")
+    assert connections == 2
+
+
+async def test_announcements_are_not_the_answer() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request_of(reader)
+            writer.write(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n")
+            await writer.drain()
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
+
+    async with serving(script) as client:
+        for _ in range(2):
+            exchange = await client.send(b"POST", b"/", [])
+            assert await exchange.head() == 200
+            assert exchange.headers == [(b"content-length", b"2")]
+            assert await exchange.body(bytes_max=10) == b"ok"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"x-y: %b\r\n" % (b"z" * 1000) * 1000,
+        b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nxyz",
+        b"HTTP/1.1 200 OK\r\n\r\nuntil the end of the connection",
+    ],
+)
+async def test_answers_of_other_kinds_count_as_broken_off(answer: bytes) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(answer)
+        await writer.drain()
+        if b"until" not in answer:
+            await reader.read()
+
+    async with serving(script) as client:
+        with pytest.raises(BrokenOff):
+            await ask(client)
+
+
+async def test_a_connection_that_was_held_up_is_read_by_the_next() -> None:
+    size = BUFFER_BYTES_MAX + 100_000
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        await request_of(reader)
+        writer.write(OK)
+        await reader.read()
+
+    async with serving(script) as client:
+        exchange = await client.send(b"GET", b"/", [])
+        async with asyncio.timeout(30):
+            while exchange._buffered <= BUFFER_BYTES_MAX and not exchange._done:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.01)
+            assert len(await exchange.body(bytes_max=2 * size)) == size
+        exchange.close()
+        assert await ask(client) == (200, b"ok")
+
+
 async def test_giving_up_closes_the_connection() -> None:
     left = asyncio.Event()
 

@@ -1,6 +1,7 @@
 """What comes in that is no HTTP, or too much of it, over a real socket."""
 
 import asyncio
+import traceback
 
 import pytest
 import uvicorn
@@ -10,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from schemas.errors import ErrorEnvelope
-from services.protocol import EnvelopeProtocol
+from services.protocol import Direct, DirectExchange, Doors, EnvelopeProtocol
 
 pytestmark = [pytest.mark.anyio, pytest.mark.enable_socket]
 
@@ -22,12 +23,14 @@ async def served(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("served")(scope, receive, send)
 
 
-async def answer_to(data: bytes) -> bytes:
+async def answer_to(data: bytes, direct: Direct | None = None) -> bytes:
     config = uvicorn.Config(served, lifespan="off", log_config=None)
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: EnvelopeProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        lambda: EnvelopeProtocol(config=config, server_state=state, app_state={}, direct=direct),
+        "127.0.0.1",
+        0,
     )
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -61,3 +64,87 @@ async def test_what_is_no_http_is_refused_in_the_envelope(data: bytes, code: str
 async def test_a_large_body_does_not_count_as_head() -> None:
     data = HEAD + b"content-length: 200000\r\n\r\n" + b"a" * 200_000
     assert (await answer_to(data)).endswith(b"served")
+
+
+class Echo:
+    """A door that answers at once with what it was sent."""
+
+    body_bytes_max = 100_000
+
+    def __init__(self, path: str = "/echo") -> None:
+        self.path = path
+        self.depths: list[int] = []
+
+    def take(self, exchange: DirectExchange) -> bool:
+        self.depths.append(len(traceback.extract_stack()))
+        if exchange.body == b"declined":
+            return False
+        exchange.respond(200, [(b"x-door", b"1")], exchange.body)
+        return True
+
+
+def post(path: str, body: bytes, *lines: bytes) -> bytes:
+    head = (b"POST %b HTTP/1.1" % path.encode(), b"host: x", *lines)
+    return b"\r\n".join([*head, b"content-length: %d" % len(body), b"", body])
+
+
+CLOSE = b"connection: close"
+
+
+async def test_a_door_is_offered_what_fits_it_and_nothing_else() -> None:
+    echo = Echo()
+    assert (await answer_to(post("/echo", b"hello", CLOSE), echo)).endswith(b"\r\n\r\nhello")
+    large = b"x" * 100_000  # far more than uvicorn reads ahead of whoever asks for a body
+    assert (await answer_to(post("/echo", large, CLOSE), echo)).endswith(large)
+    assert len(echo.depths) == 2
+    for other in (
+        post("/echo", b"x" * 100_001, CLOSE),
+        post("/other", b"x", CLOSE),
+        post("/echo", b"x", CLOSE).replace(b"POST", b"PUT"),
+        post("/echo", b"x", CLOSE, b"expect: 100-continue"),
+        b"POST /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ):
+        assert (await answer_to(other, echo)).endswith(b"served")
+    assert len(echo.depths) == 2
+    assert (await answer_to(post("/echo", b"declined", CLOSE), echo)).endswith(b"served")
+
+
+async def test_requests_in_a_row_do_not_pile_up() -> None:
+    echo = Echo()
+    row = b"".join(post("/echo", b"%d" % number) for number in range(1500))
+    answer = await answer_to(row + post("/echo", b"last", CLOSE), echo)
+    assert answer.count(b"HTTP/1.1 200") == 1501
+    assert answer.endswith(b"last")
+    assert max(echo.depths) - min(echo.depths) < 20
+
+
+async def test_who_does_not_read_is_not_answered_for_ever() -> None:
+    echo = Echo()
+    config = uvicorn.Config(served, lifespan="off", log_config=None)
+    config.load()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: EnvelopeProtocol(config=config, server_state=ServerState(), app_state={}, direct=echo),
+        "127.0.0.1",
+        0,
+    )
+    async with server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=1024)
+        writer.transport.set_write_buffer_limits(high=0)
+        data = post("/echo", b"x" * 90_000)
+        held_up = False
+        for _ in range(500):  # 45 MB
+            writer.write(data)
+            try:
+                await asyncio.wait_for(writer.drain(), 1)
+            except TimeoutError:
+                held_up = True
+                break
+        assert held_up
+        writer.transport.abort()
+
+
+def test_doors_are_found_as_the_router_finds_routes() -> None:
+    doors = Doors([Echo("/a"), Echo("/b/{name}/c"), Echo("/d/{rest:path}")])
+    found = {path: door.path for path in ("/a", "/b/x/c", "/d/x/y") if (door := doors.find(path))}
+    assert found == {"/a": "/a", "/b/x/c": "/b/{name}/c", "/d/x/y": "/d/{rest:path}"}
+    assert [doors.find(path) for path in ("/", "/a/", "/b//c", "/b/x/y/c", "/b/x/c/")] == [None] * 5
