@@ -1,9 +1,9 @@
 """Near duplicates: what a text is once its slots are masked, and which texts are alike but for a few words.
 
-A text is put into normal form (NFKC, lower case, words alone), values that a template's slots hold are masked, and what
-is left is cut into shingles of eight bytes. Two texts are near duplicates when their shingle sets have a Jaccard
-index of at least 0.8. MinHash (one permutation, 128 bins) and locality-sensitive bands find the pairs worth
-looking at; the index of each such pair is then computed exactly.
+A text is put into normal form (NFKC, lower case, words alone), values that a template's slots hold are
+masked, and what is left is cut into shingles of eight bytes. Two texts are near duplicates when their
+shingle sets have a Jaccard index of at least 0.8. MinHash (one permutation, 128 bins) and locality-
+sensitive bands find the pairs worth looking at; the index of each such pair is then computed exactly.
 """
 
 import hashlib
@@ -30,11 +30,9 @@ _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _SECOND: Final = np.uint64(0xD6E8FEB86659FD93)
 _SHIFT: Final = np.uint64(32)
 _BIN_STARTS: Final = (np.arange(BINS, dtype=np.uint64) << np.uint64(64 - 7)).astype(np.uint64)
-_MIXERS: Final = (
-    np.random.Generator(np.random.PCG64(20261103)).integers(1, 2**63, size=(BANDS, ROWS), dtype=np.uint64)
-    * np.uint64(2)
-    + np.uint64(1)
-)
+_MIXERS: Final = np.random.Generator(np.random.PCG64(20261103)).integers(
+    1, 2**63, size=(BANDS, ROWS), dtype=np.uint64
+) * np.uint64(2) + np.uint64(1)
 
 
 class _Kind(IntEnum):

@@ -1,4 +1,4 @@
-"""Personal data in training rows: found in every text of a row, then masked or refused by policy, never let through.
+"""Personal data in training rows: found in every text of a row, then masked or refused by policy.
 
 A masked value becomes `[EMAIL_1]`: one placeholder for one value throughout the row, so that an answer which
 copies an address from the prompt still does. Names are found where a text says that they are names (JSON
@@ -7,26 +7,35 @@ fields, salutations, labels), and then masked wherever they stand in the row.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
 from distill.engine.exports.targets import Row, Unfit
-from schemas.distill import PiiAction, PiiClass
+from schemas.distill import PiiAction, PiiClass, PiiPolicy
 
 CLASSES: Final[tuple[PiiClass, ...]] = get_args(PiiClass)
-NEVER_KEPT: Final[frozenset[PiiClass]] = frozenset({"ssn", "card", "bank"})
-"""No policy lets these through."""
-
 NEAR_CHARS: Final = 40
-STRINGS_MAX: Final = 100_000
 
 _SEP: Final = "[-\u00a0\u2010-\u2015./() ]"
 _RUN: Final = re.compile(rf"\d(?:{_SEP}{{0,3}}\d){{8,}}")
 """Nine digits or more with at most a few separators between two: no number that is looked for has fewer, but
 for account numbers, which are found by the word before them."""
 _RUN_MARGIN: Final = 4
-_SALUTATIONS: Final = ("Hi ", "Hello ", "Hey ", "Dear ", "Hola ", "HI ", "HELLO ", "DEAR ", "Mr", "Ms", "Miss ", "Dr")
+_SALUTATIONS: Final = (
+    "Hi ",
+    "Hello ",
+    "Hey ",
+    "Dear ",
+    "Hola ",
+    "HI ",
+    "HELLO ",
+    "DEAR ",
+    "Mr",
+    "Ms",
+    "Miss ",
+    "Dr",
+)
 _LABELS: Final = ("name", "worker", "candidate", "employee", "recipient", "contact")
 
 EMAIL: Final = re.compile(r"[\w.+%'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}")
@@ -60,11 +69,34 @@ SALUTED: Final = re.compile(
     rf"\b(?:Hi|Hello|Hey|Dear|Hola|HI|HELLO|DEAR|Mr\.?|Ms\.?|Mrs\.?|Miss|Dr\.?) ({_NAME}(?: {_NAME}){{0,2}})"
 )
 LABELLED: Final = re.compile(
-    rf"(?i:\b(?:name|worker|candidate|employee|recipient|contact)) {{0,2}}[:=] {{0,2}}({_NAME}(?: {_NAME}){{1,2}})"
+    r"(?i:\b(?:name|worker|candidate|employee|recipient|contact)) {0,2}[:=] {0,2}"
+    rf"({_NAME}(?: {_NAME}){{1,2}})"
 )
 NOBODY: Final = frozenset(
-    "all team there everyone everybody folks sir madam hiring manager crew staff world friend friends"
-    " colleague colleagues customer client clients worker workers".split()
+    [
+        "all",
+        "team",
+        "there",
+        "everyone",
+        "everybody",
+        "folks",
+        "sir",
+        "madam",
+        "hiring",
+        "manager",
+        "crew",
+        "staff",
+        "world",
+        "friend",
+        "friends",
+        "colleague",
+        "colleagues",
+        "customer",
+        "client",
+        "clients",
+        "worker",
+        "workers",
+    ]
 )
 
 NAMES_MAX: Final = 200
@@ -99,19 +131,19 @@ class _Masks:
 class Scanner:
     """Applies a policy to rows. `masked` counts, by class, the rows in which something was masked."""
 
-    def __init__(self, policy: Mapping[PiiClass, PiiAction]) -> None:
-        self._policy = {kind: policy[kind] for kind in CLASSES}
-        self._names = policy["name"] != "keep"
+    def __init__(self, policy: PiiPolicy) -> None:
+        self._policy: dict[PiiClass, PiiAction] = policy.model_dump()  # type: ignore[assignment]  # by class
+        self._names = policy.name != "keep"
         self.masked: Counter[PiiClass] = Counter()
 
-    def clean(self, row: Row, line: bytes) -> Row:
-        """The row with what the policy masks masked; the row itself where there is nothing.
+    def clean(self, row: Row, line: bytes) -> tuple[Row, int]:
+        """The row with what the policy masks masked, and how many values those are.
 
         `line` is the row as JSON text. Raises `Unfit` for what the policy refuses, and for what cannot be
         masked: a key, or a number that is no text.
         """
         if not suspicious(line.decode()):
-            return row
+            return row, 0
         texts = list(_texts(row))
         names = self._names_of(texts)
         masks = _Masks()
@@ -121,13 +153,13 @@ class Scanner:
 
         cleaned = {key: _mapped(value, mask, self._refuse) for key, value in row.items()}
         if not masks.given:
-            return row
+            return row, 0
         for text in _texts(cleaned):
             if any(self._acted(text, names)):
                 raise Unfit("pii.residue", "something personal is left after masking")
         for kind in masks.counts:
             self.masked[kind] += 1
-        return cleaned
+        return cleaned, len(masks.given)
 
     def _acted(self, text: str, names: "re.Pattern[str] | None") -> Iterator[Span]:
         return (one for one in spans(text, names) if self._policy[one.kind] != "keep")
@@ -145,7 +177,9 @@ class Scanner:
         if self._policy["name"] == "quarantine":
             raise Unfit("pii.name", "the row names a person")
         if len(found) > NAMES_MAX:
-            raise Unfit("pii.names_many", f"the row names {len(found)} people; at most {NAMES_MAX} are masked")
+            raise Unfit(
+                "pii.names_many", f"the row names {len(found)} people; at most {NAMES_MAX} are masked"
+            )
         return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, found))})(?!\w)")
 
     def _mask(self, text: str, names: re.Pattern[str] | None, masks: _Masks) -> str:
@@ -156,7 +190,9 @@ class Scanner:
             if action == "keep":
                 continue
             if action == "quarantine":
-                raise Unfit(f"pii.{one.kind}", "the row holds personal data that the policy does not let pass")
+                raise Unfit(
+                    f"pii.{one.kind}", "the row holds personal data that the policy does not let pass"
+                )
             mask = masks.of(one.kind, one.key)
             pieces += [text[at : one.start], f'"{mask}"' if _is_json_number(text, one) else mask]
             at = one.end
@@ -164,8 +200,9 @@ class Scanner:
 
 
 def suspicious(text: str) -> bool:
-    """Whether a closer look is worth it. Never false for a text in which `spans` or `names_in` find something,
-    nor for the JSON form of such a text."""
+    """Whether a closer look is worth it. Never false for a text in which `spans` or `names_in` find
+    something, nor for the JSON form of such a text.
+    """
     return "@" in text or _RUN.search(text) is not None or _mentions_account(text) or _may_name(text)
 
 
@@ -179,7 +216,9 @@ def spans(text: str, names: re.Pattern[str] | None = None) -> list[Span]:
         found += _numbers(text, start, end)
     if runs:
         found += [
-            Span(*one.span(), "bank", one[0].replace(" ", "")) for one in IBAN.finditer(text) if _is_iban(one[0])
+            Span(*one.span(), "bank", one[0].replace(" ", ""))
+            for one in IBAN.finditer(text)
+            if _is_iban(one[0])
         ]
     if _mentions_account(text):
         found += [Span(*match.span(1), "bank", _bare(match[1])) for match in ACCOUNT.finditer(text)]
@@ -212,6 +251,15 @@ def _numbers(text: str, run_start: int, run_end: int) -> Iterator[Span]:
     """What a run of digits and separators holds. A few characters around it are looked at too."""
     base = max(0, run_start - _RUN_MARGIN)
     part = text[base : run_end + _RUN_MARGIN]
+    for match in PHONE.finditer(part):
+        yield _span(base, match, "phone")
+    for match in BARE_PHONE.finditer(part):
+        if _before(PHONE_WORDS, text, base + match.start()):
+            yield _span(base, match, "phone")
+    yield from _grave_numbers(text, part, base)
+
+
+def _grave_numbers(text: str, part: str, base: int) -> Iterator[Span]:
     for match in SSN.finditer(part):
         if _issued(*match.groups()):
             yield _span(base, match, "ssn")
@@ -224,11 +272,6 @@ def _numbers(text: str, run_start: int, run_end: int) -> Iterator[Span]:
         digits = _bare(match[0])
         if CARD_START.match(digits) and _luhn(digits):
             yield _span(base, match, "card")
-    for match in PHONE.finditer(part):
-        yield _span(base, match, "phone")
-    for match in BARE_PHONE.finditer(part):
-        if _before(PHONE_WORDS, text, base + match.start()):
-            yield _span(base, match, "phone")
 
 
 def _span(base: int, match: re.Match[str], kind: PiiClass) -> Span:

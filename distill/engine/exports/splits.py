@@ -1,9 +1,9 @@
 """Splits that leak nothing: rows that belong together stand in one split, and the holdout never shrinks.
 
-Rows belong together when they share a job order, an episode or a prompt, or are near duplicates, directly or through
-others. A group's split follows from a hash of its oldest row's key, so it stays where it is while data grows.
-A time holdout takes the last days; what was held out once stays so. Whatever else belongs to a group with a
-row in the holdout, and is not held out itself, is left out.
+Rows belong together when they share a job order, an episode or a prompt, or are near duplicates, directly
+or through others. A group's split follows from a hash of its oldest row's key, so it stays where it is
+while data grows. A time holdout takes the last days; what was held out once stays so. Whatever else belongs
+to a group with a row in the holdout, and is not held out itself, is left out.
 """
 
 import hashlib
@@ -32,8 +32,9 @@ SPLITS: Final = ("train", "validation", "holdout")
 
 BUCKETS: Final = 10_000
 LARGE_ROWS: Final = 1000
-"""A group of more rows than this, and larger than the split that its hash names, stays in train: it is no leak
-between a few alike rows but a template, and would be the whole dataset of that split."""
+"""A group of more rows than this, and larger than the split that its hash names, stays in train: it is no
+leak between a few alike rows but a template, and would be the whole dataset of that split.
+"""
 DAY_US: Final = 24 * 60 * 60 * 1_000_000
 
 

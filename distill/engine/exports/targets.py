@@ -1,7 +1,7 @@
 """The row forms of trainers: one function a target, from a sample to exactly the keys that it takes.
 
-A sample is a dict of the fields of `schemas.evidence.SftSample`, `PreferenceSample` or `RagSample`; the row is what
-a trainer reads. `checks` knows what a row of each target must look like.
+A sample is a dict of the fields of `schemas.evidence.SftSample`, `PreferenceSample` or `RagSample`; the row
+is what a trainer reads. `checks` knows what a row of each target must look like.
 """
 
 from collections.abc import Callable, Mapping
@@ -91,7 +91,11 @@ def openai_preference(sample: Sample) -> Row:
 def trl_preference(sample: Sample) -> Row:
     """`{"prompt", "chosen", "rejected"}`, each a list of messages."""
     chosen, rejected = _two_texts(sample)
-    return {"prompt": _texts_only(sample, "prompts of this target"), "chosen": [chosen], "rejected": [rejected]}
+    return {
+        "prompt": _texts_only(sample, "prompts of this target"),
+        "chosen": [chosen],
+        "rejected": [rejected],
+    }
 
 
 def axolotl_preference(sample: Sample) -> Row:
@@ -150,12 +154,16 @@ def _message(message: Mapping[str, Any]) -> Row:
         row["content"] = content = _joined(content)
     if not isinstance(content, str) and not row.get("tool_calls"):
         raise Unfit("target.content_not_text", "a message holds something else than text")
+    if "tool_calls" in row:
+        row["tool_calls"] = _calls(row["tool_calls"])
     return row
 
 
 def _joined(parts: list[Any]) -> str:
     """The text of a message that came in parts, where all of them are text."""
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
+    texts = [
+        part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts
+    ]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise Unfit("target.content_not_text", "a message holds something else than text")
     return "".join(text for text in texts if text is not None)
@@ -166,7 +174,7 @@ def _answer(output: Mapping[str, Any]) -> Row:
     if output.get("content"):
         answer["content"] = output["content"]
     if output.get("tool_calls"):
-        answer["tool_calls"] = output["tool_calls"]
+        answer["tool_calls"] = _calls(output["tool_calls"])
     if len(answer) == 1:
         raise Unfit("output.empty", "the answer has neither text nor tool calls")
     return answer
@@ -201,23 +209,25 @@ def _with_tools(row: Row, sample: Sample) -> Row:
 
 def _uniform(message: Row) -> Row:
     """A message whose columns have one type in every row."""
-    calls = [
-        {
-            "id": str(call.get("id", "")),
-            "type": "function",
-            "function": {
-                "name": str(call.get("function", {}).get("name", "")),
-                "arguments": _as_text(call.get("function", {}).get("arguments", "{}")),
-            },
-        }
-        for call in message.get("tool_calls", ())
-    ]
-    row: Row = {"role": message["role"], "content": message.get("content", "")}
-    if calls:
-        row["tool_calls"] = calls
-    if "tool_call_id" in message:
-        row["tool_call_id"] = message["tool_call_id"]
-    return row
+    return {**message, "content": message.get("content", "")}
+
+
+def _calls(calls: Any) -> list[Row]:
+    """Calls of tools with the target's keys only, their arguments as JSON text."""
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise Unfit("target.tool_calls", "the calls of tools are not a list of objects")
+    return [_call(call) for call in calls]
+
+
+def _call(call: Row) -> Row:
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise Unfit("target.tool_calls", "a call of a tool does not name its function")
+    return {
+        "id": str(call.get("id") or ""),
+        "type": "function",
+        "function": {"name": function["name"], "arguments": _as_text(function.get("arguments", "{}"))},
+    }
 
 
 def _as_text(arguments: Any) -> str:

@@ -1,0 +1,247 @@
+"""Between the passes: which rows repeat another, which belong together, and so which split each goes to.
+
+Works on one column of all rows at a time, in arrays; nothing here holds texts but the comparison of two at
+a time.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.engine.exports import near, splits
+from distill.engine.exports.rowing import band, column, part
+from distill.engine.exports.splits import Components, Flags, Keys, Nodes
+from distill.engine.pool import Pool
+from schemas.distill import JobRequest
+
+ROUNDS: Final = 4
+"""Texts of one band key are compared with the first of them, those unlike it with the first of these, and
+so on.
+"""
+PAIRS_OF_A_TASK: Final = 2000
+UNLIKE_MAX: Final = 1_000_000
+"""Comparisons that are remembered, so as not to make them again for the next band."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What becomes of each row, in the order of the shards. `split` also names what is left out."""
+
+    split: NDArray[np.uint8]
+    group: Keys
+    exact: Nodes
+    near: Nodes
+    groups: int
+
+
+def decide(work: Path, count: int, options: JobRequest, held_ids: splits.Ids, pool: Pool) -> Decided:
+    """Share out the rows of `count` shards. `held_ids` are those that were held out before."""
+    ids, ts = column(work, count, "id"), column(work, count, "ts")
+    held = splits.contains(ids, held_ids)
+    repeated, exact = _repeats(work, count, ids, held)
+    alike = near_clusters(work, count, pool)
+    joined = Components(len(ids))
+    joined.join(np.arange(len(ids)), alike)
+    keys = _own_keys(work, count, ids, joined)
+    groups = splits.grouped(joined.labels, ts, ids, keys)
+    split = splits.assign(
+        groups, ts, held, options.shares, salt=options.salt, holdout_days=options.holdout_days
+    )
+    split[repeated] = splits.DUPLICATE
+    return Decided(split, groups.keys, exact, _others(alike, repeated), len(np.unique(groups.labels)))
+
+
+def _own_keys(work: Path, count: int, ids: splits.Ids, joined: Components) -> Keys:
+    """Join what shares an order, an episode or a prompt; return what each row would name a group after."""
+    keys: Keys = (ids >> np.uint64(1)).astype(np.int64)
+    for name in ("prompt", "episode", "order"):
+        shared = column(work, count, name)
+        joined.join_equal(shared)
+        if name != "prompt":
+            keys = np.where(shared != 0, shared, keys)
+    return keys
+
+
+def _repeats(work: Path, count: int, ids: splits.Ids, held: Flags) -> tuple[Flags, Nodes]:
+    """Which rows repeat one that stays, and how often each is repeated. Rows once held out stay first."""
+    high, low = column(work, count, "row_high"), column(work, count, "row_low")
+    order = np.lexsort((ids, ~held, low, high))
+    same = np.zeros(len(ids), dtype=np.bool_)
+    same[1:] = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    first = np.flatnonzero(~same)
+    sizes = np.diff(np.append(first, len(order)))
+    repeated = np.zeros(len(ids), dtype=np.bool_)
+    repeated[order[same]] = True
+    exact = np.zeros(len(ids), dtype=np.int64)
+    exact[order[first]] = sizes - 1
+    return repeated, exact
+
+
+def _others(labels: Nodes, repeated: Flags) -> Nodes:
+    """How many rows besides itself, repeats left out, are in each row's cluster."""
+    sizes = np.bincount(labels[~repeated], minlength=len(labels)) if len(labels) else labels
+    others: Nodes = sizes[labels] - 1
+    return others
+
+
+# --- near duplicates --------------------------------------------------------------------------
+
+
+def near_clusters(work: Path, count: int, pool: Pool) -> Nodes:
+    """Label the rows by clusters of near duplicates. The same for every number of processes and shards."""
+    forms = column(work, count, "form")
+    clusters = Components(len(forms))
+    clusters.join_equal(forms)
+    texts = _Texts.of(work, count, forms)
+    found = Components(len(texts.nodes))
+    unlike = np.empty(0, dtype=np.int64)
+    for number in range(near.BANDS):
+        keys = np.concatenate([*band(work, count, number), np.empty(0, dtype=np.uint64)])[texts.places]
+        unlike = _join_band(keys, texts, found, unlike, pool)
+    clusters.join(texts.nodes, texts.nodes[found.labels])
+    return clusters.labels
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The different masked texts, in the order of their keys, and where each lies.
+
+    `nodes` are rows that have them, `places` their columns among the band keys.
+    """
+
+    work: Path
+    nodes: Nodes
+    places: Nodes
+    shard: Nodes
+    at: Nodes
+    size: Nodes
+
+    @classmethod
+    def of(cls, work: Path, count: int, forms: Keys) -> "_Texts":
+        at, size = column(work, count, "form_at"), column(work, count, "form_bytes")
+        lengths = [len(np.load(part(work, one, "columns.npy"), mmap_mode="r")) for one in range(count)]
+        shard = np.repeat(np.arange(count), lengths)
+        stored = np.flatnonzero(at >= 0)
+        _, first = np.unique(forms[stored], return_index=True)
+        nodes = stored[first]
+        return cls(work, nodes, first, shard[nodes], at[nodes], size[nodes].astype(np.int64))
+
+
+def _join_band(keys: near.Hashes, texts: _Texts, found: Components, unlike: Nodes, pool: Pool) -> Nodes:
+    """Join the texts that meet in one band and are alike; return the comparisons that failed so far."""
+    members = np.argsort(keys, kind="stable")
+    count = len(keys)
+    for _ in range(ROUNDS):
+        ordered = keys[members]
+        begins = np.ones(len(members), dtype=np.bool_)
+        begins[1:] = ordered[1:] != ordered[:-1]
+        first = members[begins][np.cumsum(begins) - 1]
+        others = found.labels[members] != found.labels[first]
+        one, other = first[others], members[others]
+        if not len(one):
+            break
+        pairs = np.minimum(one, other) * count + np.maximum(one, other)
+        fresh = ~np.isin(pairs, unlike)
+        verified = np.zeros(len(one), dtype=np.bool_)
+        verified[fresh] = _compare(texts, one[fresh], other[fresh], pool)
+        if len(unlike) < UNLIKE_MAX:
+            unlike = np.concatenate((unlike, pairs[fresh & ~verified]))
+        found.join(one[verified], other[verified])
+        members = other[~verified]
+    return unlike
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Pairs of texts, each by shard, place and size. Pairs of one first text follow one another."""
+
+    work: Path
+    one: NDArray[np.int64]
+    other: NDArray[np.int64]
+
+
+def _compare(texts: _Texts, one: Nodes, other: Nodes, pool: Pool) -> Flags:
+    where = np.stack((texts.shard, texts.at, texts.size), axis=1)
+    tasks = [
+        _Comparison(
+            texts.work,
+            where[one[start : start + PAIRS_OF_A_TASK]],
+            where[other[start : start + PAIRS_OF_A_TASK]],
+        )
+        for start in range(0, len(one), PAIRS_OF_A_TASK)
+    ]
+    results = list(pool.map(compare_texts, tasks))
+    return np.concatenate(results) if results else np.empty(0, dtype=np.bool_)
+
+
+def compare_texts(task: _Comparison) -> Flags:
+    """Which of the pairs are near duplicates, by the exact index."""
+    with _Forms(task.work) as forms:
+        last: tuple[int, ...] | None = None
+        result = np.zeros(len(task.one), dtype=np.bool_)
+        for number, (one, other) in enumerate(zip(task.one.tolist(), task.other.tolist(), strict=True)):
+            if tuple(one) != last:
+                last, first = tuple(one), near.shingles(forms.read(*one))
+            result[number] = near.alike(first, near.shingles(forms.read(*other)))
+        return result
+
+
+class _Forms:
+    """The files of masked texts, opened when needed."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self._open: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+    def read(self, shard: int, at: int, size: int) -> bytes:
+        descriptor = self._open.get(shard)
+        if descriptor is None:
+            descriptor = self._open[shard] = os.open(part(self._work, shard, "forms"), os.O_RDONLY)
+        return os.pread(descriptor, size, at)
+
+
+# --- what each shard is told ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What was decided on the rows of one shard. `lines` are those of each split before it."""
+
+    number: int
+    split: NDArray[np.uint8]
+    group: Keys
+    exact: Nodes
+    near: Nodes
+    lines: tuple[int, ...]
+
+
+def shares(work: Path, count: int, decided: Decided) -> Iterator[Share]:
+    """The decisions shard by shard."""
+    start = 0
+    lines = np.zeros(len(splits.SPLITS), dtype=np.int64)
+    for number in range(count):
+        end = start + len(np.load(part(work, number, "columns.npy"), mmap_mode="r"))
+        split = decided.split[start:end]
+        yield Share(
+            number,
+            split,
+            decided.group[start:end],
+            decided.exact[start:end],
+            decided.near[start:end],
+            tuple(int(one) for one in lines),
+        )
+        counted: NDArray[Any] = np.bincount(split, minlength=len(splits.SPLITS))[: len(splits.SPLITS)]
+        lines += counted
+        start = end

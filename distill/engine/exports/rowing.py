@@ -1,0 +1,345 @@
+"""The first pass over a shard: evidence becomes rows, each with what grouping and provenance need.
+
+Everything goes into files of the working folder, so that memory holds one shard and a killed export goes on
+where it was.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+import orjson
+
+from distill.engine.exports import checks, near, pairs, samples
+from distill.engine.exports.near import key_of
+from distill.engine.exports.pairs import Plan
+from distill.engine.exports.pii import Scanner
+from distill.engine.exports.samples import Made
+from distill.engine.exports.targets import FORMS, Row, Unfit
+from distill.engine.library import Item, Library, Shard
+from schemas.distill import JobRequest
+from services import files
+
+COLUMNS: Final = np.dtype(
+    [
+        ("id", "<u8"),  # the first bits of the evidence id
+        ("ts", "<i8"),  # microseconds since 1970, or 0
+        ("order", "<i8"),
+        ("episode", "<i8"),
+        ("prompt", "<i8"),
+        ("form", "<i8"),
+        ("form_at", "<i8"),  # in the file of forms, or -1 where an earlier row of the shard has the same
+        ("form_bytes", "<i4"),
+        ("row_high", "<u8"),
+        ("row_low", "<u8"),
+    ]
+)
+COUNTERS: Final = ("reasons", "categories", "sources", "lengths", "pii", "scorers", "policies")
+MICROSECONDS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """A shard to work on. `number` is its place among all."""
+
+    library: Path
+    shard: Shard
+    number: int
+    work: Path
+    options: JobRequest
+
+    def path(self, what: str) -> Path:
+        return part(self.work, self.number, what)
+
+
+def part(work: Path, number: int, what: str) -> Path:
+    """A file of one shard in the working folder."""
+    return work / f"{number:06d}.{what}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted on the way, for the manifest and the report."""
+
+    seen: int = 0
+    rows: int = 0
+    drafts: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    categories: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[str] = field(default_factory=Counter)
+    pii: Counter[str] = field(default_factory=Counter)
+    scorers: Counter[str] = field(default_factory=Counter)
+    policies: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Tally") -> None:
+        self.seen += other.seen
+        self.rows += other.rows
+        self.drafts += other.drafts
+        for name in COUNTERS:
+            getattr(self, name).update(getattr(other, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A shard that is done: what was counted, and the bytes that were read."""
+
+    tally: Tally
+    evidence_sha256: str
+    scored_sha256: str
+
+
+# --- the survey of preference pairs -----------------------------------------------------------
+
+
+def survey_shard(task: ShardTask) -> int:
+    """Write what each piece of evidence of the shard could be in a pair; return how many could be
+    something.
+    """
+    path = task.path("survey.npy")
+    if not path.exists():
+        library = Library(task.library)
+        maker = _Maker(library, task.options, None)
+        found = pairs.survey(library, task.shard.read(), task.options, maker.try_out)
+        _save(path, found)
+        return len(found)
+    return len(np.load(path, mmap_mode="r"))
+
+
+def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, array)
+    temporary.replace(path)
+
+
+# --- rows -------------------------------------------------------------------------------------
+
+
+class _Maker:
+    """Makes rows for one target under one set of options."""
+
+    def __init__(self, library: Library, options: JobRequest, plan: Plan | None) -> None:
+        assert options.kind is not None
+        assert options.target is not None
+        self._library = library
+        self._options = options
+        self._plan = plan
+        self._kind, self._target = options.kind, options.target
+        self._form = FORMS[options.kind][options.target]
+        self.scanner = Scanner(options.pii)
+
+    def made(self, item: Item) -> Made | None:
+        """The sample of this evidence, or None for a draft. Raises `Unfit`."""
+        if self._plan is not None:
+            return pairs.preference(self._library, item, self._options, self._plan)
+        return samples.SINGLES[self._kind](self._library, item, self._options)
+
+    def line(self, made: Made) -> tuple[bytes, int]:
+        """The row as a line, and how many values in it are masked. Raises `Unfit`."""
+        row = self._form(made.sample)
+        line = _dumped(row)
+        row, masked = self.scanner.clean(row, line)
+        checks.check(self._kind, self._target, row)
+        return (_dumped(row) if masked else line), masked
+
+    def try_out(self, made: Made) -> None:
+        """Raise `Unfit` when the sample cannot become a row."""
+        self.line(made)
+
+
+def _dumped(row: Row) -> bytes:
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        raise Unfit("row.not_utf8", "the row holds half a character, which no file can") from None
+
+
+def row_shard(task: ShardTask) -> Done:
+    """Turn the evidence of a shard into rows. What an earlier run finished is taken as it is."""
+    marker = task.path("done")
+    if marker.exists():
+        return _restored(marker)
+    plan_path = task.work / "plan.npy"
+    library = Library(task.library)
+    maker = _Maker(library, task.options, Plan.load(plan_path) if plan_path.exists() else None)
+    with ExitStack() as stack:
+        outs = [
+            stack.enter_context(task.path(what).open("wb")) for what in ("rows", "stubs", "forms", "left")
+        ]
+        writer = _Writer(maker, *outs)
+        for item in task.shard.read():
+            writer.take(item)
+    np.save(task.path("columns.npy"), np.array(writer.columns, dtype=COLUMNS))
+    np.save(task.path("bands.npy"), _by_band(writer.bands))
+    done = Done(writer.tally, _sha256_of(task.shard.evidence), _sha256_of(task.shard.scored))
+    writer.tally.pii.update(maker.scanner.masked)
+    _keep(marker, done)
+    return done
+
+
+def _by_band(signatures: list[near.Hashes]) -> near.Hashes:
+    """The keys band by band, so that one band is read without the others."""
+    if not signatures:
+        return np.empty((near.BANDS, 0), dtype=np.uint64)
+    return np.ascontiguousarray(np.array(signatures, dtype=np.uint64).T)
+
+
+def _keep(marker: Path, done: Done) -> None:
+    tally = done.tally
+    content = {
+        "seen": tally.seen,
+        "rows": tally.rows,
+        "drafts": tally.drafts,
+        **{name: getattr(tally, name) for name in COUNTERS},
+        "evidence_sha256": done.evidence_sha256,
+        "scored_sha256": done.scored_sha256,
+    }
+    files.replace(marker, orjson.dumps(content))
+
+
+def _restored(marker: Path) -> Done:
+    content = orjson.loads(marker.read_bytes())
+    evidence, scored = content.pop("evidence_sha256"), content.pop("scored_sha256")
+    tally = Tally(content["seen"], content["rows"], content["drafts"])
+    for name in COUNTERS:
+        getattr(tally, name).update(content[name])
+    return Done(tally, evidence, scored)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Writer:
+    """Writes the rows of one shard, with what belongs to each."""
+
+    def __init__(
+        self, maker: _Maker, rows: IO[bytes], stubs: IO[bytes], forms: IO[bytes], left: IO[bytes]
+    ) -> None:
+        self.tally = Tally()
+        self.columns: list[tuple[Any, ...]] = []
+        self.bands: list[near.Hashes] = []
+        self._maker = maker
+        self._rows = rows
+        self._stubs = stubs
+        self._forms = forms
+        self._left = left
+        self._forms_bytes = 0
+        self._known: set[int] = set()
+
+    def take(self, item: Item) -> None:
+        tally = self.tally
+        tally.seen += 1
+        tally.categories[item.category] += 1
+        tally.sources[item.evidence["source"]["kind"]] += 1
+        tally.scorers[item.scored["scorer_version"]] += 1
+        tally.policies[item.scored["policy_version"]] += 1
+        try:
+            made = self._maker.made(item)
+            if made is None:
+                tally.drafts += 1
+                return
+            line, masked = self._maker.line(made)
+        except Unfit as unfit:
+            tally.reasons[unfit.code] += 1
+            self._left.write(left_out(item.evidence, unfit.code, unfit.detail))
+            return
+        tally.rows += 1
+        tally.lengths[str(len(line).bit_length())] += 1
+        self._write(item, made, line, masked)
+
+    def _write(self, item: Item, made: Made, line: bytes, masked: int) -> None:
+        digest = hashlib.sha256(line).digest()
+        prompt = samples.prompt_bytes(made.first)
+        self._rows.write(line)
+        self._stubs.write(_stub(item, made, digest, prompt, masked))
+        text = f"{samples.question_text(made.first)}\n{samples.answer_text(item)}"
+        self._columns(item.evidence, prompt, near.masked(text), digest)
+
+    def _columns(self, evidence: dict[str, Any], prompt: bytes, form: bytes, digest: bytes) -> None:
+        key = key_of(form)
+        at = -1
+        if key not in self._known:
+            self._known.add(key)
+            at = self._forms_bytes
+            self._forms.write(form)
+            self._forms_bytes += len(form)
+            self.bands.append(near.bands(near.shingles(form)))
+        task = evidence.get("task") or {}
+        self.columns.append(
+            (
+                int(evidence["evidence_id"][:16], 16),
+                _microseconds(evidence.get("ts")),
+                _key(task.get("key")),
+                _key(evidence.get("episode_id")),
+                key_of(prompt),
+                key,
+                at,
+                len(form),
+                int.from_bytes(digest[:8], "big"),
+                int.from_bytes(digest[8:16], "big"),
+            )
+        )
+
+
+def _key(text: str | None) -> int:
+    return key_of(text.encode("utf-8", "surrogatepass")) if text else 0
+
+
+def _microseconds(ts: str | None) -> int:
+    return round(datetime.fromisoformat(ts).timestamp() * MICROSECONDS) if ts else 0
+
+
+def _stub(item: Item, made: Made, digest: bytes, prompt: bytes, masked: int) -> bytes:
+    """The part of a provenance line that is known before the splits are; one line of JSON."""
+    evidence = item.evidence
+    stub: dict[str, Any] = {
+        "line_sha256": digest.hex(),
+        "evidence_id": evidence["evidence_id"],
+        "source": evidence["source"],
+        "input_sha256": hashlib.sha256(prompt).hexdigest(),
+        "masked": masked,
+    }
+    if made.pair is not None:
+        stub |= {"pair": made.pair, "reasons": made.reasons, "margin": made.margin}
+        if made.correction is not None:
+            stub["correction"] = made.correction
+        if made.draft is not None:
+            stub["rejected"] = {"evidence_id": made.draft.id, "source": made.draft.evidence["source"]}
+    return orjson.dumps(stub, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def left_out(evidence: dict[str, Any], reason: str, detail: str) -> bytes:
+    """A `stillhouse.quarantine` line."""
+    return orjson.dumps(
+        {
+            "schema": "stillhouse.quarantine",
+            "schema_version": "1.0",
+            "ext": {},
+            "reason": reason,
+            "detail": detail,
+            "source": evidence["source"],
+            "evidence_id": evidence["evidence_id"],
+        },
+        option=orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def column(work: Path, count: int, name: str) -> np.ndarray[Any, Any]:
+    """One column of all shards, in order. Memory holds this one alone."""
+    found = [np.load(part(work, number, "columns.npy"))[name] for number in range(count)]
+    return np.concatenate(found) if found else np.empty(0, dtype=COLUMNS[name])
+
+
+def band(work: Path, count: int, number: int) -> Iterator[near.Hashes]:
+    """One band's keys, shard by shard."""
+    for shard in range(count):
+        yield np.array(np.load(part(work, shard, "bands.npy"), mmap_mode="r")[number])
