@@ -7,7 +7,7 @@ the machine stand here and nowhere else, so that products stay the same bytes on
 import hashlib
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 FOLDER: Final = "distill/receipts"
 HEAD: Final = "HEAD.dsse.json"
+PENDING: Final = ".pending"
 NAME: Final = re.compile(r"([0-9]{6,})-([a-z]+)\.dsse\.json")
 CODE: Final = ("distill", "schemas", "services")
 PACKAGES: Final = ("cryptography", "numpy", "orjson", "pydantic", "rfc8785")
@@ -81,6 +82,7 @@ class Receipts:
             key = keys.load(self._data)
         if not keys.public_path(self._data).exists():
             files.replace(keys.public_path(self._data), key.public.pem.encode(), mode=0o644)
+        self._settle(key)
         self._head(key)
         return key.public
 
@@ -96,11 +98,14 @@ class Receipts:
         started_at: datetime,
         policy_version: str | None = None,
         seed: int | None = None,
+        publish: Callable[[bytes], None] | None = None,
     ) -> Written:
         """Sign a run of a stage and put it at the end of the chain; returns when it is on the medium.
 
         Products are named by their path below the data folder, all those that stand after the run, made by
-        this run or kept from an earlier one. Raises `NotConserved`, `ChainBroken` and `KeyUnusable`.
+        this run or kept from an earlier one. `publish` gives them their names in one step, and is handed the
+        receipt's bytes to lay beside them: a crash then leaves either both of products and receipt or none.
+        Raises `NotConserved`, `ChainBroken` and `KeyUnusable`, and what `publish` raises.
         """
         check_conserved(stage, counts)
         key = keys.load(self._data)
@@ -124,12 +129,46 @@ class Receipts:
             prev_receipt_sha256=head.last.sha256 if head else None,
         )
         content = dsse.seal(_statement(receipt), dsse.STATEMENT, key)
-        name = file_name(receipt.sequence, stage)
         self.folder.mkdir(parents=True, exist_ok=True)
-        files.replace(self.folder / name, content)
-        written = Written(_ref(receipt.sequence, name, content), content)
-        self._write_head(key, written.ref)
-        return written
+        files.replace(self.folder / PENDING, content)
+        if publish is not None:
+            try:
+                publish(content)
+            except BaseException:
+                (self.folder / PENDING).unlink()
+                raise
+        return Written(self._append(key, receipt, content), content)
+
+    def _append(self, key: SigningKey, receipt: Receipt, content: bytes) -> ReceiptRef:
+        """Make the pending receipt the last one."""
+        name = file_name(receipt.sequence, receipt.stage)
+        (self.folder / PENDING).rename(self.folder / name)
+        files.sync_folder(self.folder)
+        ref = _ref(receipt.sequence, name, content)
+        self._write_head(key, ref)
+        return ref
+
+    def _settle(self, key: SigningKey) -> None:
+        """Decide on a receipt that a crash left pending: it counts if its products were published."""
+        try:
+            content = (self.folder / PENDING).read_bytes()
+        except FileNotFoundError:
+            return
+        head = self._head(key)
+        try:
+            receipt = read_receipt(content, key.public)
+        except NotVerified:
+            receipt = None
+        follows = (head.count + 1, head.last.sha256) if head else (1, None)
+        if (
+            receipt is not None
+            and (receipt.sequence, receipt.prev_receipt_sha256) == follows
+            and all(_is_there(self._data, product) for product in receipt.products)
+        ):
+            ref = self._append(key, receipt, content)
+            log.warning("receipt finished after a crash", receipt=ref.file)
+        else:
+            (self.folder / PENDING).unlink()
 
     # --- the head -----------------------------------------------------------------------------
 
@@ -225,6 +264,13 @@ def _statement(receipt: Receipt) -> bytes:
 
 def _subjects(receipt: Receipt) -> list[Subject]:
     return [Subject(name=one.name, digest={"sha256": one.sha256}) for one in receipt.products]
+
+
+def _is_there(data: Path, product: ProductFile) -> bool:
+    try:
+        return (data / product.name).stat().st_size == product.bytes
+    except FileNotFoundError:
+        return False
 
 
 def _ref(sequence: int, name: str, content: bytes) -> ReceiptRef:

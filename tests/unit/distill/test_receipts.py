@@ -21,6 +21,7 @@ from distill.engine.keys import KeyUnusable, PublicKey
 from distill.engine.receipts import (
     FOLDER,
     HEAD,
+    PENDING,
     ChainBroken,
     NotConserved,
     Receipts,
@@ -97,6 +98,44 @@ def test_a_crash_in_the_very_first_receipt_is_made_good(data: Path) -> None:
     write(data)
     (data / FOLDER / HEAD).unlink()
     assert write(data).ref.sequence == 2
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_crash_as_products_are_published_leaves_both_or_none(
+    data: Path, published: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = data / "made.jsonl"
+    made.write_bytes(b"{}\n")
+    product = product_of(data, made)
+    made.unlink()
+
+    def publish(content: bytes) -> None:
+        if published:
+            made.write_bytes(b"{}\n")
+        assert b"payload" in content
+        monkeypatch.setattr(Path, "unlink", _killed)
+        monkeypatch.setattr(Path, "rename", _killed)
+        if not published:
+            raise OSError
+
+    with pytest.raises(KeyboardInterrupt):
+        write(data, products=[product], publish=publish)
+    monkeypatch.undo()
+    assert write(data).ref.sequence == (2 if published else 1)
+    assert not (data / FOLDER / PENDING).exists()
+
+
+def test_nothing_is_vouched_for_that_could_not_be_published(data: Path) -> None:
+    def publish(_: bytes) -> None:
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write(data, publish=publish)
+    assert list((data / FOLDER).glob("*")) == []
 
 
 def _flip(path: Path) -> None:
