@@ -12,7 +12,7 @@ from schemas.proof import Receipt
 
 EXPORT: Final = "export"
 DATASETS: Final = "datasets"
-IGNORED: Final = frozenset({"distill/receipts", "distill/keys", "distill/index", "distill/imports"})
+IGNORED: Final = ("distill/receipts", "distill/keys", "distill/index", "distill/imports", "distill/holdout")
 """Folders of `distill/` without products: looked at elsewhere, or made anew from the log when missing."""
 ROOTS: Final = ("distill", DATASETS)
 RECEIPT: Final = "receipt.dsse.json"
@@ -139,8 +139,8 @@ def check_custody(receipts: list[Receipt], report: Report) -> None:
     names = {name for name, _ in made}
     for receipt in current(receipts):
         for material in receipt.materials:
-            ours = material.uri in names or material.uri.startswith(("distill/", f"{DATASETS}/"))
-            if ours and not _imported(material.uri) and (material.uri, material.sha256) not in made:
+            ours = material.uri in names or is_made(material.uri)
+            if ours and (material.uri, material.sha256) not in made:
                 report.find(
                     "material_unvouched",
                     material.uri,
@@ -149,8 +149,11 @@ def check_custody(receipts: list[Receipt], report: Report) -> None:
                 )
 
 
-def _imported(uri: str) -> bool:
-    return uri.startswith("distill/imports/")
+def is_made(uri: str) -> bool:
+    """Whether only a stage can have made a file of this name; the log and imported files are given."""
+    return uri.startswith(tuple(f"{root}/" for root in ROOTS)) and not uri.startswith(
+        tuple(f"{name}/" for name in IGNORED)
+    )
 
 
 def check_copies(

@@ -11,7 +11,7 @@ import orjson
 from pydantic import ValidationError
 
 from distill.engine.audit.hashing import OnBytes, parts_of
-from distill.engine.audit.products import IGNORED, inside
+from distill.engine.audit.products import inside, is_made
 from distill.engine.audit.report import Report
 from distill.engine.segments import SEGMENT, SegmentName, read_lines
 from schemas.evidence import SegmentManifest
@@ -40,18 +40,12 @@ def readings(receipts: list[Receipt]) -> dict[str, Readings]:
     found: defaultdict[str, Readings] = defaultdict(Readings)
     for receipt in receipts:
         for one in receipt.materials:
-            if one.uri not in products and not _made_by_stage(one.uri):
+            if one.uri not in products and not is_made(one.uri):
                 key = (one.first_offset, one.last_offset)
                 known = {(sha256, lines) for sha256, lines, _ in found[one.uri].parts[key]}
                 if (one.sha256, one.lines) not in known:
                     found[one.uri].parts[key].add((one.sha256, one.lines, receipt.sequence))
     return dict(found)
-
-
-def _made_by_stage(uri: str) -> bool:
-    return uri.startswith(("distill/", "datasets/")) and not any(
-        uri.startswith(f"{name}/") for name in IGNORED
-    )
 
 
 def check_sources(
