@@ -168,7 +168,8 @@ class BatchAnswer(StreamingResponse):
 
 FIELDS: Final = {"kind", "artifact", "context", "run_id"}
 BRACKETS_MAX: Final = 100  # so the nesting is no deeper, which pydantic takes
-MAY_BE_UNSAFE: Final = re.compile(rb"\d{16}")
+DIGITS_ALIKE: Final = bytes.maketrans(b"123456789", b"000000000")
+MAY_BE_UNSAFE: Final = b"0" * 16  # digits in a row, so perhaps a number that not every reader holds exactly
 RUN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -182,7 +183,7 @@ class Usual(NamedTuple):
 
 def usual(body: bytes) -> Usual | None:
     """What a body in the usual form asks for; None for any other, and for any that is wrong."""
-    if MAY_BE_UNSAFE.search(body) or body.count(b"{") + body.count(b"[") > BRACKETS_MAX:
+    if MAY_BE_UNSAFE in body.translate(DIGITS_ALIKE) or body.count(b"{") + body.count(b"[") > BRACKETS_MAX:
         return None
     try:
         data: Any = orjson.loads(body)

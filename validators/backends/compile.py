@@ -252,7 +252,8 @@ def _as_strings(name: str, column: Any) -> Any:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise UnfitRoster(f"column `{name}` is {column.type}; expected string")
-    return column.cast(pa.string()).fill_null("")
+    texts = column.cast(pa.string())
+    return texts.fill_null("") if texts.null_count else texts
 
 
 def _members(name: str, column: Any, members: Sequence[str]) -> list[Any]:
@@ -275,7 +276,7 @@ def _days(name: str, column: Any) -> Any:
     except pa.ArrowInvalid as error:
         raise UnfitRoster(f"column `{name}` has a text that is not an ISO date") from error
     _check_range(name, days, DAY_MIN, DAY_MAX)
-    return days.fill_null(NO_DATE)
+    return days.fill_null(NO_DATE) if days.null_count else days
 
 
 def _instants(name: str, column: Any) -> Any:

@@ -78,9 +78,11 @@ class Index:
             wanted = worker_id.encode()
         except UnicodeEncodeError:
             return None
-        for row in self._rows(self._ids, crc32(wanted)):
+        checksum = crc32(wanted)
+        wanted += PARTED_BY
+        for row in _with_checksum(self._ids, checksum):
             start = self._texts + self._texts_at[row]
-            if self._map[start : start + len(wanted) + 1] == wanted + PARTED_BY:
+            if self._map[start : start + len(wanted)] == wanted:
                 return self.facts(row)
         return None
 
@@ -92,19 +94,11 @@ class Index:
             return None
         if not wanted:
             return None
-        for row in self._rows(self._emails, crc32(wanted)):
+        for row in _with_checksum(self._emails, crc32(wanted)):
             facts = self.facts(row)
             if facts.email.encode().lower() == wanted:
                 return facts
         return None
-
-    def _rows(self, checksums: tuple[Numbers, Numbers], wanted: int) -> Iterator[int]:
-        """The rows with a checksum: nearly always none or one."""
-        ordered, rows = checksums
-        for at in range(bisect_left(ordered, wanted), len(ordered)):
-            if ordered[at] != wanted:
-                return
-            yield rows[at]
 
     def facts(self, row: int) -> WorkerFacts:
         """What the roster says in a row."""
@@ -195,6 +189,15 @@ class KeyedIndex:
             if row != before:  # two spellings of one role are one candidate
                 yield index.facts(row)
             before = row
+
+
+def _with_checksum(checksums: tuple[Numbers, Numbers], wanted: int) -> Sequence[int]:
+    """The rows with a checksum: nearly always none or one."""
+    ordered, rows = checksums
+    first = last = bisect_left(ordered, wanted)
+    while last < len(ordered) and ordered[last] == wanted:
+        last += 1
+    return rows[first:last]
 
 
 def _grouped(names: Sequence[str]) -> dict[str, list[int]]:

@@ -139,6 +139,7 @@ def installed(taken: Iterable[str]) -> list[Plugin]:
         kind = plugin.declared.kind
         if (owner := owners.get(kind)) is not None:
             raise UnusableValidator(f"{plugin.origin} offers the kind `{kind}`, which {owner} has already")
+        _check_declared(plugin.declared, plugin.origin)
         owners[kind] = plugin.origin
         plugins.append(plugin)
         log.info("validator found", kind=kind, version=plugin.declared.version, package=plugin.package)
@@ -165,7 +166,6 @@ def _load(entry: EntryPoint) -> Plugin:
         raise UnusableValidator(
             f"{origin} cannot be loaded: {type(error).__name__}: {str(error)[:200]}"
         ) from error
-    _check_declared(declared, origin)
     if not callable(getattr(rules, "check", None)):
         raise UnusableValidator(f"{origin} cannot be used: it has no `check`")
     return Plugin(declared, rules, package, origin)

@@ -1,4 +1,4 @@
-"""The running daemon picks up a newer roster, and keeps the old one when the new one is broken."""
+"""The running daemon picks up a newer roster or policy, and keeps the old one when the new one is broken."""
 
 import asyncio
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from services.testing import client_for
-from validators.app import create_app
+from validators.app import SHIPPED_POLICY, create_app
 from validators.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -85,12 +85,12 @@ async def answer_until(client: httpx.AsyncClient, verdict: str) -> dict[str, Any
             await asyncio.sleep(0.01)
 
 
-async def reason_for_degraded(client: httpx.AsyncClient) -> str:
+async def reason_for_degraded(client: httpx.AsyncClient, name: str) -> str:
     async with asyncio.timeout(20):
         while True:
             state = (await client.get("/readyz")).json()
             if state["status"] == "degraded":
-                return str(state["dependencies"]["roster"]["reason"])
+                return str(state["dependencies"][name]["reason"])
             await asyncio.sleep(0.01)
 
 
@@ -105,7 +105,7 @@ async def test_the_running_daemon_follows_the_file(tmp_path: Path) -> None:
         assert [finding["code"] for finding in second["findings"]] == ["fill.worker_inactive"]
 
         path.write_bytes(b"PAR1 no roster")
-        reason = await reason_for_degraded(client)
+        reason = await reason_for_degraded(client, "roster")
         assert "refused" in reason
         assert (await answer_until(client, "rejected"))["roster"] == second["roster"]
         assert "validators_roster_refused 1.0" in (await client.get("/metrics")).text
@@ -118,3 +118,37 @@ async def test_a_roster_may_come_after_the_start(tmp_path: Path) -> None:
         write(path, "active")
         await answer_until(client, "accepted")
         assert (await client.get("/readyz")).json()["status"] == "ready"
+
+
+def put(path: Path, text: str) -> None:
+    other = path.with_suffix(".new")
+    other.write_text(text)
+    other.replace(path)
+
+
+async def test_the_running_daemon_follows_the_policy(tmp_path: Path) -> None:
+    roster, policy = tmp_path / "roster.parquet", tmp_path / "policy.toml"
+    shipped = SHIPPED_POLICY.read_text()
+    write(roster, "active")
+    put(policy, shipped)
+    settings = Settings(roster=roster, policy=policy, roster_poll_s=0.02)
+    async with client_for(create_app(settings)) as client:
+        first = await answer_until(client, "accepted")
+        put(policy, shipped.replace('"janitor" = ["custodian"]', '"janitor" = ["sweeper"]'))
+        second = await answer_until(client, "rejected")
+        assert [finding["code"] for finding in second["findings"]] == ["fill.role_mismatch"]
+        assert second["roster"] == first["roster"]
+        assert second["validator"]["policy_version"] != first["validator"]["policy_version"]
+
+        put(policy, shipped.replace("[sms]", "[text]"))
+        reason = await reason_for_degraded(client, "policy")
+        assert "the policy's `sms`" in reason
+        assert second["validator"]["policy_version"] in reason
+        assert (await answer_until(client, "rejected"))["validator"] == second["validator"]
+        assert "validators_policy_refused 1.0" in (await client.get("/metrics")).text
+        listed = (await client.get("/v1/validators")).json()
+        assert listed["policy_version"] == second["validator"]["policy_version"]
+
+        put(policy, shipped)
+        assert (await answer_until(client, "accepted"))["validator"] == first["validator"]
+        assert "validators_policy_refused 0.0" in (await client.get("/metrics")).text
