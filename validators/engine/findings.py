@@ -10,7 +10,10 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from schemas.base import JsonObject
 from schemas.verdicts import Severity, VerdictName
 
-_PART: Final = re.compile(r"/fills/(\d+)(?:/|$)")
+INDEX: Final = re.compile(r"[0-9]{1,18}")
+"""A place in a list. Longer ones are keys: reading thousands of digits as a number takes too long."""
+
+_PART: Final = re.compile(r"/fills/([0-9]{1,18})(?:/|$)")
 
 
 def pointer(*parts: str | int) -> str:
@@ -78,7 +81,7 @@ class Report:
 
 def _order(finding: Found) -> tuple[object, ...]:
     parts = tuple(
-        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in finding.path.split("/")
+        (0, int(part), "") if INDEX.fullmatch(part) else (1, 0, part) for part in finding.path.split("/")
     )
     return parts, finding.code, finding.span or (-1, -1), finding.message
 
