@@ -65,8 +65,9 @@ _NAME: Final = r"[^\W\d_a-z][\w'\u2019-]+"
 JSON_NAME: Final = re.compile(
     r"\"(?:[a-z]+_)?(?:name|Name)\"\s{0,4}:\s{0,4}\"([^\"\\]{2,80})\"|\"(?:first|last|full|given|family)Name\"\s{0,4}:\s{0,4}\"([^\"\\]{2,80})\""
 )
+_TITLES: Final = r"(?:Mr|Ms|Mrs|Dr)\.? |Miss "
 SALUTED: Final = re.compile(
-    rf"\b(?:Hi|Hello|Hey|Dear|Hola|HI|HELLO|DEAR|Mr\.?|Ms\.?|Mrs\.?|Miss|Dr\.?) ({_NAME}(?: {_NAME}){{0,2}})"
+    rf"\b(?:(?:Hi|Hello|Hey|Dear|Hola|HI|HELLO|DEAR) (?:{_TITLES})?|{_TITLES})({_NAME}(?: {_NAME}){{0,2}})"
 )
 LABELLED: Final = re.compile(
     r"(?i:\b(?:name|worker|candidate|employee|recipient|contact)) {0,2}[:=] {0,2}"
