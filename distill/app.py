@@ -1,6 +1,7 @@
 """The composition root: the only place where the parts of `distill` are put together."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypedDict
@@ -8,7 +9,7 @@ from typing import TypedDict
 import structlog
 
 from distill.backends import Disk, OsDisk
-from distill.engine import Engine, Jobs, Log, LogLimits, Metrics
+from distill.engine import SHIPPED, Engine, Jobs, Limits, Log, LogLimits, Metrics, StageSettings
 from distill.routes import routes
 from distill.settings import Settings
 from services import daemon
@@ -41,12 +42,11 @@ def create_app(settings: Settings, *, disk: Disk | None = None) -> Daemon:
             await _open(store)
             tasks = await stack.enter_async_context(task_set())
             tasks.start(store.commit_forever(), name="commit")
-            datasets = data / "datasets"
-            jobs = Jobs(store, datasets, tasks, metrics, kept_max=settings.jobs_kept_max)
+            jobs = Jobs(store, data, tasks, metrics, _stages(settings), kept_max=settings.jobs_kept_max)
             stack.push_async_callback(jobs.close)
             engine = Engine(
                 store,
-                datasets,
+                data,
                 jobs,
                 metrics,
                 lines_max=settings.lines_max,
@@ -64,6 +64,19 @@ def _limits(settings: Settings) -> LogLimits:
         group_bytes_max=settings.group_bytes_max,
         queue_bytes_max=settings.queue_bytes_max,
         notes_max=settings.notes_max,
+    )
+
+
+def _stages(settings: Settings) -> StageSettings:
+    return StageSettings(
+        processes=settings.processes or os.cpu_count() or 1,
+        inline_bytes_max=settings.inline_bytes_max,
+        limits=Limits(
+            part_bytes=settings.shard_bytes,
+            line_bytes_max=settings.line_bytes_max,
+            depth_max=settings.depth_max,
+        ),
+        rules=settings.rules or SHIPPED,
     )
 
 

@@ -1,5 +1,7 @@
 """What `distill` can be told."""
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -44,6 +46,30 @@ class Settings(DaemonSettings):
     page_items_max: int = Field(1000, ge=1, description="Items on one page of a list.")
     page_scan_max: int = Field(
         20_000, ge=1, description="Records that a filtered page of evidence may look at before it ends."
+    )
+    processes: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Processes that a stage works in; 0 means as many as there are processors.",
+    )
+    inline_bytes_max: int = Field(
+        4 * 1024 * 1024,
+        ge=0,
+        description="Stages over no more bytes than this start no processes: that would take longer.",
+    )
+    shard_bytes: int = Field(
+        8 * 1024 * 1024,
+        ge=4096,
+        description="Bytes of a source that make up one shard of evidence. Another value makes other shards.",
+    )
+    line_bytes_max: int = Field(
+        16 * 1024 * 1024,
+        ge=4096,
+        description="Longest line of a source, in bytes; longer ones are quarantined unread.",
+    )
+    rules: Path | None = Field(
+        None, description="File of the scorer's rules; without one, the shipped `scoring.toml` applies."
     )
     jobs_kept_max: int = Field(
         100, ge=1, description="Jobs whose outcome is remembered; older ones are forgotten."

@@ -6,7 +6,8 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from schemas.base import JsonObject, Measure, Model, SafeJson
 from schemas.records import Record
-from schemas.runs import FeedbackKind, ModelRef, RetrievedText, RunOutput, Task
+from schemas.review import Decision
+from schemas.runs import FeedbackKind, ModelRef, RetrievedText, RunOutput, Task, Usage
 from schemas.verdicts import Verdict
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -51,13 +52,25 @@ class EvidenceFeedback(Model):
     by: str
 
 
+class EvidenceReview(Model):
+    """What a person decided on this piece of evidence, as in `stillhouse.review`."""
+
+    review_id: str
+    ts: AwareDatetime
+    decision: Decision
+    by: str
+    note: str | None = None
+    correction: RunOutput | None = None
+
+
 class Evidence(Record):
     """`stillhouse.evidence`: one run with everything known about it, under an id made of its content.
 
     `evidence_id` covers source key, task, role, input, output and model, never a time, so the same run has
     the same id on every machine; verdict and feedback may join later without changing it. `role` is the
     job role of the retrieved texts, where they agree on one. `repair_of` names the failed attempt that this
-    run was made to repair. `ts` is the run's own time, where its source tells one.
+    run was made to repair, `repaired_by` the first run that was made to repair this one. `ts` is the run's own
+    time, where its source tells one. `duplicates` counts the records beyond the first that said the same.
     """
 
     schema_id: ClassVar[str] = "stillhouse.evidence"
@@ -71,9 +84,13 @@ class Evidence(Record):
     input: EvidenceInput
     output: RunOutput | None = None
     model: ModelRef
+    usage: Usage = Usage()
     verdict: Verdict | None = None
     feedback: list[EvidenceFeedback] = []
+    review: list[EvidenceReview] = []
     repair_of: Sha256 | None = None
+    repaired_by: Sha256 | None = None
+    duplicates: Count = 0
 
 
 class Scored(Record):

@@ -1,8 +1,10 @@
 """The work of `distill`: the log, the stages, and what is asked of them. Knows nothing of HTTP."""
 
 from distill.engine.evidence import Engine
-from distill.engine.jobs import Jobs
+from distill.engine.jobs import Jobs, StageSettings
 from distill.engine.log import Log, LogLimits
+from distill.engine.materialize import Limits
 from distill.engine.metrics import Metrics
+from distill.engine.rules import SHIPPED
 
-__all__ = ["Engine", "Jobs", "Log", "LogLimits", "Metrics"]
+__all__ = ["SHIPPED", "Engine", "Jobs", "Limits", "Log", "LogLimits", "Metrics", "StageSettings"]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from distill.engine.export import MANIFEST
+from distill.engine.exports import MANIFEST
 from schemas.distill import DatasetPage
 from schemas.evidence import DatasetManifest
 from services.errors import NotFound

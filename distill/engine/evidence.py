@@ -10,12 +10,13 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from distill.engine import datasets, intake
+from distill.engine import datasets, intake, shards
+from distill.engine.exports.run import DATASETS
 from distill.engine.identity import evidence_id_of
 from distill.engine.index import Entry, Outcome, Owner
 from distill.engine.intake import Refused
 from distill.engine.jobs import Jobs
-from distill.engine.library import Library
+from distill.engine.library import Library, reading
 from distill.engine.log import Log
 from distill.engine.metrics import Metrics
 from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunView
@@ -36,7 +37,7 @@ class Engine:
     def __init__(
         self,
         source: Log,
-        folder: Path,
+        data: Path,
         jobs: Jobs,
         metrics: Metrics,
         *,
@@ -46,7 +47,8 @@ class Engine:
     ) -> None:
         self.jobs = jobs
         self._log = source
-        self._folder = folder
+        self._evidence = data / shards.FOLDER
+        self._datasets = data / DATASETS
         self._metrics = metrics
         self._lines_max = lines_max
         self._depth_max = depth_max
@@ -146,24 +148,25 @@ class Engine:
             ],
             feedback=[Feedback.model_validate(one) for one in records if one["schema"] == Feedback.schema_id],
             evidence_id=evidence_id,
-            category=await asyncio.to_thread(Library(self._folder).category_of, evidence_id),
+            category=await self._read(lambda library: library.category_of(evidence_id)),
         )
 
     async def evidence(self, category: Category | None, limit: int, after: str | None) -> EvidencePage:
-        return await asyncio.to_thread(
-            Library(self._folder).page,
-            category=category,
-            limit=limit,
-            after=after,
-            scan_max=self._page_scan_max,
+        return await self._read(
+            lambda library: library.page(
+                category=category, limit=limit, after=after, scan_max=self._page_scan_max
+            )
         )
 
+    async def _read(self, ask: Callable[[Library], Result]) -> Result:
+        return await asyncio.to_thread(reading, self._evidence, ask)
+
     async def datasets(self, limit: int, after: str | None) -> DatasetPage:
-        return await asyncio.to_thread(datasets.page, self._folder, limit=limit, after=after)
+        return await asyncio.to_thread(datasets.page, self._datasets, limit=limit, after=after)
 
     async def dataset_file(self, dataset_id: str, name: str) -> Path:
         """Where a file of a dataset lies. Raises `NotFound`."""
-        return await asyncio.to_thread(datasets.file_of, self._folder, dataset_id, name)
+        return await asyncio.to_thread(datasets.file_of, self._datasets, dataset_id, name)
 
 
 async def _off_loop(size: int, work: Callable[[], Result]) -> Result:

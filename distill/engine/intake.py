@@ -62,7 +62,7 @@ def parse_lines(body: bytes, principal: str | None, *, lines_max: int, depth_max
 
 def parse_record(data: bytes, principal: str | None, *, depth_max: int) -> Entry:
     """Read one record and bring it into its final form. Raises `InvalidRequest`."""
-    raw = _loads(data)
+    raw = loads(data)
     if not isinstance(raw, dict):
         raise InvalidRequest("this is not a JSON object", code="invalid_json")
     check_depth(raw, depth_max)
@@ -94,7 +94,8 @@ def entry_of(record: dict[str, Any]) -> Entry:
     return Entry(record["schema"], owner, line, digest_of(line))
 
 
-def _loads(data: bytes) -> Any:
+def loads(data: bytes) -> Any:
+    """Read JSON; NaN, infinities and integers that are not kept exactly raise `InvalidRequest`."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -1,38 +1,48 @@
-"""Jobs: one stage at a time, in a thread, with a state that can be asked for."""
+"""Jobs: one stage at a time, off the event loop, with a state that can be asked for."""
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from distill.engine.export import export
+from distill.engine import exports, inputs, shards
+from distill.engine.audit import AuditOptions, audit
+from distill.engine.inputs import Input
 from distill.engine.log import Log
-from distill.engine.materialize import materialize
+from distill.engine.materialize import Limits, Materialized, materialize
 from distill.engine.metrics import Metrics
-from distill.engine.plans import PLANS
+from distill.engine.pool import Pool
 from distill.engine.progress import Progress, Stopped
+from distill.engine.receipts import Receipts
 from distill.engine.score import score_evidence
+from distill.engine.sources import OWN, READERS
 from schemas.distill import Job, JobRequest, JobState
 from schemas.errors import ErrorBody
-from schemas.evidence import ProductFile
-from services import ids
+from schemas.evidence import Evidence, ProductFile, Quarantined, Scored
+from schemas.proof import Audit, Material, ReceiptRef
+from services import files, ids
 from services.context import current
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError, Unavailable
 from services.tasks import TaskSet
 
 log = structlog.get_logger(__name__)
 
-SOURCES: Final = ("stillhouse",)
 FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "materialize": frozenset({"source"}),
     "score": frozenset(),
-    "export": frozenset({"kind", "target"}),
+    "export": exports.OPTIONS,
+    "audit": frozenset({"sample", "seed", "all"}),
 }
 """The stages there are, and what each can be told."""
+
+IMPORTS: Final = "imports"
+"""Below the data folder: files of other systems, in a folder for each source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +50,33 @@ class Outcome:
     """What a stage made."""
 
     counts: dict[str, int]
-    products: list[ProductFile]
+    products: list[ProductFile] = field(default_factory=list)
     dataset_id: str | None = None
+    receipt: ReceiptRef | None = None
+    audit: Audit | None = None
+
+
+class AuditFailed(PlatformError):
+    """Something is not as it was signed."""
+
+    code = "audit_failed"
 
 
 Work = Callable[[Progress], Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """How stages work: in how many processes, by which limits, by which rules."""
+
+    processes: int
+    inline_bytes_max: int
+    limits: Limits
+    rules: Path
+
+    def pool(self, size_bytes: int) -> Pool:
+        """Processes for work of this size; for little work, none: starting them would take longer."""
+        return Pool(1 if size_bytes <= self.inline_bytes_max else self.processes)
 
 
 @dataclass(slots=True)
@@ -58,7 +90,7 @@ class _Running:
     error: ErrorBody | None = None
 
     def view(self) -> Job:
-        done = self.outcome or Outcome({}, [])
+        done = self.outcome or Outcome({})
         return Job(
             job_id=self.job_id,
             stage=self.stage,
@@ -67,18 +99,28 @@ class _Running:
             counts=done.counts,
             products=done.products,
             dataset_id=done.dataset_id,
+            receipt=done.receipt,
+            audit=done.audit,
             error=self.error,
         )
 
 
 class Jobs:
-    """Starts stages and remembers how they ended. The folder has one writer: a second job is refused."""
+    """Starts stages and remembers how they ended. One runs at a time: a second job is refused."""
 
-    def __init__(self, source: Log, folder: Path, tasks: TaskSet, metrics: Metrics, *, kept_max: int) -> None:
-        self._log = source
-        self._folder = folder
+    def __init__(
+        self,
+        source: Log,
+        data: Path,
+        tasks: TaskSet,
+        metrics: Metrics,
+        stages: StageSettings,
+        *,
+        kept_max: int,
+    ) -> None:
         self._tasks = tasks
         self._metrics = metrics
+        self._stages = Stages(source, data, stages)
         self._kept_max = kept_max
         self._jobs: OrderedDict[str, _Running] = OrderedDict()
         self._current: tuple[_Running, asyncio.Task[None]] | None = None
@@ -88,7 +130,7 @@ class Jobs:
 
         Raises `InvalidRequest` for what cannot be run, and `Conflict` while another job is running.
         """
-        work = self._work(request)
+        work = self._stages.work(request)
         if self._current is not None:
             raise Conflict(
                 f"job {self._current[0].job_id} ({self._current[0].stage}) is running; one writes at a time,"
@@ -113,7 +155,7 @@ class Jobs:
         return job.view()
 
     async def close(self) -> None:
-        """Stop the job that is running; what it had written is removed."""
+        """Stop the job that is running; what it has finished is taken up by the next."""
         if self._current is not None:
             job, task = self._current
             job.progress.stop()
@@ -143,6 +185,10 @@ class Jobs:
         assert job.outcome is not None
         job.progress.fraction = 1.0
         job.state = "done"
+        if job.outcome.audit is not None and job.outcome.audit.outcome == "broken":
+            findings = job.outcome.audit.findings
+            self._fail(job, AuditFailed(f"{len(findings)} findings; the first: {findings[0].message}"))
+            return
         self._metrics.quarantined.labels(job.stage).inc(job.outcome.counts.get("quarantined", 0))
         log.info("job done", job_id=job.job_id, stage=job.stage, **job.outcome.counts)
 
@@ -151,52 +197,138 @@ class Jobs:
         job.error = error.envelope(job.request_id).error
         log.warning("job failed", job_id=job.job_id, stage=job.stage, code=error.code)
 
-    # --- stages -------------------------------------------------------------------------------
 
-    def _work(self, request: JobRequest) -> Work:
+class Stages:
+    """What each stage does. Everything that it returns blocks, and is to be called in a thread."""
+
+    def __init__(self, source: Log, data: Path, settings: StageSettings) -> None:
+        self._log = source
+        self._data = data
+        self._settings = settings
+
+    def work(self, request: JobRequest) -> Work:
+        """What a request asks for, checked. Raises `InvalidRequest` for what is not there."""
         known = FIELDS.get(request.stage)
         if known is None:
-            raise _not_built("stage", request.stage, FIELDS)
+            raise _not_there("stage", request.stage, FIELDS)
         for name in sorted(request.model_fields_set - known - {"stage"}):
             raise InvalidRequest(f"`{name}` does not belong to the stage `{request.stage}`", param=name)
         if request.stage == "materialize":
             return self._materialize(request)
-        return self._score if request.stage == "score" else self._export(request)
+        if request.stage == "export":
+            return self._alone(partial(self._export, exports.checked(request)))
+        return self._alone(partial(self._audit, request) if request.stage == "audit" else self._score)
+
+    def _alone(self, work: Work) -> Work:
+        """The work, while no other process of ours does any in the same folder."""
+
+        def locked(progress: Progress) -> Outcome:
+            folder = self._data / shards.FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held = files.lock(folder / ".lock")
+            except BlockingIOError:
+                raise Conflict(
+                    "another distill runs a job on this data; wait until it is done", code="job_running"
+                ) from None
+            with held:
+                return work(progress)
+
+        return locked
+
+    def _evidence_pool(self) -> Pool:
+        manifest = shards.evidence_manifest(self._data / shards.FOLDER)
+        size = sum(shard.evidence.bytes for shard in manifest.shards) if manifest else 0
+        return self._settings.pool(size)
 
     def _materialize(self, request: JobRequest) -> Work:
-        if request.source is not None and request.source not in SOURCES:
-            raise _not_built("source", request.source, SOURCES)
-        snapshot = self._log.snapshot()
+        if request.source is not None and request.source not in READERS:
+            raise _not_there("source", request.source, READERS)
+        own = [Input(OWN, view.name, view.path, view.end) for view in self._log.snapshot()]
 
         def work(progress: Progress) -> Outcome:
-            made = materialize(self._log, snapshot, self._folder, progress)
-            return Outcome(made.counts, made.products)
+            started_at = datetime.now(UTC)
+            receipts = Receipts(self._data)
+            receipts.prepare()
+            sources = [*own, *inputs.imported(self._data / IMPORTS)]
+            with self._settings.pool(sum(source.end for source in sources)) as pool:
+                made = materialize(
+                    sources, self._data, self._settings.limits, pool, progress, only=request.source
+                )
+            written = receipts.write(
+                "materialize",
+                materials=_materials(made),
+                products=made.products,
+                counts=made.counts,
+                config={"source": request.source, "part_bytes": self._settings.limits.part_bytes},
+                schema_versions={one.schema_id: one.version for one in (Evidence, Quarantined)},
+                started_at=started_at,
+            )
+            return Outcome(made.counts, made.products, receipt=written.ref)
 
-        return work
+        return self._alone(work)
 
     def _score(self, progress: Progress) -> Outcome:
-        made = score_evidence(self._folder, progress)
-        return Outcome(made.counts, made.products)
+        started_at = datetime.now(UTC)
+        receipts = Receipts(self._data)
+        receipts.prepare()
+        with self._evidence_pool() as pool:
+            made = score_evidence(self._data, self._settings.rules, pool, progress)
+        written = receipts.write(
+            "score",
+            materials=self._evidence_read(),
+            products=made.products,
+            counts=made.counts,
+            config={"rules_sha256": made.manifest.rules_sha256},
+            schema_versions={Scored.schema_id: Scored.version},
+            started_at=started_at,
+            policy_version=made.manifest.policy_version,
+        )
+        return Outcome(made.counts, made.products, receipt=written.ref)
 
-    def _export(self, request: JobRequest) -> Work:
-        kind = request.kind
-        if kind is None or kind not in PLANS:
-            raise _not_built("kind", kind, PLANS)
-        default = next(iter(PLANS[kind])) if len(PLANS[kind]) == 1 else None
-        target = request.target or default
-        if target is None or target not in PLANS[kind]:
-            raise _not_built("target", target, PLANS[kind])
+    def _evidence_read(self) -> list[Material]:
+        evidence = shards.evidence_manifest(self._data / shards.FOLDER)
+        assert evidence is not None
+        return [_material(shard.evidence) for shard in evidence.shards]
 
-        def work(progress: Progress) -> Outcome:
-            manifest = export(self._folder, kind, target, progress)
-            return Outcome(manifest.counts, manifest.files, manifest.dataset_id)
+    def _export(self, request: JobRequest, progress: Progress) -> Outcome:
+        with self._evidence_pool() as pool:
+            made = exports.export(self._data / shards.FOLDER, self._data, request, pool, progress)
+        manifest = made.manifest
+        return Outcome(manifest.counts, manifest.files, manifest.dataset_id, made.receipt)
 
-        return work
+    def _audit(self, request: JobRequest, progress: Progress) -> Outcome:
+        options = AuditOptions(sample=None if request.all else request.sample, seed=request.seed)
+        return Outcome({}, audit=audit(self._data, options, progress))
 
 
-def _not_built(
-    param: str, value: str | None, known: Mapping[str, object] | tuple[str, ...]
-) -> InvalidRequest:
+def _materials(made: Materialized) -> list[Material]:
+    """The parts of the inputs that were read."""
+    return [
+        Material(
+            uri=shard.path,
+            sha256=shard.input_sha256,
+            bytes=shard.end - shard.start,
+            lines=shard.counts["in"],
+            first_offset=shard.start,
+            last_offset=shard.end,
+        )
+        for shard in made.manifest.shards
+    ]
+
+
+def _material(product: ProductFile) -> Material:
+    return Material(
+        uri=product.name,
+        sha256=product.sha256,
+        bytes=product.bytes,
+        lines=product.lines,
+        last_offset=product.bytes,
+    )
+
+
+def _not_there(param: str, value: Any, known: Mapping[str, object]) -> InvalidRequest:
     there = ", ".join(f"`{name}`" for name in known)
-    what = "is missing" if value is None else f"{value!r} is not there"
-    return InvalidRequest(f"`{param}` {what}; there is {there}", code=f"unknown_{param}", param=param)
+    return InvalidRequest(
+        f"`{param}` {value!r} is not there; there is {there}", code=f"unknown_{param}", param=param
+    )

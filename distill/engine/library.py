@@ -1,38 +1,28 @@
-"""Evidence and categories as the stages left them: read in step, or by id."""
+"""Evidence and categories as the stages left them: shard by shard and in step, or by id."""
 
-import hashlib
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
-from distill.engine.products import EVIDENCE, SCORED, id_of, line_with, lines_from
-from distill.engine.score import scored_of
+from distill.engine import lookup, shards
+from distill.engine.lookup import Found, Lookup
+from distill.engine.products import id_of, line_with, lines_from
+from distill.engine.shards import EvidenceManifest, ScoredManifest
 from schemas.distill import EvidenceItem, EvidencePage
-from schemas.evidence import Category, Evidence, EvidenceRef, Scored
+from schemas.evidence import Category, Evidence, Scored
 from services.errors import Conflict
 
 CHAIN_MAX: Final = 64
 """Attempts that one repaired answer may go back over."""
+OPEN_MAX: Final = 64
+"""Files of shards that are held open at a time."""
 
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A piece of evidence and its category."""
-
-    evidence: Evidence
-    scored: Scored
-
-    @property
-    def id(self) -> str:
-        return self.evidence.evidence_id
-
-    @property
-    def ref(self) -> EvidenceRef:
-        return EvidenceRef(evidence_id=self.id, source=self.evidence.source)
+Answer = TypeVar("Answer")
 
 
 class Item:
@@ -95,38 +85,76 @@ class Shard:
 
 
 class Library:
-    """`evidence.jsonl` and `scored.jsonl` of one folder. Everything here blocks."""
+    """What lies in `data/distill`, as of the moment when it is first asked for. Everything here blocks."""
 
     def __init__(self, folder: Path) -> None:
-        self._evidence = folder / EVIDENCE
-        self._scored = folder / SCORED
+        self._folder = folder
+        self._data = folder.parent
+        self._readers = _Readers()
+
+    @cached_property
+    def evidence_manifest(self) -> EvidenceManifest | None:
+        return shards.evidence_manifest(self._folder)
+
+    @cached_property
+    def scored_manifest(self) -> ScoredManifest | None:
+        return shards.scored_manifest(self._folder)
+
+    @cached_property
+    def _lookup(self) -> Lookup | None:
+        manifest = self.evidence_manifest
+        return Lookup(lookup.table_of(self._folder, manifest)) if manifest else None
 
     # --- for stages ---------------------------------------------------------------------------
 
     def require(self) -> None:
-        """Raise `Conflict` naming the stage whose product is missing."""
-        for path, stage in ((self._evidence, "materialize"), (self._scored, "score")):
-            if not path.exists():
-                raise Conflict(
-                    f"{path.name} is not there; run the stage `{stage}` first", code="stage_missing"
-                )
+        """Raise `Conflict` naming the stage that has to run before."""
+        for manifest, stage in ((self.evidence_manifest, "materialize"), (self.scored_manifest, "score")):
+            if manifest is None:
+                raise Conflict(f"run the stage `{stage}` first", code="stage_missing")
+        self.shards()
 
     def hashes(self) -> tuple[str, str]:
-        """sha256 of the evidence and of the categories."""
-        return _sha256_of(self._evidence), _sha256_of(self._scored)
+        """One sha256 over all shards of evidence, and one over all of categories."""
+        evidence, scored = self._manifests()
+        return (
+            shards.digest_of([shard.evidence for shard in evidence.shards]),
+            shards.digest_of([shard.scored for shard in scored.shards]),
+        )
+
+    def versions(self) -> tuple[str, str]:
+        """Those of the scorer and of the rules that it applied."""
+        _, scored = self._manifests()
+        return scored.scorer_version, scored.policy_version
 
     def size_bytes(self) -> int:
-        return self._evidence.stat().st_size
+        evidence, _ = self._manifests()
+        return sum(shard.evidence.bytes for shard in evidence.shards)
 
     def shards(self) -> list[Shard]:
-        """The parts, in the order of the log. A worker process may read one by itself."""
-        count = sum(1 for _ in lines_from(self._evidence))
-        return [Shard("all", self._evidence, self._scored, count, self.size_bytes())]
+        """The shards in the order of the log. Raises `Conflict` when score is behind."""
+        evidence, scored = self._manifests()
+        made_from = [shard.evidence_sha256 for shard in scored.shards]
+        if made_from != [shard.evidence.sha256 for shard in evidence.shards]:
+            raise _stale()
+        return [
+            Shard(
+                one.name,
+                self._data / one.evidence.name,
+                self._data / other.scored.name,
+                one.evidence.lines,
+                one.evidence.bytes,
+            )
+            for one, other in zip(evidence.shards, scored.shards, strict=True)
+        ]
 
     def item(self, evidence_id: str) -> Item | None:
-        """The piece with this id, in whichever part it is."""
-        line, other = line_with(self._evidence, evidence_id), line_with(self._scored, evidence_id)
-        return Item(line, other) if line is not None and other is not None else None
+        """The piece with this id, in whichever shard it is."""
+        found = self._lookup.find(bytes.fromhex(evidence_id)) if self._lookup else None
+        if found is None:
+            return None
+        scored = self._scored_line(found)
+        return Item(self._evidence_line(found), scored) if scored is not None else None
 
     def first(self, item: Item) -> Item | None:
         """The attempt that a chain of repairs began with, or None when it cannot be followed to there."""
@@ -140,38 +168,40 @@ class Library:
             current = self.item(before)
         return None
 
-    def in_order(self) -> Iterator[tuple[Judged, int]]:
-        """Everything, each with the bytes read so far. Raises `Conflict` when score is behind."""
-        scored, behind = lines_from(self._scored), 0
-        for line in lines_from(self._evidence):
-            other = next(scored, None)
-            if other is None or id_of(other) != id_of(line):
-                raise _stale()
-            behind += len(line)
-            judged = _judged(line, other)
-            if judged.scored != scored_of(judged.evidence):
-                raise _stale()
-            yield judged, behind
-        if next(scored, None) is not None:
+    def _manifests(self) -> tuple[EvidenceManifest, ScoredManifest]:
+        evidence, scored = self.evidence_manifest, self.scored_manifest
+        if evidence is None or scored is None:
             raise _stale()
+        return evidence, scored
 
-    def get(self, evidence_id: str) -> Judged | None:
-        line, other = line_with(self._evidence, evidence_id), line_with(self._scored, evidence_id)
-        return _judged(line, other) if line is not None and other is not None else None
+    # --- lines --------------------------------------------------------------------------------
 
-    def first_attempt(self, judged: Judged) -> Judged | None:
-        """The attempt that a chain of repairs began with, or None when it cannot be followed to there."""
-        current: Judged | None = judged
-        for _ in range(CHAIN_MAX):
-            if current is None or current.evidence.repair_of is None:
-                return current
-            current = self.get(current.evidence.repair_of)
-        return None
+    def _evidence_line(self, found: Found) -> bytes:
+        assert self.evidence_manifest is not None
+        path = self._data / self.evidence_manifest.shards[found.shard].evidence.name
+        return self._readers.read(path, found.offset, found.length)
+
+    def _scored_line(self, found: Found) -> bytes | None:
+        """The category's line, when there is one of this very evidence."""
+        assert self.evidence_manifest is not None
+        shard = self.evidence_manifest.shards[found.shard]
+        path = self._scored_files.get((shard.name, shard.evidence.sha256))
+        return line_with(path, found.id.hex()) if path is not None else None
+
+    @cached_property
+    def _scored_files(self) -> dict[tuple[str, str], Path]:
+        """Where the categories of a shard lie, by its name and content."""
+        scored = self.scored_manifest
+        return {
+            (shard.name, shard.evidence_sha256): self._data / shard.scored.name
+            for shard in (scored.shards if scored else ())
+        }
 
     # --- for lists ----------------------------------------------------------------------------
 
     def category_of(self, evidence_id: str) -> Category | None:
-        line = line_with(self._scored, evidence_id)
+        found = self._lookup.find(bytes.fromhex(evidence_id)) if self._lookup else None
+        line = self._scored_line(found) if found is not None else None
         return Scored.model_validate_json(line).category if line is not None else None
 
     def page(
@@ -179,36 +209,52 @@ class Library:
     ) -> EvidencePage:
         """Up to `limit` pieces beyond `after`, looking at no more than `scan_max` of them."""
         items: list[EvidenceItem] = []
+        if self._lookup is None:
+            return EvidencePage(evidence=items)
         seen, last = 0, after
-        for line, other in self._joined(after):
+        for found in self._lookup.after(bytes.fromhex(after) if after is not None else None):
             if len(items) == limit or seen == scan_max:
                 return EvidencePage(evidence=items, cursor=last)
-            seen, last = seen + 1, id_of(line)
-            scored = Scored.model_validate_json(other) if other is not None else None
+            seen, last = seen + 1, found.id.hex()
+            line = self._scored_line(found)
+            scored = Scored.model_validate_json(line) if line is not None else None
             if category is None or (scored is not None and scored.category == category):
-                items.append(EvidenceItem(evidence=Evidence.model_validate_json(line), scored=scored))
+                evidence = Evidence.model_validate_json(self._evidence_line(found))
+                items.append(EvidenceItem(evidence=evidence, scored=scored))
         return EvidencePage(evidence=items)
 
-    def _joined(self, after: str | None) -> Iterator[tuple[bytes, bytes | None]]:
-        """Evidence with its category where it has one: the evidence may be newer than the categories."""
-        scored = lines_from(self._scored, after)
-        other = next(scored, None)
-        for line in lines_from(self._evidence, after):
-            while other is not None and id_of(other) < id_of(line):
-                other = next(scored, None)
-            yield line, other if other is not None and id_of(other) == id_of(line) else None
+
+def reading(folder: Path, ask: Callable[[Library], Answer]) -> Answer:
+    """Ask a library; once again if a stage took its files away meanwhile."""
+    try:
+        return ask(Library(folder))
+    except FileNotFoundError:
+        return ask(Library(folder))
 
 
-def _judged(line: bytes, other: bytes) -> Judged:
-    return Judged(Evidence.model_validate_json(line), Scored.model_validate_json(other))
+class _Readers:
+    """Files that lines are read from, the last ones held open."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, Any] = OrderedDict()
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        file = self._open.pop(path, None)
+        if file is None:
+            file = path.open("rb", buffering=0)
+        self._open[path] = file
+        if len(self._open) > OPEN_MAX:
+            self._open.popitem(last=False)[1].close()
+        file.seek(offset)
+        data: bytes = file.read(length)
+        return data
+
+    def __del__(self) -> None:
+        for file in self._open.values():
+            file.close()
 
 
 def _stale() -> Conflict:
     return Conflict(
         "the categories are not those of this evidence; run the stage `score` again", code="stage_stale"
     )
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

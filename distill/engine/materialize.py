@@ -1,298 +1,441 @@
-"""Materialize: the log becomes evidence, each run joined with its verdict, its feedback and what it repaired.
+"""Materialize: the log and imported files become evidence, each call joined with what was said of it.
 
-A pure function of the log: no clock and no chance in it, and the product is sorted by id, so the same log
-gives the same bytes. Memory holds about a kilobyte a run, never the texts.
+A pure function of its inputs: no clock and no chance in it, each shard sorted by id, so the same inputs give
+the same bytes, in however many processes and however often it was interrupted. Read first are the keys, then
+the joins between parts are found, then those shards are written whose lines or joins are not as before.
 """
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import orjson
-from pydantic import ValidationError
+import structlog
+from numpy.typing import NDArray
 
-from distill.engine.identity import SOURCE_KIND, evidence_id_of, input_of, role_of
-from distill.engine.index import Location, Owner, digest_of, owner_of
-from distill.engine.log import Log, SegmentView, lines_of
-from distill.engine.products import EVIDENCE, QUARANTINE, ProductWriter
+from distill.engine import inputs, link, partindex, shards
+from distill.engine.assemble import NOTHING_SAID, Said, evidence_of, feedback_of, review_of
+from distill.engine.inputs import Input, Part
+from distill.engine.link import JOIN, Joins, Linked, LinkTask
+from distill.engine.lookup import write_evidence, write_lookup
+from distill.engine.partindex import PartIndex
+from distill.engine.pool import Pool
+from distill.engine.products import ProductWriter
 from distill.engine.progress import Progress
-from schemas.evidence import Evidence, EvidenceFeedback, ProductFile, Quarantined, Source
-from schemas.records import Record
-from schemas.runs import Feedback, Run, VerdictRecord
-from schemas.verdicts import Verdict
+from distill.engine.scan import Scanned, ScanTask, parsed, scan
+from distill.engine.shards import EvidenceManifest, EvidenceShard
+from distill.engine.sources import OWN, READERS, Turn, Unreadable
+from distill.engine.sources.stillhouse import checked
+from schemas.evidence import ProductFile, Quarantined, Source
+from services import files
+from services.errors import Conflict
 
-READ_SHARE: Final = 0.5
-"""How much of the work the first pass is, for the progress shown."""
+log = structlog.get_logger(__name__)
 
-READERS: Final[dict[str, type[Record]]] = {kind.schema_id: kind for kind in (Run, VerdictRecord, Feedback)}
+LAYOUT: Final = "1"
+"""Part of every shard's name: what is written otherwise than before has to be written again."""
+GATE_LINES: Final = 16
+GATE_BAD_MAX: Final = 1
+READ_UNTIL: Final = 0.5
+LINKED_AT: Final = 0.55
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`part_bytes` is about the size of a shard; longer lines than `line_bytes_max` are set aside."""
+
+    part_bytes: int
+    line_bytes_max: int
+    depth_max: int
 
 
 @dataclass(frozen=True, slots=True)
 class Materialized:
-    """`counts["in"]` is every line of the log, and the sum of the other counts."""
+    """`counts["in"]` is every line, and the sum of the other counts."""
 
+    manifest: EvidenceManifest
     products: list[ProductFile]
     counts: dict[str, int]
 
 
-_TaskKey = tuple[str, str | None]
+def materialize(
+    sources: Sequence[Input],
+    data: Path,
+    limits: Limits,
+    pool: Pool,
+    progress: Progress,
+    *,
+    only: str | None = None,
+) -> Materialized:
+    """Bring the evidence under `data/distill` up to what is in `sources`.
+
+    With `only`, other sources stay as they were at the last time. Raises `Conflict` when the first records
+    of a source cannot be read, and when there are lines and none of them becomes evidence.
+    """
+    folder = data / shards.FOLDER
+    for name in (shards.EVIDENCE, shards.QUARANTINE, shards.INDEX):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    parts = _parts(sources, data, limits, only)
+    _check_gate(parts, limits)
+    read = _read(parts, folder, limits, pool, progress)
+    joins = folder / shards.INDEX / "joins"
+    linked = pool.call(link.link, LinkTask([(one.part, one.index) for one in read], joins))
+    progress.reach(1, 1, end=LINKED_AT)
+    written = _write(_write_tasks(read, linked, joins, data), data, pool, progress)
+    counts = _counts(written, linked)
+    manifest = EvidenceManifest(shards=written, counts=counts)
+    pool.call(write_lookup, (folder, manifest))
+    product = shards.write_manifest(folder / shards.EVIDENCE_MANIFEST, manifest)
+    _clean(folder, read, manifest)
+    return Materialized(manifest, [*_products(manifest), product], counts)
+
+
+def _products(manifest: EvidenceManifest) -> list[ProductFile]:
+    return [
+        product
+        for shard in manifest.shards
+        for product in (shard.evidence, shard.quarantine)
+        if product is not None
+    ]
+
+
+def _counts(written: Sequence[EvidenceShard], linked: Linked) -> dict[str, int]:
+    added = shards.total(shard.counts for shard in written)
+    counts = {
+        "in": added.get("in", 0),
+        "out": added.get("out", 0),
+        "joined": linked.joined,
+        "unmatched": linked.unmatched,
+        "duplicates": linked.duplicates,
+        "quarantined": added.get("quarantined", 0),
+    }
+    assert counts["in"] == sum(counts.values()) - counts["in"], counts
+    if counts["in"] and not counts["out"]:
+        raise Conflict(
+            f"none of {counts['in']} lines is a call of a model: {counts['quarantined']} cannot be read",
+            code="nothing_accepted",
+        )
+    return counts
+
+
+# --- what there is to read ----------------------------------------------------------------------
+
+
+def _parts(
+    sources: Sequence[Input], data: Path, limits: Limits, only: str | None
+) -> list[tuple[Part, str | None]]:
+    """The parts of all inputs, each with its hash where that is known from an earlier time."""
+    folder = data / shards.FOLDER
+    known = _Known(folder)
+    chosen = [source for source in sources if only in (None, source.kind)]
+    parts = [
+        (part, known.digest_of(part)) for source in chosen for part in inputs.cut(source, limits.part_bytes)
+    ]
+    before = shards.evidence_manifest(folder) if only is not None else None
+    for shard in before.shards if before else ():
+        if shard.kind != only:
+            part = Part(shard.kind, shard.segment, data / shard.path, shard.number, shard.start, shard.end)
+            parts.append((part, shard.input_sha256))
+    return sorted(parts, key=lambda one: (one[0].kind != OWN, one[0].segment, one[0].number))
+
+
+class _Known:
+    """Hashes of parts of files that have not been touched since they were taken."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / shards.INDEX / "inputs.json"
+        self._files: dict[str, Json] = {}
+        if self._path.exists():
+            self._files = orjson.loads(self._path.read_bytes())
+
+    def digest_of(self, part: Part) -> str | None:
+        file = self._files.get(part.segment)
+        if file is None or file["stamp"] != _stamp(part.path):
+            return None
+        digest: str | None = file["parts"].get(f"{part.start}-{part.end}")
+        return digest
+
+    def learn(self, read: Sequence[Scanned], stamps: Mapping[str, list[int]]) -> None:
+        self._files = {name: {"stamp": stamp, "parts": {}} for name, stamp in stamps.items()}
+        for one in read:
+            self._files[one.part.segment]["parts"][f"{one.part.start}-{one.part.end}"] = one.sha256
+        shards.record(self._path, self._files)
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_ino, found.st_mtime_ns, found.st_size]
+
+
+def _check_gate(parts: Sequence[tuple[Part, str | None]], limits: Limits) -> None:
+    """Look at the first records of each source: when those cannot be read, the rest is not worth the time."""
+    for kind, its in inputs.by_source([part for part, _ in parts]).items():
+        problems: list[str] = []
+        seen = 0
+        found = ((part, line) for part in its for line in inputs.lines(part, limits.line_bytes_max))
+        for part, line in islice(found, GATE_LINES):
+            seen += 1
+            try:
+                parsed(kind, line, limits.depth_max)
+            except Unreadable as problem:
+                problems.append(f"{part.segment} at byte {line.offset}: {problem.code}")
+        if len(problems) > GATE_BAD_MAX:
+            raise Conflict(
+                f"{len(problems)} of the first {seen} records of the source `{kind}` cannot be read"
+                f" ({'; '.join(problems[:3])}); at most {GATE_BAD_MAX} may be bad, nothing was changed",
+                code="smoke_gate",
+            )
+
+
+# --- reading, writing -----------------------------------------------------------------------------
+
+
+def _read(
+    parts: Sequence[tuple[Part, str | None]], folder: Path, limits: Limits, pool: Pool, progress: Progress
+) -> list[Scanned]:
+    stamps = {part.segment: _stamp(part.path) for part, _ in parts}  # before the first look into the files
+    index = folder / shards.INDEX
+    tasks = [ScanTask(part, index, limits.line_bytes_max, limits.depth_max, digest) for part, digest in parts]
+    read: list[Scanned] = []
+    for one in pool.map(scan, tasks):
+        read.append(one)
+        progress.reach(len(read), len(tasks), end=READ_UNTIL)
+    _Known(folder).learn(read, stamps)
+    return read
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """A run's place in its episode. `when` orders attempts: by time, then by id."""
+class WriteTask:
+    """A part, what is joined to it, and where the inputs of joins lie."""
 
-    episode_id: str
-    task: _TaskKey | None
-    when: tuple[datetime, str]
-    verdict: str | None
-    repairs: str | None
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What is kept of a run between the passes, packed, since there is one for each."""
-
-    run_id: str
-    id_bytes: bytes
-    packed: bytes
-    attempt: _Attempt | None
-    repaired: "_Seen | None" = None
+    read: Scanned
+    joins_file: Path
+    joins: Joins
+    origins: Mapping[int, Path]
+    data: Path
 
     @property
-    def location(self) -> Location:
-        return Location.unpack(self.packed)
-
-    @property
-    def evidence_id(self) -> str:
-        return self.id_bytes.hex()
+    def stem(self) -> str:
+        """The name of the shard's files."""
+        name = self.read.part.name
+        return f"{name}-{shards.key(LAYOUT, name, self.read.sha256, self.joins.sha256)}"
 
 
-@dataclass(slots=True)
-class _Notes:
-    """Verdicts and feedback on one run or episode."""
-
-    locations: list[Location] = field(default_factory=list)
-    verdict: tuple[datetime, bytes, str] | None = None
-    joined: bool = False
+def _write_tasks(read: Sequence[Scanned], linked: Linked, joins: Path, data: Path) -> list[WriteTask]:
+    origins = {link.origin_of(one.part.segment): one.part.path for one in read}
+    return [WriteTask(one, joins, its, origins, data) for one, its in zip(read, linked.joins, strict=True)]
 
 
-def materialize(log: Log, snapshot: list[SegmentView], folder: Path, progress: Progress) -> Materialized:
-    """Write `evidence.jsonl` and `quarantine.jsonl` into `folder` from the log as it was at `snapshot`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ProductWriter(folder / QUARANTINE) as quarantine, ProductWriter(folder / EVIDENCE) as evidence:
-        reading = _Reading(quarantine)
-        reading.read(snapshot, progress)
-        reading.link()
-        joining = _Joining(log, reading.notes)
-        for done, seen in enumerate(reading.in_order()):
-            evidence.write(joining.evidence(seen))
-            progress.reach(done, len(reading.runs), start=READ_SHARE)
-        counts = {
-            "in": reading.lines,
-            "out": evidence.lines,
-            "joined": sum(len(note.locations) for note in reading.notes.values() if note.joined),
-            "unmatched": sum(len(note.locations) for note in reading.notes.values() if not note.joined),
-            "duplicates": reading.duplicates,
-            "quarantined": quarantine.lines,
+def _write(tasks: Sequence[WriteTask], data: Path, pool: Pool, progress: Progress) -> list[EvidenceShard]:
+    """Write the shards that are not there as they have to be."""
+    index = data / shards.FOLDER / shards.INDEX
+    missing = [task for task in tasks if not (index / f"{task.stem}.evidence").exists()]
+    for done, _ in enumerate(pool.map(write_shard, missing), start=1):
+        progress.reach(done, len(missing), start=LINKED_AT)
+    log.info("evidence written", shards=len(missing), kept=len(tasks) - len(missing))
+    for name in (shards.EVIDENCE, shards.QUARANTINE):
+        files.sync_folder(data / shards.FOLDER / name)
+    return [
+        EvidenceShard.model_validate_json((index / f"{task.stem}.evidence").read_bytes()) for task in tasks
+    ]
+
+
+def write_shard(task: WriteTask) -> None:
+    """Write one shard, its ids and, when those are there, the note that it is finished."""
+    writer = ShardWriter(task)
+    lines = writer.lines()
+    folder = task.data / shards.FOLDER
+    evidence, ids = write_evidence(folder / shards.EVIDENCE / f"{task.stem}.jsonl", lines)
+    (folder / shards.INDEX / f"{task.stem}.ids").write_bytes(ids)
+    quarantine = _write_quarantine(folder / shards.QUARANTINE / f"{task.stem}.jsonl", writer.quarantined)
+    part = task.read.part
+    shard = EvidenceShard(
+        name=part.name,
+        kind=part.kind,
+        segment=part.segment,
+        path=_below(task.data, part.path),
+        number=part.number,
+        start=part.start,
+        end=part.end,
+        input_sha256=task.read.sha256,
+        joins_sha256=task.joins.sha256,
+        evidence=_named(evidence, shards.EVIDENCE),
+        quarantine=_named(quarantine, shards.QUARANTINE) if quarantine else None,
+        counts=writer.counts(),
+    )
+    shards.record(folder / shards.INDEX / f"{task.stem}.evidence", shard.model_dump(mode="json"))
+
+
+def _below(data: Path, path: Path) -> str:
+    """The path as the manifest has it: the same on every machine, wherever its data folder is."""
+    return str(path.relative_to(data) if path.is_relative_to(data) else path)
+
+
+def _named(product: ProductFile, kind: str) -> ProductFile:
+    return product.model_copy(update={"name": f"{shards.FOLDER}/{kind}/{product.name}"})
+
+
+def _write_quarantine(path: Path, records: Sequence[Quarantined]) -> ProductFile | None:
+    if not records:
+        return None
+    with ProductWriter(path) as product:
+        for record in records:
+            product.write(record)
+        return product.finish()
+
+
+class ShardWriter:
+    """Makes the evidence of one part from its lines and its joins."""
+
+    def __init__(self, task: WriteTask) -> None:
+        self._part = task.read.part
+        self._index = PartIndex(task.read.index)
+        rows = self._index.table("rows")
+        self._kinds: list[int] = rows["kind"].tolist()
+        self._offsets: list[int] = rows["offset"].tolist()
+        self._lengths: list[int] = rows["length"].tolist()
+        self._ids = rows["evidence_id"].tobytes()
+        self._hashes = rows["sha256"].tobytes()
+        self._files = _Files(task.origins)
+        self._joins = _by_row(np.fromfile(task.joins_file, JOIN, task.joins.count, offset=task.joins.offset))
+        self._repeated = 0
+        self._out = 0
+        self.quarantined: list[Quarantined] = []
+
+    def lines(self) -> list[tuple[bytes, bytes]]:
+        """Ids and lines of the evidence, in the order of ids."""
+        made: list[tuple[bytes, bytes]] = []
+        with self._files:
+            for row, kind in enumerate(self._kinds):
+                if kind == partindex.IS_RUN:
+                    evidence_id = self._ids[row * 32 : row * 32 + 32]
+                    line = self._line(row, evidence_id.hex())
+                    if line is not None:
+                        made.append((evidence_id, line))
+                elif kind == partindex.BAD:
+                    bad = self._index.bad[row]
+                    self._set_aside(row, bad.code, bad.detail)
+        made.sort()
+        self._out = len(made)
+        return made
+
+    def counts(self) -> dict[str, int]:
+        lines, aside = len(self._kinds), len(self.quarantined)
+        return {
+            "in": lines,
+            "out": self._out,
+            "repeated": self._repeated,
+            "quarantined": aside,
+            "notes": lines - self._out - self._repeated - aside,
         }
-        assert counts["in"] == sum(counts.values()) - counts["in"], counts
-        return Materialized([evidence.finish(), quarantine.finish()], counts)
+
+    def _line(self, row: int, evidence_id: str) -> bytes | None:
+        """The evidence in a line; None for one that repeats another or contradicts it."""
+        joins = self._joins.get(row, ())
+        for join in joins:
+            if join["what"] == link.REPEATED:
+                self._repeated += 1
+                return None
+            if join["what"] == link.CONFLICT:
+                self._set_aside(row, "run_id_conflict", "another record with other content has this id")
+                return None
+        data = self._files.read(self._part.path, self._offsets[row], self._lengths[row])
+        turn = READERS[self._part.kind](orjson.loads(data))
+        assert isinstance(turn, Turn)
+        evidence = evidence_of(turn, evidence_id, self._source(row, turn.key), self._said(joins))
+        return orjson.dumps(evidence, option=orjson.OPT_APPEND_NEWLINE)
+
+    def _said(self, joins: Sequence[np.void]) -> Said:
+        if not joins:
+            return NOTHING_SAID
+        said = NOTHING_SAID
+        feedback: list[Json] = []
+        review: list[Json] = []
+        for join in joins:
+            what = join["what"]
+            if what == link.COPIES:
+                said = replace(said, duplicates=int(join["length"]))
+            elif what == link.REPAIR_OF:
+                said = replace(said, repair_of=join["evidence_id"].tobytes().hex())
+            elif what == link.REPAIRED_BY:
+                said = replace(said, repaired_by=join["evidence_id"].tobytes().hex())
+            elif what == link.VERDICT:
+                said = replace(said, verdict=self._joined(join)["verdict"])
+            elif what == link.REVIEW:
+                review.append(review_of(self._joined(join)))
+            else:
+                scope = "run" if what == link.FEEDBACK else "episode"
+                feedback.append(feedback_of(self._joined(join), scope))
+        feedback.sort(key=lambda one: (one["feedback_id"], one["ts"]))
+        review.sort(key=lambda one: (one["ts"], one["review_id"]))
+        return replace(said, feedback=feedback, review=review)
+
+    def _joined(self, join: np.void) -> Json:
+        data = self._files.read_from(int(join["origin"]), int(join["offset"]), int(join["length"]))
+        return checked(orjson.loads(data))
+
+    def _source(self, row: int, key: str) -> Json:
+        return {
+            "kind": self._part.kind,
+            "key": key,
+            "segment": self._part.segment,
+            "offset": self._offsets[row],
+            "length": self._lengths[row],
+            "line_sha256": self._hashes[row * 32 : row * 32 + 32].hex(),
+        }
+
+    def _set_aside(self, row: int, code: str, detail: str) -> None:
+        key = f"{self._part.segment}:{self._offsets[row]}"
+        source = Source.model_validate(self._source(row, key))
+        self.quarantined.append(Quarantined(reason=code, detail=detail, source=source))
 
 
-class _Reading:
-    """The first pass: what there is, what is there twice, and what cannot be read."""
-
-    def __init__(self, quarantine: ProductWriter) -> None:
-        self.runs: dict[str, _Seen] = {}
-        self.notes: defaultdict[str, _Notes] = defaultdict(_Notes)
-        self.lines = 0
-        self.duplicates = 0
-        self._quarantine = quarantine
-
-    def read(self, snapshot: list[SegmentView], progress: Progress) -> None:
-        total, behind = sum(view.end for view in snapshot), 0
-        for view in snapshot:
-            for line in lines_of(view):
-                self.lines += 1
-                location = Location(view.ordinal, line.offset, len(line.data), digest_of(line.data))
-                problem = self._take(orjson.loads(line.data), location)
-                if problem is not None:
-                    self._set_aside(view, location, line.data, *problem)
-                behind += len(line.data)
-                progress.reach(behind, total, end=READ_SHARE)
-
-    def in_order(self) -> Iterator[_Seen]:
-        return iter(sorted(self.runs.values(), key=lambda seen: seen.id_bytes))
-
-    def _take(self, raw: dict[str, Any], location: Location) -> tuple[str, str] | None:
-        """File the record; return code and sentence when that cannot be done."""
-        kind = READERS.get(raw["schema"])
-        if kind is None:
-            return "unknown_schema", f"records of schema {raw['schema']!r} are not read here"
-        try:
-            record = kind.model_validate(raw)
-        except ValidationError as error:
-            return "schema_invalid", _first_problem(error)
-        if isinstance(record, Run):
-            return self._take_run(record, location)
-        owner = owner_of(raw)
-        assert owner is not None  # the schema saw to it
-        self._take_note(record, self.notes[owner.key], location)
-        return None
-
-    def _take_run(self, run: Run, location: Location) -> tuple[str, str] | None:
-        known = self.runs.get(run.run_id)
-        if known is None:
-            self.runs[run.run_id] = _seen(run, location)
-        elif known.location.digest == location.digest:
-            self.duplicates += 1
-        else:
-            return "run_id_conflict", "another run with other content has this `run_id`"
-        return None
-
-    def _take_note(self, record: Record, notes: _Notes, location: Location) -> None:
-        if any(known.digest == location.digest for known in notes.locations):
-            self.duplicates += 1
-            return
-        notes.locations.append(location)
-        if isinstance(record, VerdictRecord):
-            latest = (record.ts, location.digest, record.verdict.verdict)
-            notes.verdict = max(notes.verdict, latest) if notes.verdict else latest
-
-    def _set_aside(
-        self, view: SegmentView, location: Location, data: bytes, reason: str, detail: str
-    ) -> None:
-        source = _source(f"{view.name}:{location.offset}", view.name, location, data)
-        self._quarantine.write(Quarantined(reason=reason, detail=detail, source=source))
-
-    def link(self) -> None:
-        """Find out which notes belong to a run, and which failed attempt each attempt repairs."""
-        episodes: defaultdict[str, list[tuple[_Seen, _Attempt]]] = defaultdict(list)
-        for seen in self.runs.values():
-            if seen.attempt is not None:
-                episodes[seen.attempt.episode_id].append((seen, seen.attempt))
-        for owners in (
-            (Owner("run", run_id) for run_id in self.runs),
-            (Owner("episode", e) for e in episodes),
-        ):
-            for owner in owners:
-                if (note := self.notes.get(owner.key)) is not None:
-                    note.joined = True
-        for attempts in episodes.values():
-            earlier: defaultdict[_TaskKey | None, dict[str, _Seen]] = defaultdict(dict)
-            for seen, attempt in sorted(attempts, key=lambda one: one[1].when):
-                seen.repaired = self._repaired(attempt, earlier[attempt.task])
-                earlier[attempt.task][seen.run_id] = seen
-
-    def _repaired(self, attempt: _Attempt, earlier: dict[str, _Seen]) -> _Seen | None:
-        """The attempt that this one says it repairs, or else the one before it, if that failed.
-
-        `earlier` are the attempts at the same task, oldest first; only they count, so no chain runs in
-        circles.
-        """
-        if attempt.repairs is not None:
-            return earlier.get(attempt.repairs)
-        if attempt.task is None or not earlier:
-            return None
-        previous = next(reversed(earlier.values()))
-        return previous if self._failed(previous) else None
-
-    def _failed(self, seen: _Seen) -> bool:
-        note = self.notes.get(Owner("run", seen.run_id).key)
-        own = seen.attempt.verdict if seen.attempt else None
-        verdict = note.verdict[2] if note and note.verdict else own
-        return verdict is not None and verdict != "accepted"
+def _by_row(joins: NDArray[np.void]) -> dict[int, list[np.void]]:
+    found: dict[int, list[np.void]] = {}
+    for join in joins:
+        found.setdefault(int(join["row"]), []).append(join)
+    return found
 
 
-class _Joining:
-    """The second pass: each run read again, and written with what belongs to it."""
+class _Files:
+    """The inputs that joins lie in, each opened once."""
 
-    def __init__(self, log: Log, notes: dict[str, _Notes]) -> None:
-        self._log = log
-        self._notes = notes
+    def __init__(self, origins: Mapping[int, Path]) -> None:
+        self._origins = origins
+        self._open: dict[Path, int] = {}
 
-    def evidence(self, seen: _Seen) -> Evidence:
-        line = self._log.read(seen.location)
-        run = Run.model_validate_json(line)
-        verdict, feedback = self._said_of(run)
-        return Evidence(
-            evidence_id=seen.evidence_id,
-            source=_source(run.run_id, self._log.source_of(seen.location), seen.location, line),
-            episode_id=run.episode_id,
-            task=run.task,
-            role=role_of(run),
-            input=input_of(run),
-            output=run.output,
-            model=run.model,
-            verdict=verdict,
-            feedback=feedback,
-            repair_of=seen.repaired.evidence_id if seen.repaired else None,
-        )
+    def __enter__(self) -> None: ...
 
-    def _said_of(self, run: Run) -> tuple[Verdict | None, list[EvidenceFeedback]]:
-        """The latest verdict, and the feedback in the order of its ids."""
-        feedback: list[EvidenceFeedback] = []
-        verdicts: list[tuple[datetime, bytes, Verdict]] = []
-        owners = [Owner("run", run.run_id)] + ([Owner("episode", run.episode_id)] if run.episode_id else [])
-        for owner in owners:
-            notes = self._notes.get(owner.key)
-            for location in notes.locations if notes else ():
-                raw = orjson.loads(self._log.read(location))
-                if raw["schema"] == VerdictRecord.schema_id:
-                    record = VerdictRecord.model_validate(raw)
-                    verdicts.append((record.ts, location.digest, record.verdict))
-                else:
-                    feedback.append(_joined(Feedback.model_validate(raw), owner))
-        latest = max(verdicts, key=lambda one: one[:2])[2] if verdicts else run.verdict
-        return latest, sorted(feedback, key=lambda one: one.feedback_id)
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        descriptor = self._open.get(path)
+        if descriptor is None:
+            descriptor = self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(descriptor, length, offset)
+
+    def read_from(self, origin: int, offset: int, length: int) -> bytes:
+        return self.read(self._origins[origin], offset, length)
 
 
-def _seen(run: Run, location: Location) -> _Seen:
-    return _Seen(run.run_id, bytes.fromhex(evidence_id_of(run)), location.pack(), _attempt(run))
-
-
-def _attempt(run: Run) -> _Attempt | None:
-    if run.episode_id is None:
-        return None
-    repairs = run.ext.get("repair_of_run_id")
-    return _Attempt(
-        episode_id=run.episode_id,
-        task=(run.task.kind, run.task.key) if run.task else None,
-        when=(run.ts, run.run_id),
-        verdict=run.verdict.verdict if run.verdict else None,
-        repairs=repairs if isinstance(repairs, str) else None,
-    )
-
-
-def _source(key: str, segment: str, location: Location, data: bytes) -> Source:
-    return Source(
-        kind=SOURCE_KIND,
-        key=key,
-        segment=segment,
-        offset=location.offset,
-        length=location.length,
-        line_sha256=hashlib.sha256(data).hexdigest(),
-    )
-
-
-def _joined(feedback: Feedback, owner: Owner) -> EvidenceFeedback:
-    return EvidenceFeedback(
-        feedback_id=feedback.feedback_id,
-        ts=feedback.ts,
-        scope=owner.scope,
-        kind=feedback.kind,
-        name=feedback.name,
-        value=feedback.value,
-        by=feedback.by,
-    )
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"`{where}`: {first['msg']}" if where else first["msg"]
+def _clean(folder: Path, read: Sequence[Scanned], manifest: EvidenceManifest) -> None:
+    """Remove what the manifest names no more."""
+    products = {Path(product.name).name for product in _products(manifest)}
+    shards.keep_only(folder / shards.EVIDENCE, products)
+    shards.keep_only(folder / shards.QUARANTINE, products)
+    stems = {Path(shard.evidence.name).stem for shard in manifest.shards}
+    index = folder / shards.INDEX
+    shards.keep_only(index, {one.index.name for one in read}, "*.idx")
+    shards.keep_only(index, {f"{stem}.ids" for stem in stems}, "*.ids")
+    shards.keep_only(index, {f"{stem}.evidence" for stem in stems}, "*.evidence")
+    shards.keep_only(index, set(), ".*")
+    (index / "joins").unlink(missing_ok=True)

@@ -12,8 +12,6 @@ from schemas.evidence import ProductFile
 from schemas.records import Record
 from services import files
 
-EVIDENCE: Final = "evidence.jsonl"
-SCORED: Final = "scored.jsonl"
 QUARANTINE: Final = "quarantine.jsonl"
 
 ID_AT: Final = re.compile(rb'"evidence_id":"([0-9a-f]{64})"')

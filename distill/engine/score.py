@@ -1,49 +1,119 @@
-"""Score: evidence becomes categories, in the same order."""
+"""Score: evidence becomes categories, shard by shard, in the same order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
-from distill.engine import rules
-from distill.engine.products import EVIDENCE, SCORED, ProductWriter, lines_from
+import orjson
+
+from distill.engine import rules, shards
+from distill.engine.pool import Pool
+from distill.engine.products import ProductWriter
 from distill.engine.progress import Progress
-from schemas.evidence import Category, Evidence, ProductFile, Scored
+from distill.engine.rules import Rules
+from distill.engine.shards import EvidenceShard, ScoredManifest, ScoredShard
+from schemas.evidence import Category, ProductFile, Scored
+from services import files
 from services.errors import Conflict
+
+CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredProduct:
     """`counts["in"]` is every piece of evidence, and the sum of the categories."""
 
+    manifest: ScoredManifest
     products: list[ProductFile]
     counts: dict[str, int]
 
 
-def score_evidence(folder: Path, progress: Progress) -> ScoredProduct:
-    """Write `scored.jsonl`. Raises `Conflict` when there is no evidence yet."""
-    path = folder / EVIDENCE
-    if not path.exists():
+@dataclass(frozen=True, slots=True)
+class ScoreTask:
+    """A shard to score, by the rules in a file of this content and hash."""
+
+    shard: EvidenceShard
+    data: Path
+    rules: bytes
+    rules_sha256: str
+
+    @property
+    def stem(self) -> str:
+        return f"{self.shard.name}-{shards.key(self.shard.evidence.sha256, self.rules_sha256)}"
+
+
+def score_evidence(data: Path, rule_file: Path, pool: Pool, progress: Progress) -> ScoredProduct:
+    """Give every piece of evidence its category. Raises `Conflict` when there is no evidence yet."""
+    folder = data / shards.FOLDER
+    evidence = shards.evidence_manifest(folder)
+    if evidence is None:
         raise Conflict("there is no evidence yet; run the stage `materialize` first", code="stage_missing")
-    total, behind = path.stat().st_size, 0
-    counts = {"in": 0, **dict.fromkeys(get_args(Category), 0)}
-    with ProductWriter(folder / SCORED) as product:
-        for line in lines_from(path):
-            scored = scored_of(Evidence.model_validate_json(line))
-            product.write(scored)
-            counts["in"] += 1
-            counts[scored.category] += 1
-            behind += len(line)
-            progress.reach(behind, total)
-        assert counts["in"] == sum(counts.values()) - counts["in"], counts
-        return ScoredProduct([product.finish()], counts)
-
-
-def scored_of(evidence: Evidence) -> Scored:
-    category, reasons = rules.score(evidence)
-    return Scored(
-        evidence_id=evidence.evidence_id,
-        category=category,
-        reasons=reasons,
+    (folder / shards.SCORED).mkdir(parents=True, exist_ok=True)
+    content = rules.read(rule_file)
+    applied = Rules(content)
+    tasks = [ScoreTask(shard, data, content, applied.sha256) for shard in evidence.shards]
+    index = folder / shards.INDEX
+    missing = [task for task in tasks if not (index / f"{task.stem}.scored").exists()]
+    for done, _ in enumerate(pool.map(score_shard, missing), start=1):
+        progress.reach(done, len(missing))
+    files.sync_folder(folder / shards.SCORED)
+    scored = [ScoredShard.model_validate_json((index / f"{task.stem}.scored").read_bytes()) for task in tasks]
+    counts = shards.total([dict.fromkeys(("in", *CATEGORIES), 0), *(shard.counts for shard in scored)])
+    assert counts["in"] == sum(counts.values()) - counts["in"], counts
+    manifest = ScoredManifest(
+        shards=scored,
         scorer_version=rules.SCORER_VERSION,
-        policy_version=rules.POLICY_VERSION,
+        policy_version=applied.version,
+        rules_sha256=applied.sha256,
+        counts=counts,
     )
+    product = shards.write_manifest(folder / shards.SCORED_MANIFEST, manifest)
+    shards.keep_only(folder / shards.SCORED, {Path(shard.scored.name).name for shard in scored})
+    shards.keep_only(index, {f"{task.stem}.scored" for task in tasks}, "*.scored")
+    return ScoredProduct(manifest, [*(shard.scored for shard in scored), product], counts)
+
+
+def score_shard(task: ScoreTask) -> None:
+    """Write the categories of one shard and, when they are there, the note that it is finished."""
+    applied = _rules(task.rules)
+    counts = dict.fromkeys(("in", *CATEGORIES), 0)
+    folder = task.data / shards.FOLDER
+    with ProductWriter(folder / shards.SCORED / f"{task.stem}.jsonl") as product:
+        with shards.file_of(task.data, task.shard.evidence).open("rb") as lines:
+            for line in lines:
+                evidence = orjson.loads(line)
+                category, reasons = applied.score(evidence)
+                product.write_line(_scored(evidence["evidence_id"], category, reasons, applied.version))
+                counts["in"] += 1
+                counts[category] += 1
+        written = product.finish()
+    name = f"{shards.FOLDER}/{shards.SCORED}/{written.name}"
+    shard = ScoredShard(
+        name=task.shard.name,
+        evidence_sha256=task.shard.evidence.sha256,
+        scored=written.model_copy(update={"name": name}),
+        counts=counts,
+    )
+    shards.record(folder / shards.INDEX / f"{task.stem}.scored", shard.model_dump(mode="json"))
+
+
+@lru_cache(maxsize=1)
+def _rules(content: bytes) -> Rules:
+    return Rules(content)
+
+
+def _scored(evidence_id: str, category: Category, reasons: Sequence[str], version: str) -> bytes:
+    """`stillhouse.scored` as a line, its fields in the order of the schema."""
+    record = {
+        "schema": Scored.schema_id,
+        "schema_version": Scored.version,
+        "ext": {},
+        "evidence_id": evidence_id,
+        "category": category,
+        "reasons": reasons,
+        "scorer_version": rules.SCORER_VERSION,
+        "policy_version": version,
+    }
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

@@ -127,7 +127,18 @@ async def chain(client: httpx.AsyncClient, kind: str) -> Json:
     """Everything from the log to a dataset of this kind."""
     await done(client, stage="materialize")
     await done(client, stage="score")
-    return await done(client, stage="export", kind=kind)
+    target = "stillhouse" if kind == "rag" else "openai"
+    return await done(client, stage="export", kind=kind, target=target)
+
+
+def evidence(data: Path) -> list[Json]:
+    """All evidence, in the order of ids."""
+    return sorted(stored(data, "evidence"), key=lambda one: str(one["evidence_id"]))
+
+
+def stored(data: Path, kind: str) -> list[Json]:
+    """What lies in the shards of a kind: `evidence`, `scored` or `quarantine`."""
+    return [record for path in sorted((data / "distill" / kind).glob("*.jsonl")) for record in lines(path)]
 
 
 def lines(path: Path) -> list[Json]:

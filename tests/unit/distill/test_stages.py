@@ -12,22 +12,31 @@ from tests.unit.distill.builders import (
     distill,
     done,
     episode,
+    evidence,
     finished,
     lines,
     run,
     send,
+    stored,
     verdict,
     verdict_record,
 )
 
 pytestmark = pytest.mark.anyio
 
+UNREPEATABLE = ("manifest.json", "receipt.dsse.json")  # they hold a key of the machine, and times
 TOOL_CALL: Json = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def products(data: Path) -> dict[str, bytes]:
-    folder = data / "datasets"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All products: what is the same wherever, and however often, it is made."""
+    kinds = ("distill/evidence", "distill/scored", "distill/quarantine", "datasets")
+    return {
+        str(path.relative_to(data)): path.read_bytes()
+        for kind in kinds
+        for path in (data / kind).rglob("*")
+        if path.is_file() and path.name not in UNREPEATABLE
+    }
 
 
 def mixed() -> list[Json]:
@@ -73,8 +82,7 @@ async def test_the_order_of_arrival_changes_offsets_and_nothing_else(tmp_path: P
         async with distill(tmp_path / name) as client:
             await send(client, records)
             await done(client, stage="materialize")
-        evidence = lines(tmp_path / name / "datasets" / "evidence.jsonl")
-        return [(one["evidence_id"], one["repair_of"]) for one in evidence]
+        return [(one["evidence_id"], one["repair_of"]) for one in evidence(tmp_path / name)]
 
     assert await ids("a", mixed()) == await ids("b", list(reversed(mixed())))
 
@@ -135,7 +143,7 @@ async def test_every_line_of_the_log_ends_in_one_outcome(tmp_path: Path) -> None
         "duplicates": 1,
         "quarantined": 3,
     }
-    quarantined = lines(tmp_path / "datasets" / "quarantine.jsonl")
+    quarantined = stored(tmp_path, "quarantine")
     assert {one["reason"] for one in quarantined} == {"run_id_conflict", "schema_invalid", "unknown_schema"}
     assert 'distill_quarantined_total{stage="materialize"} 3.0' in metrics
 
@@ -145,14 +153,14 @@ async def test_evidence_points_to_the_very_bytes_of_the_log(tmp_path: Path) -> N
         for number in range(20):
             await send(client, [run(f"r{number}")])
         await done(client, stage="materialize")
-        for evidence in lines(tmp_path / "datasets" / "evidence.jsonl"):
-            source = evidence["source"]
+        for one in stored(tmp_path, "evidence"):
+            source = one["source"]
             with (tmp_path / "log" / source["segment"]).open("rb") as file:
                 file.seek(source["offset"])
                 data = file.read(source["length"])
             assert hashlib.sha256(data).hexdigest() == source["line_sha256"]
             view = (await client.get(f"/v1/runs/{source['key']}")).json()
-            assert view["evidence_id"] == evidence["evidence_id"]
+            assert view["evidence_id"] == one["evidence_id"]
 
 
 async def test_the_latest_verdict_counts_and_a_repair_names_its_draft(tmp_path: Path) -> None:
@@ -160,7 +168,7 @@ async def test_the_latest_verdict_counts_and_a_repair_names_its_draft(tmp_path: 
         await send(client, mixed())
         await done(client, stage="materialize")
         await done(client, stage="score")
-        by_key = {one["source"]["key"]: one for one in lines(tmp_path / "datasets" / "evidence.jsonl")}
+        by_key = {one["source"]["key"]: one for one in stored(tmp_path, "evidence")}
         assert by_key["later"]["verdict"]["verdict"] == "accepted"
         assert by_key["o1-2"]["repair_of"] == by_key["o1-1"]["evidence_id"]
         assert by_key["o1-1"]["repair_of"] is None
@@ -183,7 +191,7 @@ async def test_a_retry_of_the_same_task_repairs_the_failed_one_before_it(tmp_pat
             client, [attempt(2, "accepted"), attempt(1, "rejected"), attempt(3, "accepted"), other_task]
         )
         await done(client, stage="materialize")
-    by_key = {one["source"]["key"]: one for one in lines(tmp_path / "datasets" / "evidence.jsonl")}
+    by_key = {one["source"]["key"]: one for one in stored(tmp_path, "evidence")}
     assert by_key["t2"]["repair_of"] == by_key["t1"]["evidence_id"]
     assert [by_key[key]["repair_of"] for key in ("t1", "t3", "t4")] == [None, None, None]
 
