@@ -1,18 +1,25 @@
 """The chain of receipts: each signed, each naming the one before, the last one named by the head."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
 from distill.engine import dsse, receipts
-from distill.engine.audit.report import Report
+from distill.engine.audit.report import Code, Report
 from distill.engine.dsse import NotVerified
 from distill.engine.keys import PublicKey
 from distill.engine.receipts import FOLDER, HEAD, NotConserved
 from schemas.canonical import content_id
 from schemas.proof import Head, Receipt
+
+SIGNING: Final[Mapping[str, Code]] = {
+    "signature_invalid": "signature_invalid",
+    "key_unknown": "key_unknown",
+}
 
 Anchor = tuple[int, str]
 """How many receipts there were when somebody noted it down, and the sha256 of the last of them."""
@@ -68,7 +75,7 @@ def _verified(name: str, content: bytes, key: PublicKey, report: Report) -> Rece
     try:
         receipt = receipts.read_receipt(content, key)
     except NotVerified as error:
-        _refuse(name, error, report, "receipt")
+        _refuse(name, error, report, "receipt_invalid")
         return None
     own = receipts.file_name(receipt.sequence, receipt.stage)
     if name == own:
@@ -91,11 +98,14 @@ def _check_place(receipt: Receipt, chain: Chain, report: Report) -> None:
         )
 
 
-def _refuse(name: str, error: NotVerified, report: Report, what: str) -> None:
-    code = {"signature_invalid": "signature_invalid", "key_unknown": "key_unknown"}.get(
-        error.code, f"{what}_invalid"
+def _refuse(name: str, error: NotVerified, report: Report, otherwise: Code) -> None:
+    report.find(
+        SIGNING.get(error.code, otherwise),
+        _at(name),
+        error.message,
+        expected=error.expected,
+        found=error.found,
     )
-    report.find(code, _at(name), error.message, expected=error.expected, found=error.found)
 
 
 def _check_content(name: str, receipt: Receipt, report: Report) -> None:
@@ -127,7 +137,7 @@ def _read_head(folder: Path, key: PublicKey, chain: Chain, report: Report) -> He
     try:
         return Head.model_validate_json(dsse.open_sealed(content, dsse.HEAD, key))
     except NotVerified as error:
-        _refuse(HEAD, error, report, "head")
+        _refuse(HEAD, error, report, "head_invalid")
     except ValidationError:
         report.find("head_invalid", _at(HEAD), "it is signed and says nothing that a head says")
     return None

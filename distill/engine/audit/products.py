@@ -12,7 +12,7 @@ from schemas.proof import Receipt
 
 EXPORT: Final = "export"
 DATASETS: Final = "datasets"
-IGNORED: Final = ("distill/receipts", "distill/keys", "distill/index", "distill/imports", "distill/holdout")
+IGNORED: Final = ("distill/receipts", "distill/keys", "distill/index", "distill/holdout")
 """Folders of `distill/` without products: looked at elsewhere, or made anew from the log when missing."""
 ROOTS: Final = ("distill", DATASETS)
 RECEIPT: Final = "receipt.dsse.json"

@@ -3,9 +3,54 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from schemas.proof import AuditFinding, Unchecked
+
+Code = Literal[
+    "anchor_differs",
+    "chain_broken",
+    "counts_not_conserved",
+    "evidence_id_differs",
+    "file_unexpected",
+    "head_behind",
+    "head_differs",
+    "head_invalid",
+    "head_missing",
+    "key_invalid",
+    "key_missing",
+    "key_unknown",
+    "line_differs",
+    "line_invalid",
+    "link_broken",
+    "link_invalid",
+    "link_unvouched",
+    "material_unvouched",
+    "product_differs",
+    "product_missing",
+    "provenance_count",
+    "provenance_misplaced",
+    "receipt_duplicate",
+    "receipt_inconsistent",
+    "receipt_invalid",
+    "receipt_misplaced",
+    "receipt_missing",
+    "receipt_unchained",
+    "row_differs",
+    "seal_differs",
+    "seal_invalid",
+    "seal_missing",
+    "segment_differs",
+    "segment_missing",
+    "segment_truncated",
+    "signature_invalid",
+    "source_differs",
+    "source_truncated",
+]
+"""What can be found."""
+
+Reason = Literal["receipts_none", "source_missing", "tail_unfinished"]
+"""Why something could not be checked."""
 
 SAME_MAX: Final = 20
 """Findings of one kind that are told of one file: behind a deleted line every line is another."""
@@ -26,7 +71,7 @@ class Report:
 
     def find(
         self,
-        code: str,
+        code: Code,
         file: str,
         message: str,
         *,
@@ -51,7 +96,7 @@ class Report:
             )
         )
 
-    def skip(self, code: str, file: str, message: str) -> None:
+    def skip(self, code: Reason, file: str, message: str) -> None:
         """Note what could not be checked."""
         if len(self.unchecked) < self.findings_max:
             self.unchecked.append(Unchecked(code=code, file=file, message=message))

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import orjson
 import pytest
 
 from distill.engine import keys, offline
 from distill.engine.audit import AuditOptions, audit
+from distill.engine.audit.report import Code, Reason
 from distill.engine.progress import Progress
 from distill.engine.receipts import FOLDER, HEAD
 from schemas.canonical import canonical_bytes
 from schemas.proof import Audit
 from tests.unit.distill import vouched
 from tests.unit.distill.builders import run
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -207,3 +211,11 @@ def test_keygen_makes_one_key(tmp_path: Path, capfdbinary: pytest.CaptureFixture
     status, out, err = offline_run(capfdbinary, "keygen", "--data", tmp_path)
     assert (status, out) == (1, b"")
     assert b"not overwritten" in err
+
+
+def test_every_code_is_documented() -> None:
+    page = (ROOT / "docs" / "proof.md").read_text()
+    known = {*get_args(Code), *get_args(Reason)}
+    assert [code for code in sorted(known) if f"`{code}`" not in page] == []
+    source = "".join(path.read_text() for path in (ROOT / "distill" / "engine" / "audit").glob("*.py"))
+    assert [code for code in sorted(known) if source.count(f'"{code}"') < 2] == []
