@@ -17,7 +17,8 @@ def _shape(path: str, change: Callable[[Case], None], part: str = "") -> Apply:
             claim_text(case, part)
             case.context.pop("first_contact", None)
         elif part == "0":
-            if any(mark.partition(":")[0] == "0" for mark in case.touched):
+            taken = any(mark.partition(":")[0] == "0" for mark in case.touched)
+            if taken or not case.artifact["fills"]:
                 raise Unfit
             case.touched.add("0")
         elif part:
