@@ -24,6 +24,7 @@ CODES_MAX: Final = 32
 """So many finding codes are told in a header."""
 
 _CODE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VISIBLE: Final = re.compile(r"[!-~]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Gated:
         return {
             "x-verdict": self.verdict.verdict,
             **({"x-verdict-codes": ",".join(codes)} if codes else {}),
-            **({"x-policy-version": policy} if _CODE.fullmatch(policy) else {}),
+            **({"x-policy-version": policy} if _VISIBLE.fullmatch(policy) else {}),
         }
 
     def whole(self) -> ChatCompletion:

@@ -35,8 +35,8 @@ class Narrowing:
 
     Ids of workers come from the payloads of notes, from what the user wrote (never from instructions, which
     hold examples) and from fixes. They bind the model only when there are enough of them to fill the order;
-    those whom a verdict found nothing against, or offered, go before the others. A model that has just named
-    somebody twice is given other candidates for each seat.
+    those whom a verdict found nothing against, or offered, go before the others. Once the model has named
+    somebody twice, each seat has candidates of its own.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Narrowing:
         """Take note of what a verdict says about candidates."""
         errors = [finding for finding in findings if finding.severity == "error"]
         repeated = [finding for finding in errors if finding.code == "fill.duplicate_worker"]
-        self._repeats = bool(repeated)
+        self._repeats = self._repeats or bool(repeated)
         self._vouched.update(_worker_ids(_object(artifact).get("fills")))
         for finding in errors:
             if finding not in repeated:

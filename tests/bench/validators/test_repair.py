@@ -114,6 +114,14 @@ def check_accepted(town: Town, order: dict[str, Any], result: IterateResponse) -
     assert again.ok
 
 
+def fillable(town: Town, order: dict[str, Any]) -> bool:
+    """Whether the roster has enough people for it: the fix for an empty proposal names them all."""
+    nobody = {"order_id": order["order_id"], "fills": []}
+    body = {"kind": "fill", "artifact": nobody, "context": {"order": order}}
+    verdict = Verdict.model_validate_json(town.validators.post("/v1/validate", json=body).content)
+    return any(finding.code == "fill.count_short" and finding.fix for finding in verdict.findings)
+
+
 def test_proposals_of_the_small_model(town: Town) -> None:
     results = []
     for order in town.orders:
@@ -131,6 +139,9 @@ def test_proposals_of_the_small_model(town: Town) -> None:
     wrong_at_first = ORDERS - outcomes["first_pass"]
     if wrong_at_first:
         print(f"  repaired of those wrong at first: {Share.of(outcomes['repaired'], wrong_at_first)}")
+    possible = sum(fillable(town, order) for order in town.orders)
+    right = outcomes["first_pass"] + outcomes["repaired"]
+    print(f"  right in the end, of those that the roster can fill: {Share.of(right, possible)}")
     codes = Counter(
         finding.code for result in results for finding in result.verdict.findings if not result.ok
     )

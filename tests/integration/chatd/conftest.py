@@ -16,7 +16,7 @@ import pytest
 from services.testing import free_port
 from tests.processes import Running, running
 
-MODELS = ("talk", "json", "tools", "slow", "silent", "breaks")
+MODELS = ("talk", "json", "tools", "slow", "silent", "breaks", "long")
 USAGE = {"prompt_eval_count": 5, "eval_count": 3}
 
 
@@ -104,6 +104,8 @@ class OllamaHandler(Handler):
         if model == "tools":
             call = {"function": {"name": "add", "arguments": {"a": 1}}}
             return {"message": {"role": "assistant", "content": "", "tool_calls": [call, call]}}
+        if model == "long":
+            return {"message": {"role": "assistant", "content": "far too long " * 1000}}
         content = '{"a": 1}' if model == "json" else "héllo wide world"
         return {"message": {"role": "assistant", "content": content}}
 

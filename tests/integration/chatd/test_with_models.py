@@ -110,3 +110,29 @@ def test_iterating_leaves_an_episode_of_judged_runs(house: House) -> None:
         assert record["episode_id"] == body["episode_id"]
         assert record["ext"]["attempt"] == number
         assert record["verdict"]["findings"] == attempt["findings"]
+
+
+def test_the_gate_lets_go_what_the_model_was_made_to_say_right(house: House) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"segments": {"const": 1}},
+        "required": ["segments"],
+        "additionalProperties": False,
+    }
+    body = {
+        "model": CHAT,
+        "messages": USER,
+        "max_tokens": 60,
+        "temperature": 0,
+        "validate": {"kind": "json_schema", "context": {"schema": schema}},
+    }
+    held = house.chatd.post("/v1/chat/completions", json=body)
+    assert held.headers["x-verdict"] == "rejected"  # left to itself the model talks
+    assert held.json()["choices"][0]["message"]["content"] is None
+    record = house.run(held.headers["x-run-id"])
+    assert record["output"]["content"] not in held.text
+    body["validate"]["attempts_max"] = 2  # type: ignore[index] # it is a mapping
+    repaired = house.chatd.post("/v1/chat/completions", json={**body, "stream": True})
+    assert repaired.headers["x-verdict"] == "accepted"
+    assert '{\\"segments\\":1}' in repaired.text
+    assert house.run(repaired.headers["x-run-id"])["ext"]["repair_of_run_id"]

@@ -107,6 +107,7 @@ KINDS: dict[str, Any] = {
 class Vectord:
     down: bool = False
     requests: list[dict[str, Any]] = field(default_factory=list)
+    payload: dict[str, Any] = field(default_factory=dict)
     texts: Sequence[str | None] = ("Forklift orders in Dayton fill from the west side.", None)
     refusal: PlatformError | None = None
 
@@ -123,7 +124,7 @@ class Vectord:
                 "score": 0.5,
                 "role": "forklift",
                 "text": text,
-                "payload": {},
+                "payload": self.payload,
             }
             for index, text in enumerate(self.texts)
         ]

@@ -15,11 +15,12 @@ pytestmark = pytest.mark.anyio
 
 
 async def leave_early(
-    world: World, *, stream: bool, after_bytes: int, reads: bool = True
+    world: World, *, stream: bool, after_bytes: int, reads: bool = True, **extra: Any
 ) -> list[MutableMapping[str, Any]]:
     """Ask, and disconnect once `after_bytes` of the answer's body have come; returns what was sent."""
     app = world.app()
-    body = orjson.dumps({"model": "fake", "messages": [{"role": "user", "content": "x"}], "stream": stream})
+    messages = [{"role": "user", "content": "x"}]
+    body = orjson.dumps({"model": "fake", "messages": messages, "stream": stream, **extra})
     leave = asyncio.Event()
     sent: list[MutableMapping[str, Any]] = []
     asked = False
@@ -70,6 +71,17 @@ async def test_before_the_first_token(world: World, stream: bool) -> None:
     assert provider.cancelled == 1
     (run,) = world.records()
     assert (run.attempts[0].status, run.output) == ("aborted", None)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_while_an_answer_is_held_back(world: World, stream: bool) -> None:
+    provider = world.script(Step([Delta(content='{"a":')], hang=True))
+    sent = await leave_early(world, stream=stream, after_bytes=0, validate={"kind": "fill"})
+    assert sent[0]["status"] == 499
+    assert provider.cancelled == 1
+    assert world.validators.requests == []
+    (run,) = world.records()
+    assert run.attempts[0].status == "aborted"
 
 
 async def test_in_the_middle_of_a_stream(world: World) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatd.backends import Step
 from chatd.engine.artifacts import parse, with_fixes
@@ -128,6 +130,60 @@ async def test_it_stops_when_nothing_improves_and_returns_the_best(world: World)
     assert body["artifact"] == {"a": 1, "b": 0}
     assert len(body["verdict"]["findings"]) == 1
     assert len(provider.requests) == 3
+
+
+async def test_tokens_and_time_end_it_too(world: World) -> None:
+    world.script(says({"a": 0, "b": 0}), says({"a": 0, "b": 1}))
+    world.validators.judge = wants(a=1)
+    world.settings = {"iterate_total_tokens_max": 20}
+    few = (await ask(world, attempts_max=5)).json()
+    assert (few["outcome"], len(few["attempts"])) == ("failed", 2)
+    world.providers.clear()
+    provider = world.script(Step(hang=True))
+    world.settings = {"iterate_timeout_s": 0.1}
+    late = await ask(world, model=None, models=["fake", "fake"])
+    assert (late.status_code, late.json()["error"]["code"]) == (504, "upstream_timeout")
+    assert (len(provider.requests), provider.cancelled) == (1, 1)
+
+
+async def test_a_schema_that_a_provider_refuses_is_asked_for_in_words_alone(world: World) -> None:
+    provider = world.script(Step(error=InvalidRequest("no such keyword")), says({"a": 1}))
+    world.validators.judge = wants(a=1)
+    body = (await ask(world)).json()
+    assert (body["ok"], len(body["attempts"])) == (True, 2)
+    assert body["attempts"][0]["artifact"] is None
+    assert [request.response_format is None for request in provider.requests] == [False, True]
+
+
+async def test_a_provider_that_refuses_twice_is_left(world: World) -> None:
+    refusal = Step(error=InvalidRequest("no"))
+    world.script(refusal, refusal, says({"a": 1}), models=("small", "large"))
+    world.validators.judge = wants(a=1)
+    body = (await ask(world, model=None, models=["small", "large"], attempts_max=6)).json()
+    assert [one["model"] for one in body["attempts"]] == ["small", "small", "large"]
+    assert body["outcome"] == "escalated"
+
+
+async def test_candidates_come_from_notes_and_bind_the_model(world: World) -> None:
+    world.vectord.payload = {"worker_id": "W-1"}
+    provider = world.script(says({"a": 1}))
+    context = {"order": {"order_id": "O-1", "count": 1}}
+    await ask(world, retrieve={"collections": ["workers"]}, validate={"kind": "fill", "context": context})
+    wanted = provider.requests[0].response_format
+    assert isinstance(wanted, JsonSchemaFormat)
+    assert b'"enum":["W-1"]' in orjson.dumps(wanted.json_schema.schema_)
+
+
+async def test_a_repair_is_told_no_words_meant_for_people(world: World) -> None:
+    provider = world.script(says({"a": 0}), says({"a": 1}))
+    evidence = {"segments": 3}
+    world.validators.judge = lambda artifact: (
+        [] if artifact == {"a": 1} else [finding(code="sms.too_long", path="/body", evidence=evidence)]
+    )
+    await ask(world)
+    told = str(provider.requests[1].messages[0].content)
+    assert 'sms.too_long (error) at /body. Evidence: {"segments":3}' in told
+    assert "not the name on the roster" not in told
 
 
 async def test_the_budget_ends(world: World) -> None:
@@ -264,12 +320,43 @@ def test_attempts_are_shared_out_and_handed_on() -> None:
         ('Here {it} is: {"a":[1]} bye', {"a": [1]}),
         ('{"a":NaN}', '{"a":NaN}'),
         ('{"a":9007199254740993}', '{"a":9007199254740993}'),
+        ('[1] says {"a":2}', {"a": 2}),
+        ('["x"] alone', ["x"]),
+        ('{"a":[1,2,],}', {"a": [1, 2]}),
+        ('{"a":"x,]"}', {"a": "x,]"}),
+        ('{"a":"q\\"}"} and {"b":1}', {"a": 'q"}'}),
+        ('{"a":1,"a":2}', {"a": 2}),
+        ('{"a":{"b":1}', '{"a":{"b":1}'),
+        ('{"b":{"c":1},"a":9007199254740993}', '{"b":{"c":1},"a":9007199254740993}'),
+        ('{"a":"\\ud800"}', '{"a":"\\ud800"}'),
+        ('{"a":1e999}', '{"a":1e999}'),
+        ("{'a':1}", "{'a':1}"),
         ("nothing", "nothing"),
         ("", ""),
     ],
 )
 def test_the_json_in_an_answer_is_found(text: str, artifact: Any) -> None:
     assert parse(text) == artifact
+
+
+@given(st.text(st.sampled_from('{}[]",:1a\\ \n')) | st.text())
+def test_what_is_found_can_be_kept(text: str) -> None:
+    for array in (False, True):
+        artifact = parse(text, array=array)
+        assert artifact == text or isinstance(artifact, dict | list)
+        assert artifact == text or parse(orjson.dumps(artifact).decode(), array=array) == artifact
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**6, '{"' * 10**6, "[}" * 10**6, '{"a":' + "[" * 5000, '{"a":"' + '\\"' * 10**6]
+)
+def test_noise_is_given_up(text: str) -> None:
+    assert parse(text) == text
+
+
+def test_an_array_is_found_where_one_is_wanted() -> None:
+    assert parse('{"a":1} [2]', array=True) == [2]
+    assert parse('{"a":1}', array=True) == {"a": 1}
 
 
 def test_fixes_are_shown_applied_without_touching_the_artifact() -> None:
