@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -40,15 +41,18 @@ COLUMNS: Final = np.dtype(
         ("row_low", "<u8"),
     ]
 )
-COUNTERS: Final = ("reasons", "categories", "sources", "lengths", "pii", "scorers", "policies")
+COUNTERS: Final = ("reasons", "categories", "sources", "lengths", "pii")
 MICROSECONDS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard to work on. `number` is its place among all."""
+    """A shard to work on. `number` is its place among all; `stamp` tells this state of the library from
+    others.
+    """
 
     library: Path
+    stamp: str
     shard: Shard
     number: int
     work: Path
@@ -75,8 +79,6 @@ class Tally:
     sources: Counter[str] = field(default_factory=Counter)
     lengths: Counter[str] = field(default_factory=Counter)
     pii: Counter[str] = field(default_factory=Counter)
-    scorers: Counter[str] = field(default_factory=Counter)
-    policies: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Tally") -> None:
         self.seen += other.seen
@@ -95,6 +97,12 @@ class Done:
     scored_sha256: str
 
 
+@lru_cache(maxsize=1)
+def _library(folder: Path, _stamp: str) -> Library:
+    """The library of this process: opened once a run, since shards are many."""
+    return Library(folder)
+
+
 # --- the survey of preference pairs -----------------------------------------------------------
 
 
@@ -104,7 +112,7 @@ def survey_shard(task: ShardTask) -> int:
     """
     path = task.path("survey.npy")
     if not path.exists():
-        library = Library(task.library)
+        library = _library(task.library, task.stamp)
         maker = _Maker(library, task.options, None)
         found = pairs.survey(library, task.shard.read(), task.options, maker.try_out)
         _save(path, found)
@@ -167,7 +175,7 @@ def row_shard(task: ShardTask) -> Done:
     if marker.exists():
         return _restored(marker)
     plan_path = task.work / "plan.npy"
-    library = Library(task.library)
+    library = _library(task.library, task.stamp)
     maker = _Maker(library, task.options, Plan.load(plan_path) if plan_path.exists() else None)
     with ExitStack() as stack:
         outs = [
@@ -240,8 +248,6 @@ class _Writer:
         tally.seen += 1
         tally.categories[item.category] += 1
         tally.sources[item.evidence["source"]["kind"]] += 1
-        tally.scorers[item.scored["scorer_version"]] += 1
-        tally.policies[item.scored["policy_version"]] += 1
         try:
             made = self._maker.made(item)
             if made is None:

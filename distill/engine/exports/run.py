@@ -68,15 +68,13 @@ class Exported:
 
 
 def checked(request: JobRequest) -> JobRequest:
-    """The request with its target filled in where there is one alone. Raises `InvalidRequest` for what is
-    not there.
-    """
+    """The request with the usual target where it names none. Raises `InvalidRequest` for what is not there."""
     kind = request.kind
     if kind is None or kind not in FORMS:
         raise _not_there("kind", kind, FORMS)
     targets = FORMS[kind]
-    target = request.target or (next(iter(targets)) if len(targets) == 1 else None)
-    if target is None or target not in targets:
+    target = request.target or next(iter(targets))
+    if target not in targets:
         raise _not_there("target", target, targets)
     return request.model_copy(update={"target": target})
 
@@ -104,9 +102,9 @@ def export(library: Path, data: Path, options: JobRequest, pool: Pool, progress:
     remove_leftovers(folder, but=work)
     work.mkdir(exist_ok=True)
     try:
-        run = _Run(_Places(library, data, work), options, pool, progress)
+        run = _Run(_Places(library, data, work, content_id(hashes)), options, pool, progress)
         materials = run.make()
-        manifest = run.manifest(hashes, {"key_id": key.id, "public_key": key.pem})
+        manifest = run.manifest(hashes, source.versions(), {"key_id": key.id, "public_key": key.pem})
         exported = run.publish(manifest, materials, started_at)
     except Stopped:
         raise  # the next run goes on from here
@@ -135,6 +133,7 @@ class _Places:
     library: Path
     data: Path
     work: Path
+    stamp: str
 
 
 class _Run:
@@ -152,9 +151,10 @@ class _Run:
         self._pool = pool
         self._progress = progress
         self._tasks = [
-            ShardTask(library, shard, number, work, options)
+            ShardTask(library, places.stamp, shard, number, work, options)
             for number, shard in enumerate(Library(library).shards())
         ]
+        self._holdout = HoldoutIds(places.data / HOLDOUT_IDS, options.salt)
         self._tally = Tally()
         self._groups = 0
         self._splits = dict.fromkeys(SPLITS, 0)
@@ -202,9 +202,8 @@ class _Run:
         temporary.replace(path)
 
     def _share_out(self) -> None:
-        holdout = HoldoutIds(self._data / HOLDOUT_IDS, self._options.salt)
         count = len(self._tasks)
-        decided = decide(self._work, count, self._options, holdout.prefixes(), self._pool)
+        decided = decide(self._work, count, self._options, self._holdout.prefixes(), self._pool)
         self._progress.reach(0, 1, start=0.85)
         self._groups = decided.groups
         for split, name in ((TRAIN, "train"), (VALIDATION, "validation"), (HOLDOUT, "holdout")):
@@ -225,7 +224,7 @@ class _Run:
         joins = [JoinTask(parts, self._made / name) for name, parts in wanted]
         self._files = list(self._each(join_parts, joins, 0.95, 1.0))
         self._conserve()
-        holdout.add(held)
+        self._holdout.add(held)
 
     def _take(self, dealt: Dealt) -> None:
         self._tally.reasons.update(dealt.reasons)
@@ -267,7 +266,9 @@ class _Run:
 
     # --- what describes the files -------------------------------------------------------------
 
-    def manifest(self, hashes: tuple[str, str], key: dict[str, str]) -> DatasetManifest:
+    def manifest(
+        self, hashes: tuple[str, str], versions: tuple[str, str], key: dict[str, str]
+    ) -> DatasetManifest:
         """Write card, report and manifest beside the files."""
         content: dict[str, Any] = {
             "kind": self._kind,
@@ -281,8 +282,8 @@ class _Run:
             "options": _options(self._options),
             "evidence_sha256": hashes[0],
             "scored_sha256": hashes[1],
-            "scorer_version": _joined(self._tally.scorers),
-            "policy_version": _joined(self._tally.policies),
+            "scorer_version": versions[0],
+            "policy_version": versions[1],
         }
         content["dataset_id"] = f"{self._kind}-{self._target}-{content_id(content)[:16]}"
         manifest = DatasetManifest.model_validate(content)
@@ -325,6 +326,13 @@ class _Run:
             _require_same(final, manifest)
         names = [*(file.name for file in manifest.files), MANIFEST]
         products = [_product((final if there else self._made) / name) for name in names]
+
+        def place(receipt: bytes) -> None:
+            if not there:
+                files.replace(self._made / RECEIPT, receipt)
+                self._made.replace(final)
+                files.sync_folder(final.parent)
+
         written = Receipts(self._data).write(
             "export",
             materials=materials,
@@ -334,12 +342,8 @@ class _Run:
             schema_versions={one.schema_id: one.version for one in (Provenance, Quarantined)},
             policy_version=manifest.policy_version,
             started_at=started_at,
+            publish=place,
         )
-        if not there:
-            files.replace(self._made / RECEIPT, written.content)
-            files.sync_folder(self._made)
-            self._made.replace(final)
-            files.sync_folder(final.parent)
         return Exported(manifest, written.ref)
 
 
@@ -364,11 +368,6 @@ def _product(path: Path) -> ProductFile:
 
 def _named(product: ProductFile, dataset_id: str) -> ProductFile:
     return product.model_copy(update={"name": f"{DATASETS}/{dataset_id}/{product.name}"})
-
-
-def _joined(versions: Iterable[str]) -> str:
-    """The version, or all of them where categories of several scorers stand side by side."""
-    return ", ".join(sorted(versions))
 
 
 def _summary(tally: Tally) -> str:

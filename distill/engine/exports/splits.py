@@ -146,12 +146,12 @@ class HoldoutIds:
     """The evidence that was ever held out under one salt: a file of ids, to which lines are only added."""
 
     def __init__(self, folder: Path, salt: str) -> None:
-        self._path = folder / f"{hashlib.sha256(salt.encode()).hexdigest()[:16]}.ids"
+        self.path = folder / f"{hashlib.sha256(salt.encode()).hexdigest()[:16]}.ids"
 
     def prefixes(self) -> Ids:
         """The first 64 bits of each id, sorted."""
         try:
-            data = self._path.read_bytes()
+            data = self.path.read_bytes()
         except FileNotFoundError:
             return np.empty(0, dtype=np.uint64)
         whole = data[: data.rfind(b"\n") + 1]
@@ -159,18 +159,18 @@ class HoldoutIds:
 
     def add(self, ids: list[str]) -> None:
         """Append ids that are not there yet; returns when they are on the medium."""
-        known = set(self._path.read_bytes().decode().split()) if self._path.exists() else set()
+        known = set(self.path.read_bytes().decode().split()) if self.path.exists() else set()
         new = sorted(set(ids) - known)
         if not new:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab+") as file:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)  # what a crash left of a line
             file.write("".join(f"{one}\n" for one in new).encode())
             file.flush()
             os.fsync(file.fileno())
-        files.sync_folder(self._path.parent)
+        files.sync_folder(self.path.parent)
 
 
 def contains(ids: Ids, prefixes: Ids) -> Flags:
