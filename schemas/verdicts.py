@@ -1,8 +1,9 @@
 """What is said about validation: the request with its context, the findings, the verdict."""
 
+from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool, StrictInt
 
 from schemas.base import JsonObject, Measure, Model, RunId, SafeJson, Tally
 
@@ -62,6 +63,25 @@ class ValidateRequest(Model):
     run_id: RunId | None = None
 
 
+def _day_or_time(text: str) -> str:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        try:
+            if datetime.fromisoformat(text).utcoffset() is not None:
+                return text
+        except ValueError:
+            pass
+        raise ValueError(
+            "this is neither an ISO 8601 day (2026-11-02) nor a time with an offset (2026-11-02T06:00:00Z)"
+        ) from None
+    return text
+
+
+AsOf = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_day_or_time)]
+"""The day, or the moment, of which a roster tells."""
+
+
 class FillOrder(Model):
     """The order that a proposal is checked against. `start` and `end` are ISO 8601 with the site's offset.
 
@@ -73,18 +93,18 @@ class FillOrder(Model):
     role: str
     city: str
     state: str
-    count: Annotated[int, Field(ge=1)]
+    count: Annotated[StrictInt, Field(ge=1)]
     start: str
     end: str
     required_certs: Annotated[list[str], Field(max_length=100)] = []
-    age_min: Annotated[int, Field(ge=0, le=150)] | None = None
+    age_min: Annotated[StrictInt, Field(ge=0, le=150)] | None = None
 
 
 class FillContext(Model):
     """What a `fill` is checked against. `as_of` only names the roster's date."""
 
     order: FillOrder
-    as_of: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    as_of: AsOf | None = None
 
 
 class Recipient(Model):
@@ -106,9 +126,9 @@ class MessageContext(Model):
 class SmsContext(MessageContext):
     """`first_contact` asks for the way to opt out; `opted_out` forbids the message."""
 
-    segments_max: Annotated[int, Field(ge=1)] = 1
-    opted_out: bool | None = None
-    first_contact: bool | None = None
+    segments_max: Annotated[StrictInt, Field(ge=1)] = 1
+    opted_out: StrictBool | None = None
+    first_contact: StrictBool | None = None
 
 
 class SchemaContext(Model):

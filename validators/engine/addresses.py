@@ -5,22 +5,33 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
+from email_validator import EmailNotValidError, validate_email
+
+from validators.engine.view import LOOKALIKES
+
 LOCAL_CHARS_MAX: Final = 64
 ADDRESS_CHARS_MAX: Final = 254
+TEXT_CHARS_MAX: Final = 1000
+"""With its display name. Longer texts are not looked into."""
 
 # Controls, line and paragraph separators, and the marks that turn the direction of text.
 FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-DISPLAYED: Final = re.compile(r"[^<>]{0,200}<([^<>]{1,320})>\s{0,5}")
+DISPLAYED: Final = re.compile(r"[^<>]{0,600}<([^<>]{1,320})>\s{0,5}")
 ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
 LOCAL: Final = re.compile(rf"{ATOM}+(?:\.{ATOM}+)*")
-LABEL: Final = re.compile(r"(?!-)[^\W_](?:[^\W_]|-){0,62}(?<!-)")
+LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+PLAIN_DOMAIN: Final = re.compile(rf"(?:{LABEL}\.){{1,10}}[A-Za-z]{{2,63}}")
+"""Domains of which nothing is to be found out: no other letters, no labels of punycode's form."""
 TOP: Final = re.compile(r"(?:[^\W\d_]{2,63}|xn--[a-z0-9-]{1,59})", re.IGNORECASE)
-
-# Cyrillic and Greek letters that print as Latin ones.
-LOOKALIKES: Final = frozenset(
-    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u051b\u051d\u04bb\u04cf\u0432\u043c\u043d"
-    "\u043a\u0442\u0433\u044c\u0454\u0457\u03bf\u03b1\u03bd\u03c1\u03c4\u03c5\u03b9\u03ba\u03c7\u03b5\u03b7\u03c9"
+SIMILAR_SCRIPTS: Final = frozenset({"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"})
+IMITATING: Final = frozenset(
+    char
+    for char in LOOKALIKES
+    if char.isalpha() and unicodedata.name(char, "?").split()[0] in SIMILAR_SCRIPTS
 )
+PHONETIC: Final = re.compile("[\u0250-\u02af\u1d00-\u1dbf\ua730-\ua731]")
+"""Letters of phonetic alphabets, small capitals among them: no name is written in them."""
+RESERVED: Final = frozenset({"localhost", "local", "invalid", "onion", "arpa"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,8 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> "Address | None":
         """Read `a@b.c` or `Name <a@b.c>`; None where there is no single address with both parts."""
+        if len(text) > TEXT_CHARS_MAX:
+            return None
         shown = DISPLAYED.fullmatch(text.strip())
         bare = shown[1].strip() if shown else text.strip()
         local, at, domain = bare.rpartition("@")
@@ -51,18 +64,35 @@ class Address:
         """Whether the syntax is that of a mailbox on the internet: no quoted, no literal, no bare host."""
         if len(self.local) > LOCAL_CHARS_MAX or len(self.local) + 1 + len(self.domain) > ADDRESS_CHARS_MAX:
             return False
-        labels = self.domain.split(".")
-        return (
-            LOCAL.fullmatch(self.local) is not None
-            and len(labels) > 1
-            and all(LABEL.fullmatch(label) for label in labels)
-            and TOP.fullmatch(labels[-1]) is not None
-        )
+        top = self.domain.rpartition(".")[2]
+        if LOCAL.fullmatch(self.local) is None or top.lower() in RESERVED:
+            return False
+        if PLAIN_DOMAIN.fullmatch(self.domain) is not None and "--" not in self.domain:
+            return True
+        return "." in self.domain and TOP.fullmatch(top) is not None and self._valid()
+
+    def _valid(self) -> bool:
+        """What the library says of domains in other letters and of punycode. It asks no name server here."""
+        try:
+            validate_email(
+                f"a@{self.domain}",
+                allow_smtputf8=False,
+                check_deliverability=False,
+                globally_deliverable=False,
+                test_environment=True,
+            )
+        except EmailNotValidError:
+            return False
+        return True
 
     @property
     def deceptive(self) -> bool:
         """Whether letters pass for others: scripts mixed in one word, or a word all of lookalikes."""
-        words = [self.local, *map(_decoded, self.domain.split("."))]
+        if self.local.isascii() and self.domain.isascii() and "--" not in self.domain:
+            return False
+        if len(self.local) + len(self.domain) > ADDRESS_CHARS_MAX:
+            return False  # nobody takes it for an address; bringing runs of marks into order is not linear
+        words = [self.local, *map(_decoded, re.split("[.\u3002\uff0e\uff61]", self.domain))]
         return any(_deceptive(word) for word in words)
 
 
@@ -80,8 +110,12 @@ def _deceptive(word: str) -> bool:
         return False
     if unicodedata.normalize("NFKC", word) != unicodedata.normalize("NFC", word):
         return True  # full-width letters and the like
-    letters = [char for char in word.casefold() if char.isalpha()]
+    composed = unicodedata.normalize("NFC", word).casefold()
+    letters = [char for char in composed if char.isalpha()]
     scripts = {unicodedata.name(char, "?").split()[0] for char in letters}
-    if "LATIN" in scripts and scripts & {"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"}:
+    if "LATIN" in scripts and (scripts & SIMILAR_SCRIPTS or PHONETIC.search(composed)):
         return True
-    return bool(letters) and all(char in LOOKALIKES for char in letters)
+    # What does not print, or sits on a letter without being one with it.
+    marked = any(unicodedata.category(char) in ("Mn", "Me") for char in composed) and "LATIN" in scripts
+    hidden = any(unicodedata.category(char) == "Cf" for char in composed)
+    return marked or hidden or (bool(letters) and all(char in IMITATING for char in letters))

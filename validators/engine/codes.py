@@ -9,7 +9,7 @@ SCHEMA: Final = {
 
 CONTENT: Final = {
     "content.placeholder": "A template left-over such as `{{name}}` or `[DATE]`.",
-    "content.pii_ssn": "A US social security number.",
+    "content.pii_ssn": "A US social security number, or the taxpayer number of one who has none.",
     "content.pii_card": "A payment card number.",
     "content.pii_bank": "A bank account, routing number or IBAN.",
     "content.pay_disclosure": "Money wording that this audience must not read, with an amount near it.",
@@ -28,10 +28,12 @@ FILL: Final = SCHEMA | {
     "fill.role_mismatch": "The worker does not have the order's role.",
     "fill.location_mismatch": "The worker is not in the order's city and state.",
     "fill.client_blocked": "The worker may not be sent to this client.",
-    "fill.double_booked": "The worker has another assignment during the shift.",
+    "fill.double_booked": "The worker has another assignment during the shift, or, by the policy, "
+    "too close to it.",
     "fill.cert_missing": "The worker lacks a certificate that the order requires.",
     "fill.cert_expired": "A required certificate runs out before the shift's last day.",
     "fill.underage": "The worker is too young on the shift's first day, or of unknown age.",
+    "fill.hours_exceeded": "The shift takes the worker beyond the hours of a week that the policy allows.",
 }
 
 SMS: Final = (
@@ -44,6 +46,7 @@ SMS: Final = (
         "sms.name_mismatch": "The greeting names somebody else than the recipient.",
         "sms.opted_out": "The recipient has opted out of messages.",
         "sms.opt_out_missing": "A first message does not say how to opt out.",
+        "sms.sender_missing": "A first message names none of the senders that the policy lists.",
     }
     | CONTENT
 )
@@ -58,6 +61,7 @@ EMAIL: Final = (
         "email.subject_missing": "There is no subject, or only white space.",
         "email.subject_too_long": "The subject is longer than 998 characters; a warning above 78.",
         "email.body_missing": "There is no text, or only white space.",
+        "email.line_too_long": "A line of the text, or a header, is longer than the 998 octets of RFC 5322.",
         "email.name_mismatch": "The greeting names somebody else than the recipient.",
     }
     | CONTENT

@@ -1,5 +1,6 @@
 """The kind `json_schema`: any JSON, checked against a schema that the caller brings."""
 
+from collections import deque
 from functools import lru_cache
 from math import log
 from typing import Final, NoReturn
@@ -30,7 +31,7 @@ class JsonSchemaValidator:
     """
 
     kind: Final = "json_schema"
-    version: Final = "1.0"
+    version: Final = "1.1"
     codes: Final = codes.SCHEMA
     slow: Final = True
 
@@ -77,13 +78,14 @@ class JsonSchemaValidator:
         return Checked(report.sorted())
 
     def _report(self, compiled: jsonschema_rs.Validator, artifact: JsonValue, report: Report) -> None:
+        whole = _Paths(compiled, artifact)
         for number, error in enumerate(compiled.iter_errors(artifact), start=1):
             if number > self._findings_max:
                 message = f"there are more than {self._findings_max} errors; the others are not listed"
                 report.add("schema.invalid", "", message)
                 break
             evidence: JsonObject = {"keyword": error.kind.name, "schema_path": pointer(*error.schema_path)}
-            report.add("schema.invalid", pointer(*error.instance_path), error.message, evidence=evidence)
+            report.add("schema.invalid", whole.path(error), error.message, evidence=evidence)
 
     def _compile(self, text: bytes) -> tuple[jsonschema_rs.Validator, int]:
         """The validator, and how many references lead into a loop."""
@@ -112,6 +114,44 @@ class JsonSchemaValidator:
                 param="context.schema",
             ) from None
         return compiled, cost.recursive
+
+
+class _Paths:
+    """Pointers of errors, whole: the library's errors leave out properties whose name is empty.
+
+    Its other way of checking names them, without masking values: it is asked for pointers alone, and only
+    where the artifact has such a property.
+    """
+
+    def __init__(self, compiled: jsonschema_rs.Validator, artifact: JsonValue) -> None:
+        self._known: dict[tuple[str, str], deque[str]] = {}
+        for found in compiled.evaluate(artifact).errors() if _has_empty_key(artifact) else ():
+            path = found["instanceLocation"]
+            key = (_without_empty(found["schemaLocation"]), _without_empty(path))
+            self._known.setdefault(key, deque()).append(path)
+
+    def path(self, error: jsonschema_rs.ValidationError) -> str:
+        """Errors of one keyword at like places come in the same order both ways."""
+        given = pointer(*error.instance_path)
+        paths = self._known.get((pointer(*error.schema_path), given))
+        return paths.popleft() if paths else given
+
+
+def _without_empty(path: str) -> str:
+    return "".join(f"/{part}" for part in path.split("/") if part)
+
+
+def _has_empty_key(artifact: JsonValue) -> bool:
+    pending = [artifact]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if "" in value:
+                return True
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return False
 
 
 def _retrieve_nothing(uri: str) -> NoReturn:

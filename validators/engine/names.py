@@ -4,7 +4,7 @@ It is strict where a difference can mean another person: `Johnson` is not `Johns
 and the whole surname has to be there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -15,7 +15,25 @@ from validators.engine.text import words
 
 WORDS_MAX: Final = 10
 TYPO_CHARS_MIN: Final = 4
-TITLES: Final = frozenset({"mr", "mrs", "ms", "miss", "mx", "dr", "sr", "jr", "ii", "iii", "iv"})
+TITLES: Final = frozenset({"mr", "mrs", "ms", "miss", "mx", "dr"})
+GENERATIONS: Final = {"sr": 1, "senior": 1, "jr": 2, "junior": 2, "ii": 2, "iii": 3, "iv": 4}
+"""What tells a father from his son."""
+
+UMLAUTS: Final = str.maketrans(
+    {
+        "ä": "ae",
+        "ö": "oe",
+        "ü": "ue",
+        "Ä": "Ae",
+        "Ö": "Oe",
+        "Ü": "Ue",
+        "å": "aa",
+        "Å": "Aa",
+        "ø": "oe",
+        "Ø": "Oe",
+    }
+)
+"""How letters are written out where a keyboard lacks them: `Mueller` is Müller."""
 
 Nicknames = Mapping[str, frozenset[str]]
 Words = tuple[str, ...]
@@ -41,11 +59,20 @@ class Person:
 
     given: Words
     family: Words
+    generation: int | None = None
+    written_out: "Person | None" = None
 
     @classmethod
     def of(cls, first_name: str, last_name: str) -> "Person":
-        family = tuple(word for word in words(last_name) if word not in TITLES)
-        return cls(words(first_name), family or words(last_name))
+        """`written_out` is the same person, without letters that some keyboards lack."""
+        other = (first_name.translate(UMLAUTS), last_name.translate(UMLAUTS))
+        return cls._of(first_name, last_name, None if other == (first_name, last_name) else cls._of(*other))
+
+    @classmethod
+    def _of(cls, first_name: str, last_name: str, written_out: "Person | None" = None) -> "Person":
+        first, last = words(first_name), words(last_name)
+        bare = _bare(last)
+        return cls(_bare(first) or first, bare or last, _generation((*first[1:], *last)), written_out)
 
     @classmethod
     def of_full(cls, name: str) -> "Person":
@@ -54,7 +81,13 @@ class Person:
         if comma and given.strip():
             return cls.of(given, family)
         parts = [word for word in name.split() if words(word) and words(word)[0] not in TITLES]
-        return cls.of(" ".join(parts[:-1]), parts[-1]) if len(parts) > 1 else cls.of(name, "")
+        last = len(parts)
+        # A given and a family name stay, whatever they are.
+        while last > 2 and words(parts[last - 1])[0] in GENERATIONS:
+            last -= 1
+        if last <= 1:
+            return cls.of(name, "")
+        return cls.of(" ".join(parts[: last - 1]), " ".join(parts[last - 1 :]))
 
 
 class NameMatcher:
@@ -65,9 +98,28 @@ class NameMatcher:
 
     def matches(self, written: str, person: Person) -> bool:
         """Whether `written`, a full name in either order, is this person's."""
-        parts = _untitled(words(written))
-        if not parts or len(parts) > WORDS_MAX:
+        return self._any_writing(self._matches, written, person)
+
+    def greets(self, written: str, person: Person, *, titled: bool) -> bool:
+        """Whether a greeting to `written` is to this person: a given name, a full one, `Ms. Surname`."""
+        greets = self._greets_titled if titled else self._greets
+        return self._any_writing(greets, written, person)
+
+    def _any_writing(self, rule: Callable[[Words, Person], bool], written: str, person: Person) -> bool:
+        """Whether the rule holds, as written or with umlauts written out on either side."""
+        parts = words(written)
+        bare = _bare(parts) or parts
+        if not bare or len(bare) > WORDS_MAX:
             return False
+        generation = _generation(parts[1:])
+        if generation is not None and person.generation is not None and generation != person.generation:
+            return False
+        if rule(bare, person) or (person.written_out is not None and rule(bare, person.written_out)):
+            return True
+        other = words(written.translate(UMLAUTS))
+        return other != parts and rule(_bare(other) or other, person)
+
+    def _matches(self, parts: Words, person: Person) -> bool:
         if not person.family:
             return self._given(parts, person.given)
         if not person.given:
@@ -77,15 +129,12 @@ class NameMatcher:
             for cut in range(1, len(parts))
         )
 
-    def greets(self, written: str, person: Person, *, titled: bool) -> bool:
-        """Whether a greeting to `written` is to this person: a given name, a full one, `Ms. Surname`."""
-        parts = _untitled(words(written))
-        if not parts or len(parts) > WORDS_MAX:
-            return False
-        if titled and same_spelling("".join(parts), "".join(person.family)):
-            return True
+    def _greets_titled(self, parts: Words, person: Person) -> bool:
+        return same_spelling("".join(parts), "".join(person.family)) or self._greets(parts, person)
+
+    def _greets(self, parts: Words, person: Person) -> bool:
         alone = len(parts) == 1 and any(self._same_given(parts[0], given) for given in person.given)
-        return alone or self._given(parts, person.given) or self.matches(written, person)
+        return alone or self._given(parts, person.given) or self._matches(parts, person)
 
     def _split(self, given: Words, family: Words, person: Person) -> bool:
         return same_spelling("".join(family), "".join(person.family)) and self._given(given, person.given)
@@ -118,5 +167,12 @@ class NameMatcher:
         return both_short and bool(meanings & others)
 
 
-def _untitled(parts: Words) -> Words:
-    return tuple(word for word in parts if word not in TITLES) or parts
+def _bare(parts: Words) -> Words:
+    """The name without titles and generations; a generation that stands first is a given name."""
+    return tuple(
+        word for at, word in enumerate(parts) if word not in TITLES and (at == 0 or word not in GENERATIONS)
+    )
+
+
+def _generation(parts: Words) -> int | None:
+    return next((GENERATIONS[word] for word in parts if word in GENERATIONS), None)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from schemas.base import JsonObject
-from schemas.verdicts import Recipient
+from schemas.verdicts import MessageContext, Recipient
 from services.errors import InvalidRequest
 from validators.backends import Roster, WorkerFacts
+from validators.engine.content import Audience, Reading
 from validators.engine.greeting import Greeting, GreetingFinder
 from validators.engine.names import NameMatcher, Person
 from validators.engine.policy import Policy
@@ -50,11 +51,18 @@ def reader_of(recipient: Recipient | None, roster: RosterNeeded) -> Reader:
     return Reader(person=person, email=recipient.email)
 
 
+def reading_of(context: MessageContext, reader: Reader) -> Reading:
+    """For whom the words are: the audience that the context names, or a worker where it names one by id."""
+    audience: Audience | None = context.audience or ("worker" if reader.named else None)
+    listed = context.url_allowlist
+    return Reading(audience, None if listed is None else tuple(listed))
+
+
 class Salutation:
     """Finds greetings to the wrong person."""
 
     def __init__(self, policy: Policy) -> None:
-        self._greetings = GreetingFinder(policy.file.greetings)
+        self._greetings = GreetingFinder(policy.file.greetings, policy.nicknames.keys())
         self._names = NameMatcher(policy.nicknames)
 
     def wrong(self, body: str, reader: Reader) -> Greeting | None:

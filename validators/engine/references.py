@@ -1,6 +1,6 @@
 """What the references of a JSON Schema can cost, told before any artifact is checked against it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -17,6 +17,10 @@ DEFINITIONS: Final = frozenset({"$defs", "definitions"})
 
 MAPS: Final = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
 """Keywords whose value has schemas under names of the author's choice."""
+
+IN_PLACE: Final = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else"})
+IN_PLACE_MAPS: Final = frozenset({"dependentSchemas", "dependencies"})
+"""Keywords whose schemas are for the same value, not for a part of it."""
 
 ROOT: Final = "#"
 REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
@@ -40,6 +44,7 @@ class Cost:
 def cost_of(schema: JsonValue, limit: int) -> Cost:
     """Counting stops beyond `limit`. Raises `UnusableReference`."""
     graph = _graph(schema)
+    _check_progress(graph)
     sizes: dict[str, int] = {}
     pending = dict(graph)
     # Parts that refer to nothing open are sized first; what is left in the end goes round in loops.
@@ -58,6 +63,7 @@ class _Part:
 
     nodes: int
     references: list[str]
+    in_place: list[str]
 
 
 def _graph(schema: JsonValue) -> dict[str, _Part]:
@@ -68,13 +74,45 @@ def _graph(schema: JsonValue) -> dict[str, _Part]:
         name = pending.pop()
         if name in graph:
             continue
-        nodes = list(_subschemas(_resolve(schema, anchors, name)))
-        references = [
-            str(node[key]) for node in nodes for key in REFERENCES if isinstance(node.get(key), str)
-        ]
-        graph[name] = _Part(len(nodes), references)
+        root = _resolve(schema, anchors, name)
+        nodes = list(_subschemas(root))
+        references = _references(nodes)
+        graph[name] = _Part(len(nodes), references, _references(_in_place(root)))
         pending.extend(references)
     return graph
+
+
+def _references(nodes: Iterable[JsonObject]) -> list[str]:
+    return [str(node[key]) for node in nodes for key in REFERENCES if isinstance(node.get(key), str)]
+
+
+def _check_progress(graph: dict[str, _Part]) -> None:
+    """References that come back to themselves on one and the same value would be followed for ever."""
+    pending = dict(graph)
+    while done := [
+        name for name, part in pending.items() if not any(ref in pending for ref in part.in_place)
+    ]:
+        for name in done:
+            del pending[name]
+    if pending:
+        raise UnusableReference(
+            f"{next(iter(pending))[:100]!r} comes back to itself without going down into the artifact"
+        )
+
+
+def _in_place(root: JsonValue) -> Iterator[JsonObject]:
+    """The subschemas of `root` that are for the same value as itself, and `root`."""
+    pending = [root]
+    while pending:
+        value = pending.pop()
+        if not isinstance(value, dict):
+            continue
+        yield value
+        for key, item in value.items():
+            if key in IN_PLACE:
+                pending.extend(item if isinstance(item, list) else (item,))
+            elif key in IN_PLACE_MAPS and isinstance(item, dict):
+                pending.extend(item.values())
 
 
 def _subschemas(root: JsonValue) -> Iterator[JsonObject]:

@@ -10,21 +10,23 @@ from schemas.artifacts import SmsDraft
 from schemas.base import JsonObject
 from schemas.verdicts import SmsContext
 from validators.engine import codes, gsm
-from validators.engine.content import ContentRules
+from validators.engine.content import ContentRules, Reading
 from validators.engine.findings import Report, check_shape
 from validators.engine.greeting import Greeting
 from validators.engine.policy import Policy
-from validators.engine.reader import Reader, Salutation, mend, reader_of
+from validators.engine.reader import Reader, Salutation, mend, reader_of, reading_of
 from validators.engine.text import fold
 from validators.engine.validator import Checked, RosterNeeded, parse_context
+from validators.engine.view import View
 
 NUMBER: Final = re.compile(r"\+?[0-9 ().\-/]{3,40}")
 BODY: Final = "/body"
+NOT_WORD: Final = re.compile(r"[\W_]+")
 
 
 class SmsValidator:
     kind: Final = "sms"
-    version: Final = "1.0"
+    version: Final = "1.1"
     codes: Final = codes.SMS
     slow: Final = False
 
@@ -33,6 +35,7 @@ class SmsValidator:
         self._limits = policy.file.sms
         self._content = ContentRules(policy.file.content)
         self._salutation = Salutation(policy)
+        self._senders = [f" {fold(name)} " for name in policy.file.sms.sender_names]
         self._opt_out = [f" {fold(wording)} " for wording in policy.file.sms.opt_out_wording]
 
     def artifact_schema(self) -> JsonObject:
@@ -57,7 +60,7 @@ class SmsValidator:
         if isinstance(to := fields.get("to"), str):
             self._check_number(to, asked, reader, report)
         if isinstance(artifact, dict) and isinstance(body := fields.get("body", ""), str):
-            self._check_body(body, asked, reader, report)
+            self._check_body(body, asked, reading_of(asked, reader), reader, report)
         return Checked(report.sorted(), roster=reader.roster)
 
     def _check_number(self, to: str, context: SmsContext, reader: Reader, report: Report) -> None:
@@ -90,13 +93,15 @@ class SmsValidator:
             return None
         return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
 
-    def _check_body(self, body: str, context: SmsContext, reader: Reader, report: Report) -> None:
+    def _check_body(
+        self, body: str, context: SmsContext, reading: Reading, reader: Reader, report: Report
+    ) -> None:
         if not body.strip():
             report.add("sms.body_missing", BODY, "the message has no text")
             return
-        self._content.check(body, BODY, context, report)
+        self._content.check(body, BODY, reading, report)
         greeting = self._salutation.wrong(body, reader)
-        lacks_opt_out = bool(context.first_contact) and not self._says_opt_out(body)
+        lacks_opt_out = bool(context.first_contact) and not _says_any(self._opt_out, body)
         cut = gsm.segments(body, self._limits)
         too_long = cut.count > context.segments_max
         fix = self._fix(body, greeting, reader, lacks_opt_out, context.segments_max)
@@ -108,6 +113,8 @@ class SmsValidator:
         if lacks_opt_out:
             message = "a first message has to say how to opt out, such as: Reply STOP to opt out"
             report.add("sms.opt_out_missing", BODY, message, fix=fix)
+        if context.first_contact and self._senders and not _says_any(self._senders, body):
+            report.add("sms.sender_missing", BODY, "a first message has to name its sender")
         if too_long:
             report.add(
                 "sms.too_long",
@@ -122,10 +129,6 @@ class SmsValidator:
                     "segments_max": context.segments_max,
                 },
             )
-
-    def _says_opt_out(self, body: str) -> bool:
-        plain = f" {' '.join(fold(line) for line in body.splitlines())} "
-        return any(wording in plain for wording in self._opt_out)
 
     def _fix(
         self, body: str, greeting: Greeting | None, reader: Reader, lacks_opt_out: bool, segments_max: int
@@ -143,3 +146,9 @@ class SmsValidator:
         if gsm.segments(mended, self._limits).count > segments_max:
             return None
         return {"op": "replace", "path": BODY, "value": mended}
+
+
+def _says_any(wordings: list[str], body: str) -> bool:
+    seen = View(body).text.lower().replace("'", "")
+    plain = NOT_WORD.sub(" ", f" {seen} ")
+    return any(wording in plain for wording in wordings)

@@ -2,10 +2,14 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 CHARS_MAX: Final = 400
 """Longer than any name: what lies beyond is not looked at, so that hostile text costs little."""
+
+FOLDED_MAX: Final = 16_384
+"""Names, roles and places come again and again."""
 
 _MARKS: Final = re.compile("[\u0300-\u036f]")
 _APOSTROPHES: Final = re.compile("['\u2018\u2019\u02bc\u0060\u00b4\u02b9\u2032]")
@@ -16,6 +20,7 @@ _LETTERS: Final = str.maketrans(
 )
 
 
+@lru_cache(maxsize=FOLDED_MAX)
 def fold(text: str) -> str:
     """Lower-case words parted by single spaces: no accents, no apostrophes, no punctuation.
 

@@ -117,3 +117,22 @@ def test_a_schema_beyond_the_limit_is_refused(judge: Judge) -> None:
 def test_patterns_cost_linear_time(judge: Judge) -> None:
     verdict = judge("json_schema", '"' + "a" * 20_000 + '!"', schema={"pattern": "^(a+)+$"})
     assert len(verdict.findings) == 1
+
+
+@pytest.mark.parametrize("fan", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 3, 40])
+def test_a_schema_that_comes_back_to_itself_on_one_value_is_refused(
+    judge: Judge, fan: int, steps: int
+) -> None:
+    chain = {f"s{n}": {"allOf": [{"$ref": f"#/$defs/s{(n + 1) % steps}"}] * fan} for n in range(steps)}
+    with pytest.raises(InvalidRequest) as error:
+        judge("json_schema", 1, schema={"$defs": chain, "$ref": "#/$defs/s0"})
+    assert error.value.param == "context.schema"
+
+
+def test_a_property_without_a_name_keeps_its_place_in_the_pointer(judge: Judge) -> None:
+    number = {"type": "integer"}
+    schema = {"properties": {"": number, "a": {"properties": {"": {"properties": {"b": number}}}}}}
+    verdict = judge("json_schema", {"": "x", "a": {"": {"b": "y"}}}, schema=schema)
+    assert [finding.path for finding in verdict.findings] == ["/", "/a//b"]
+    assert "y" not in verdict.findings[1].message.replace("type", "")
