@@ -23,12 +23,17 @@ OPEN_FILES_MAX: Final = 64
 Json = dict[str, Any]
 
 
+def segment_of(uri: str) -> str:
+    """What evidence calls a file that receipts call `uri`."""
+    return uri.removeprefix("log/").removeprefix("imports/")
+
+
 class RawFiles:
     """The files that sources name, kept open, since links jump between them. A context manager."""
 
     def __init__(self, data: Path, uris: Sequence[str]) -> None:
         self._data = data
-        self._uris = {Path(uri).name: uri for uri in uris}
+        self._uris = {segment_of(uri): uri for uri in uris}
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def __enter__(self) -> Self:
@@ -231,7 +236,7 @@ class _Link:
 
 def locate_in_log(data: Path, uri: str, evidence: Sequence[str], report: Report) -> None:
     """Name the lines of a source that are not what evidence and quarantine were made of."""
-    segment = Path(uri).name
+    segment = segment_of(uri)
     path = Path(uri) if Path(uri).is_absolute() else data / uri
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

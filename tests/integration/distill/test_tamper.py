@@ -1,5 +1,6 @@
 """Every way of tampering that we could think of, on the products of a real run: the audit finds each one."""
 
+import asyncio
 import base64
 import hashlib
 import shutil
@@ -18,13 +19,27 @@ from distill.engine.progress import Progress
 from distill.engine.receipts import FOLDER, HEAD, Receipts, list_files, material_of, product_of, read_receipt
 from schemas.canonical import canonical_bytes
 from schemas.proof import Audit, AuditFinding, Receipt
-from tests.unit.distill.vouched import build as make
+from tests.unit.distill.builders import distill, done, episode, run, send, verdict, verdict_record
+
+
+async def make(data: Path) -> None:
+    """Every stage once, over a sealed segment and a live one."""
+    async with distill(data, segment_bytes_max=16_384, disk_free_bytes_min=0) as client:
+        for number in range(30):
+            name = f"r{number:02d}"
+            judged = verdict("rejected", "fill.underage") if number % 5 == 0 else verdict()
+            await send(client, [run(name, question=f"question {name} of somebody", verdict=judged)])
+            await send(client, [verdict_record(name)] if number % 7 == 0 else episode(f"e{number}"))
+        await done(client, stage="materialize")
+        await done(client, stage="score")
+        for kind in ("preference", "sft"):
+            await done(client, stage="export", kind=kind, target="openai")
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("original") / "data"
-    make(data)
+    asyncio.run(make(data))
     return data
 
 
@@ -100,12 +115,14 @@ def write_lines(path: Path, lines: list[bytes]) -> None:
 # --- what is done to them -----------------------------------------------------------------------
 
 
-def flip(path: Path, line: int = 1) -> None:
-    """Change one letter inside a text, so that the line is as valid as it was."""
+def flip(path: Path) -> int:
+    """Change one letter of a question, so that the line is as valid as it was; returns which line it was."""
     lines = lines_of(path)
-    at = lines[line].index(b"question") if b"question" in lines[line] else len(lines[line]) // 2
-    lines[line] = lines[line][:at] + bytes([lines[line][at] ^ 1]) + lines[line][at + 1 :]
+    number = next(at for at, line in enumerate(lines) if at and b"question" in line)
+    at = lines[number].index(b"question")
+    lines[number] = lines[number][:at] + b"Q" + lines[number][at + 1 :]
     write_lines(path, lines)
+    return number
 
 
 def swap(one: Path, other: Path) -> None:
@@ -457,16 +474,16 @@ def _finding(report: Audit, code: str) -> AuditFinding:
 
 def test_a_changed_line_of_the_log_is_named_by_its_offset(data: Path) -> None:
     segment = live(data)
-    offset = len(lines_of(segment)[0])
-    flip(segment)
+    number = flip(segment)
+    offset = sum(map(len, lines_of(segment)[:number]))
     found = _finding(audited(data), "line_differs")
-    changed = hashlib.sha256(lines_of(segment)[1]).hexdigest()
+    changed = hashlib.sha256(lines_of(segment)[number]).hexdigest()
     assert (found.file, found.offset, found.found) == (named(data, segment), offset, changed)
 
 
 def test_a_changed_row_is_named_by_its_line(data: Path) -> None:
-    flip(rows(data), line=1)
-    assert _finding(audited(data, sample=0), "row_differs").line == 2
+    number = flip(rows(data))
+    assert _finding(audited(data, sample=0), "row_differs").line == number + 1
 
 
 # --- with the key in hand: signatures hold, what they vouch for does not ------------------------------
@@ -479,7 +496,7 @@ def test_a_row_that_is_said_to_come_from_elsewhere_is_found_though_it_is_signed(
 
 
 def test_a_row_that_is_not_its_provenances_is_found_though_it_is_signed(data: Path) -> None:
-    flip(rows(data), line=0)
+    flip(rows(data))
     vouch_again(data, rows(data))
     assert codes(audited(data)) == {"row_differs"}
 
