@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from distill.engine.exports import MANIFEST
+from distill.engine.exports import MANIFEST, RECEIPT
 from schemas.distill import DatasetPage
 from schemas.evidence import DatasetManifest
 from services.errors import NotFound
@@ -32,8 +32,8 @@ def manifest_of(folder: Path, dataset_id: str) -> DatasetManifest:
 
 
 def file_of(folder: Path, dataset_id: str, name: str) -> Path:
-    """The path of a file that the manifest names, or of the manifest. Raises `NotFound`. Blocks."""
+    """The path of a file that the manifest names, of the manifest or the receipt. Raises `NotFound`. Blocks."""
     manifest = manifest_of(folder, dataset_id)
-    if name not in (MANIFEST, *(file.name for file in manifest.files)):
+    if name not in (MANIFEST, RECEIPT, *(file.name for file in manifest.files)):
         raise NotFound(f"dataset {dataset_id!r} has no file {name!r}", code="file_not_found")
     return folder / dataset_id / name

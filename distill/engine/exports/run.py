@@ -68,7 +68,7 @@ class Exported:
 
 
 def checked(request: JobRequest) -> JobRequest:
-    """The request with the usual target where it names none. Raises `InvalidRequest` for what is not there."""
+    """The request with a target, the usual one where it names none. Raises `InvalidRequest`."""
     kind = request.kind
     if kind is None or kind not in FORMS:
         raise _not_there("kind", kind, FORMS)

@@ -3,7 +3,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.unit.distill.builders import (
@@ -14,7 +13,6 @@ from tests.unit.distill.builders import (
     episode,
     evidence,
     finished,
-    lines,
     run,
     send,
     stored,
@@ -25,7 +23,6 @@ from tests.unit.distill.builders import (
 pytestmark = pytest.mark.anyio
 
 UNREPEATABLE = ("manifest.json", "receipt.dsse.json")  # they hold a key of the machine, and times
-TOOL_CALL: Json = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def products(data: Path) -> dict[str, bytes]:
@@ -51,12 +48,6 @@ def mixed() -> list[Json]:
         verdict_record("later", "accepted", ts="2026-11-02T10:00:02Z"),
         verdict_record("nobody"),
     ]
-
-
-async def rows_of(client: httpx.AsyncClient, job: Json, name: str) -> list[Json]:
-    response = await client.get(f"/v1/distill/datasets/{job['dataset_id']}/files/{name}")
-    assert response.status_code == 200
-    return [httpx.Response(200, content=line).json() for line in response.content.splitlines()]
 
 
 async def test_the_same_log_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -106,16 +97,6 @@ async def test_of_two_logs_in_one_folder_the_same_run_wins_before_and_after_a_re
         job = await done(client, stage="materialize")
     assert products(tmp_path / "a") == first
     assert job["counts"]["quarantined"] == 1
-
-
-async def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    leftover = tmp_path / "datasets" / ".export-abc"
-    leftover.mkdir(parents=True)
-    (leftover / "sft.jsonl").write_bytes(b"half")
-    async with distill(tmp_path) as client:
-        await send(client, mixed())
-        await chain(client, "sft")
-    assert not leftover.exists()
 
 
 async def test_every_line_of_the_log_ends_in_one_outcome(tmp_path: Path) -> None:
@@ -196,179 +177,6 @@ async def test_a_retry_of_the_same_task_repairs_the_failed_one_before_it(tmp_pat
     assert [by_key[key]["repair_of"] for key in ("t1", "t3", "t4")] == [None, None, None]
 
 
-async def test_sft_holds_accepted_answers_to_the_original_prompt(tmp_path: Path) -> None:
-    async with distill(tmp_path) as client:
-        await send(client, mixed())
-        job = await chain(client, "sft")
-        rows = await rows_of(client, job, "sft.jsonl")
-        provenance = await rows_of(client, job, "sft.provenance.jsonl")
-        left_out = await rows_of(client, job, "quarantine.jsonl")
-        raw = (await client.get(f"/v1/distill/datasets/{job['dataset_id']}/files/sft.jsonl")).content
-    assert job["counts"] == {"in": 8, "rows": 4, "drafts": 0, "quarantined": 4}
-    assert all(set(row) == {"messages"} for row in rows)
-    assert [message["role"] for message in rows[0]["messages"]] == ["user", "assistant"]
-    assert {row["messages"][0]["content"] for row in rows} == {
-        "fill o1",
-        "fill o2",
-        "question plain",
-        "question later",
-    }
-    for line, (row, one) in enumerate(zip(raw.splitlines(keepends=True), provenance, strict=True), start=1):
-        assert (one["line"], one["line_sha256"]) == (line, hashlib.sha256(row).hexdigest())
-    assert sorted(one["reason"] for one in left_out) == [
-        "category.needs_human_review",
-        "category.rejected",
-        "category.rejected",
-        "category.rejected",
-    ]
-
-
-async def test_earlier_assistant_turns_are_not_trained_on(tmp_path: Path) -> None:
-    talk = run("r1", verdict=verdict())
-    talk["request"]["messages"] = [
-        {"role": "developer", "content": "be brief"},
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b", "refusal": None},
-        {"role": "user", "content": "c"},
-    ]
-    async with distill(tmp_path) as client:
-        await send(client, [talk])
-        job = await chain(client, "sft")
-        rows = await rows_of(client, job, "sft.jsonl")
-    assert rows[0]["messages"] == [
-        {"role": "system", "content": "be brief"},
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b", "weight": 0},
-        {"role": "user", "content": "c"},
-        {"role": "assistant", "content": "answer r1"},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"role": "narrator", "content": "x"}, "target.role"),
-        ({"role": "user", "content": "x", "mood": 1}, "target.message_key"),
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "target.content_not_text"),
-    ],
-)
-async def test_what_the_target_cannot_take_is_left_out_by_name(
-    tmp_path: Path, change: Json, reason: str
-) -> None:
-    odd = run("odd", verdict=verdict())
-    odd["request"]["messages"].append(change)
-    async with distill(tmp_path) as client:
-        await send(client, [odd, run("fine", verdict=verdict())])
-        job = await chain(client, "sft")
-        left_out = await rows_of(client, job, "quarantine.jsonl")
-    assert [one["reason"] for one in left_out] == [reason]
-
-
-async def test_preference_pairs_the_repair_with_the_first_draft(tmp_path: Path) -> None:
-    async with distill(tmp_path) as client:
-        await send(client, mixed())
-        job = await chain(client, "preference")
-        rows = await rows_of(client, job, "preference.jsonl")
-        provenance = await rows_of(client, job, "preference.provenance.jsonl")
-    assert job["counts"] == {"in": 8, "rows": 2, "drafts": 2, "quarantined": 4}
-    for row in rows:
-        assert set(row) == {"input", "preferred_output", "non_preferred_output"}
-        assert len(row["input"]["messages"]) == 1
-        assert row["preferred_output"] == [{"role": "assistant", "content": "good"}]
-        assert row["non_preferred_output"] == [{"role": "assistant", "content": "bad"}]
-    assert sorted(one["reasons"][0] for one in provenance) == ["fill.role_mismatch", "fill.underage"]
-    assert all(one["rejected"]["source"]["key"].endswith("-1") for one in provenance)
-
-
-async def test_a_repair_may_also_extend_the_last_message_of_the_prompt(tmp_path: Path) -> None:
-    draft, repair = episode("o1")
-    repair["request"]["messages"] = [{"role": "user", "content": "fill o1\n\nmend fill.underage"}]
-    async with distill(tmp_path) as client:
-        await send(client, [draft, repair])
-        job = await chain(client, "preference")
-        (row,) = await rows_of(client, job, "preference.jsonl")
-    assert row["input"]["messages"] == [{"role": "user", "content": "fill o1"}]
-
-
-def other_prompt(pair: list[Json]) -> None:
-    pair[1]["request"]["messages"] = [{"role": "user", "content": "something else"}]
-
-
-def same_value(pair: list[Json]) -> None:
-    pair[0]["output"]["content"], pair[1]["output"]["content"] = '{"a":1,"b":2}', ' {"b": 2, "a": 1.0}'
-
-
-def no_codes(pair: list[Json]) -> None:
-    pair[0]["verdict"]["findings"] = []
-
-
-def unsure(pair: list[Json]) -> None:
-    pair[0]["verdict"] = verdict("needs_human_review")
-
-
-def calls_a_tool(pair: list[Json]) -> None:
-    pair[0]["output"]["tool_calls"] = [TOOL_CALL]
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (other_prompt, "input.differs"),
-        (same_value, "pair.same_output"),
-        (no_codes, "pair.no_reason"),
-        (unsure, "pair.draft_not_rejected"),
-        (calls_a_tool, "target.text_only"),
-    ],
-)
-async def test_a_pair_that_teaches_nothing_is_left_out_by_name(
-    tmp_path: Path, change: Any, reason: str
-) -> None:
-    pair = episode("odd")
-    change(pair)
-    async with distill(tmp_path) as client:
-        await send(client, [*pair, *episode("fine")])
-        job = await chain(client, "preference")
-        left_out = await rows_of(client, job, "quarantine.jsonl")
-    assert job["counts"]["rows"] == 1
-    assert reason in {one["reason"] for one in left_out}
-
-
-async def test_rag_samples_carry_role_and_question(tmp_path: Path) -> None:
-    text = {"collection": "c", "id": 1, "role": "forklift_operator", "text": "t", "text_sha256": "0" * 64}
-    async with distill(tmp_path) as client:
-        await send(client, [run("r1", verdict=verdict(), retrieved_context=[text])])
-        job = await chain(client, "rag")
-        (row,) = await rows_of(client, job, "rag.jsonl")
-    assert row["schema"] == "stillhouse.rag"
-    assert (row["role"], row["query"], row["text"]) == ("forklift_operator", "question r1", "answer r1")
-
-
-async def test_the_same_row_twice_is_exported_once(tmp_path: Path) -> None:
-    async with distill(tmp_path) as client:
-        twins = [run(name, question="q", answer="a", verdict=verdict()) for name in ("r1", "r2")]
-        await send(client, twins)
-        job = await chain(client, "sft")
-        (left_out,) = await rows_of(client, job, "quarantine.jsonl")
-    assert left_out["reason"] == "row.duplicate"
-
-
-async def test_a_dataset_of_nothing_is_a_failure(tmp_path: Path) -> None:
-    async with distill(tmp_path) as client:
-        await send(client, [run("r1")])
-        await done(client, stage="materialize")
-        await done(client, stage="score")
-        job = await finished(client, stage="export", kind="sft")
-        assert (await client.get("/v1/distill/datasets")).json() == {"datasets": [], "cursor": None}
-    assert job["state"] == "failed"
-    assert job["error"]["code"] == "nothing_to_export"
-    assert "1 × category.needs_human_review" in job["error"]["message"]
-    assert sorted(path.name for path in (tmp_path / "datasets").iterdir()) == [
-        "evidence.jsonl",
-        "quarantine.jsonl",
-        "scored.jsonl",
-    ]
-
-
 async def test_stages_ask_for_the_ones_before(tmp_path: Path) -> None:
     async with distill(tmp_path) as client:
         for request in ({"stage": "score"}, {"stage": "export", "kind": "sft"}):
@@ -392,7 +200,7 @@ async def test_stages_ask_for_the_ones_before(tmp_path: Path) -> None:
         ({"stage": "replay"}, "stage", "materialize"),
         ({"stage": "materialize", "source": "langfuse"}, "source", "stillhouse"),
         ({"stage": "export", "kind": "kto"}, "kind", "preference"),
-        ({"stage": "export", "kind": "sft", "target": "trl"}, "target", "openai"),
+        ({"stage": "export", "kind": "sft", "target": "axolotl"}, "target", "openai"),
         ({"stage": "export"}, "kind", "preference"),
         ({"stage": "score", "kind": "sft"}, "kind", "score"),
     ],
@@ -451,25 +259,3 @@ async def test_lists_are_paged(tmp_path: Path) -> None:
         assert (await client.get("/v1/distill/evidence", params={"limit": 5000})).status_code == 400
     assert sorted(seen) == ["later", "o1-2", "o2-2", "plain"]
     assert [one["kind"] for one in (*datasets["datasets"], *rest["datasets"])] == ["rag", "sft"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "{id}/files/..%2F..%2Fevidence.jsonl",
-        "{id}/files/%2E%2E%2Fevidence.jsonl",
-        "{id}/files/nothing.jsonl",
-        "..%2Flog/files/runs-000001.jsonl",
-        "%2E%2E/files/manifest.json",
-        "sft-openai-0000000000000000/files/manifest.json",
-    ],
-)
-async def test_only_what_a_manifest_names_is_served(tmp_path: Path, path: str) -> None:
-    async with distill(tmp_path) as client:
-        await send(client, mixed())
-        job = await chain(client, "sft")
-        folder = f"/v1/distill/datasets/{job['dataset_id']}/files"
-        assert (await client.get(f"{folder}/manifest.json")).json()["dataset_id"] == job["dataset_id"]
-        response = await client.get("/v1/distill/datasets/" + path.format(id=job["dataset_id"]))
-    assert response.status_code == 404
-    assert response.json()["error"]["type"] == "not_found_error"
