@@ -27,6 +27,8 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 INTERIM_END: Final = 200
 """Statuses below it announce an answer and are none."""
 
+STATUS_END: Final = 600
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -159,6 +161,8 @@ class Connection(asyncio.Protocol):
         self._interim = status < INTERIM_END
         if self._interim:  # says only that the answer will come
             self._headers = []
+        elif status >= STATUS_END:
+            raise ValueError(f"{status} is no status")
         elif self._receiver is not None:
             self._in_head = False
             self._receiver.head_arrived(status, self._headers)

@@ -15,6 +15,11 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together."""
 
 
+HELD_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of bodies on their way to doors."""
+
+LENGTH_DIGITS_MAX: Final = 10
+
 BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, whatever their heads say."""
 
@@ -125,9 +130,15 @@ class Door(Protocol):
 
 
 class Doors:
-    """Several doors, found by the path of a request."""
+    """Several doors, found by the path of a request.
 
-    def __init__(self, doors: Iterable[Door]) -> None:
+    `held_bytes` is the declared size of the bodies that are waited for, on all connections together. It has a
+    limit, since nobody has looked at who sends them: with more to wait for, requests take the ordinary way.
+    """
+
+    def __init__(self, doors: Iterable[Door], *, held_bytes_max: int = HELD_BYTES_MAX) -> None:
+        self.held_bytes = 0
+        self.held_bytes_max = held_bytes_max
         self._exact: dict[str, Door] = {}
         self._templates: list[tuple[Pattern[str], Door]] = []
         for door in doors:
@@ -150,6 +161,14 @@ Direct = Door | Doors
 """What `services.daemon.build` can be given to answer requests directly: one door, or several."""
 
 
+def _length(scope: Any) -> int | None:
+    """The size of a request's body in bytes, where it is declared."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if len(value) < LENGTH_DIGITS_MAX and value.isdigit() else None
+    return None
+
+
 class EnvelopeProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself answers in plain text and lets a head grow without end.
 
@@ -164,6 +183,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._doors = direct if isinstance(direct, Doors | None) else Doors([direct])
         self._held: tuple[RequestResponseCycle, Any, Door] | None = None
         self._exchange: DirectExchange | None = None
+        self._held_bytes = 0
         self._offering = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -178,16 +198,25 @@ class EnvelopeProtocol(HttpToolsProtocol):
             self._offer(cycle, app, door)
 
     def _door(self, cycle: RequestResponseCycle) -> Door | None:
+        """The door for a request whose body, if it is not there yet, may be waited for."""
         # Who waits for leave to send a body is given it by ASGI's `receive`.
         if self._doors is None or cycle.waiting_for_100_continue or cycle.scope["method"] != "POST":
             return None
         door = self._doors.find(cycle.scope["path"])
-        if door is not None:
-            for name, value in cycle.scope["headers"]:
-                if name == b"content-length":
-                    fits = len(value) < 10 and value.isdigit() and int(value) <= door.body_bytes_max
-                    return door if fits else None
-        return None
+        length = None if door is None else _length(cycle.scope)
+        if door is None or length is None or length > door.body_bytes_max:
+            return None
+        if cycle.more_body:
+            if self._doors.held_bytes + length > self._doors.held_bytes_max:
+                return None
+            self._held_bytes = length
+            self._doors.held_bytes += length
+        return door
+
+    def _let_go(self) -> None:
+        if self._doors is not None:
+            self._doors.held_bytes -= self._held_bytes
+        self._held, self._held_bytes = None, 0
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -199,7 +228,8 @@ class EnvelopeProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         if self._held is not None:
-            (cycle, app, door), self._held = self._held, None
+            cycle, app, door = self._held
+            self._let_go()
             self._offer(cycle, app, door)
 
     def _offer(self, cycle: RequestResponseCycle, app: Any, door: Door) -> None:
@@ -232,7 +262,8 @@ class EnvelopeProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn leaves the timer, and us with it, to a reset connection
-        exchange, self._exchange, self._held = self._exchange, None, None
+        self._let_go()
+        exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.when_gone is not None:
             exchange.when_gone()
 

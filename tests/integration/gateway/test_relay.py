@@ -1,6 +1,8 @@
 """The short way of the passages: the same answers as on the long one, whatever daemons and callers do."""
 
 import asyncio
+import itertools
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -494,6 +496,28 @@ async def test_requests_sent_at_once_are_answered_in_order(tmp_path: Path) -> No
     assert ids == [*(b"p%d" % number for number in range(40)), b"last"]
     assert gateway.taken == [True] * 40
     assert [asked.body for asked in daemon.asked] == [b"%d" % number for number in range(40)]
+
+
+async def test_however_an_answer_is_cut_up_the_caller_gets_it_whole(tmp_path: Path) -> None:
+    dice = random.Random(7)
+    body = bytes(dice.randrange(256) for _ in range(300))
+    pieces = [body[start : start + 60] for start in range(0, 300, 60)]
+    chunked = CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+    async def script(asked: Asked, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = chunked if asked.body == b"chunked" else whole(body)
+        cuts = sorted(dice.sample(range(1, len(data)), 6))
+        for start, end in itertools.pairwise([0, *cuts, len(data)]):
+            writer.write(data[start:end])
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    async with stub(script) as daemon, house(tmp_path, [daemon.url]) as gateway, gateway.client() as client:
+        for number in range(40):
+            form = b"chunked" if number % 2 else b"whole"
+            assert (await client.post(CHAT, content=form)).content == body
+    assert gateway.taken == [True] * 40
+    assert daemon.connections == 1
 
 
 @pytest.mark.parametrize("size", [70_000, 1_000_000, 2_000_000])

@@ -310,6 +310,7 @@ async def test_announcements_are_not_the_answer() -> None:
     [
         b"HTTP/1.1 200 OK\r\n" + b"x-y: %b\r\n" % (b"z" * 1000) * 1000,
         b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nxyz",
+        b"HTTP/1.1 999 What\r\ncontent-length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\n\r\nuntil the end of the connection",
     ],
 )

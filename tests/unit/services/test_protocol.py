@@ -2,6 +2,7 @@
 
 import asyncio
 import traceback
+from collections.abc import Callable
 
 import pytest
 import uvicorn
@@ -142,6 +143,40 @@ async def test_who_does_not_read_is_not_answered_for_ever() -> None:
                 break
         assert held_up
         writer.transport.abort()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0.01)
+
+
+async def test_only_so_much_is_held_for_doors() -> None:
+    echo = Echo()
+    doors = Doors([echo], held_bytes_max=150)
+    config = uvicorn.Config(served, lifespan="off", log_config=None)
+    config.load()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: EnvelopeProtocol(config=config, server_state=ServerState(), app_state={}, direct=doors),
+        "127.0.0.1",
+        0,
+    )
+    address = server.sockets[0].getsockname()
+    async with server, asyncio.timeout(30):
+        data = post("/echo", b"x" * 100, CLOSE)
+        held, leaving, more = [await asyncio.open_connection(*address) for _ in range(3)]
+        held[1].write(data[:-1])
+        await until(lambda: doors.held_bytes == 100)
+        more[1].write(data[:-1])
+        leaving[1].write(post("/echo", b"x" * 50)[:-1])
+        await until(lambda: doors.held_bytes == 150)
+        leaving[1].close()
+        await until(lambda: doors.held_bytes == 100)
+        for connection, end in ((more, b"served"), (held, b"x" * 100)):
+            connection[1].write(data[-1:])
+            assert (await connection[0].read()).endswith(end)
+            connection[1].close()
+        assert doors.held_bytes == 0
+    assert len(echo.depths) == 1
 
 
 def test_doors_are_found_as_the_router_finds_routes() -> None:
