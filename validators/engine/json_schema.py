@@ -2,7 +2,6 @@
 
 from collections import deque
 from functools import lru_cache
-from math import log
 from typing import Final, NoReturn
 
 import jsonschema_rs
@@ -15,12 +14,17 @@ from services.errors import InvalidRequest, TooLarge
 from validators.engine import codes
 from validators.engine.findings import Report, pointer
 from validators.engine.policy import Policy
-from validators.engine.references import UnusableReference, cost_of, depth
+from validators.engine.references import Meetings, UnusableReference, expansion_of
 from validators.engine.validator import Checked, RosterNeeded, parse_context
 
 COMPILED_MAX: Final = 128
-RECURSIONS_MAX: Final = 1_000_000
-"""Beyond this many ways through a schema that refers to itself, errors are not told one by one."""
+MEETINGS_MAX: Final = 50_000
+"""Beyond this many meetings of a value with a subschema, errors are not told one by one: each may be one."""
+
+WORK_MAX: Final = 1_000_000
+"""Values times subschemas beyond which so many meetings are refused: the library cannot be stopped."""
+
+MESSAGE_CHARS_MAX: Final = 300
 
 
 class JsonSchemaValidator:
@@ -65,16 +69,22 @@ class JsonSchemaValidator:
                 param="context.schema",
             )
         report = Report(self._policy.severities)
-        compiled, recursive = self._compiled(schema)
-        if compiled.is_valid(artifact):
-            return Checked(report.sorted())
+        compiled, meetings, expansion = self._compiled(schema)
+        if expansion * _size(artifact) > WORK_MAX and meetings.exceed(artifact, MEETINGS_MAX):
+            raise InvalidRequest(
+                f"`context.schema` amounts to {expansion} subschemas, too many for an artifact of this size",
+                code="schema_too_costly",
+                param="context.schema",
+            )
         # Saying whether an artifact is valid takes a time in proportion to it. Saying where it is not may
         # take one way for each recursive reference at each level.
-        if recursive > 1 and depth(artifact) * log(recursive) > log(RECURSIONS_MAX):
-            message = "the schema is not met; the artifact is too deep for its recursive schema to say where"
-            report.add("schema.invalid", "", message)
+        if compiled.is_valid(artifact):
             return Checked(report.sorted())
-        self._report(compiled, artifact, report)
+        if meetings.exceed(artifact, MEETINGS_MAX):
+            message = "the schema is not met; it has too many branches for this artifact to say where"
+            report.add("schema.invalid", "", message)
+        else:
+            self._report(compiled, artifact, report)
         return Checked(report.sorted())
 
     def _report(self, compiled: jsonschema_rs.Validator, artifact: JsonValue, report: Report) -> None:
@@ -85,14 +95,16 @@ class JsonSchemaValidator:
                 report.add("schema.invalid", "", message)
                 break
             evidence: JsonObject = {"keyword": error.kind.name, "schema_path": pointer(*error.schema_path)}
-            report.add("schema.invalid", whole.path(error), error.message, evidence=evidence)
+            report.add(
+                "schema.invalid", whole.path(error), error.message[:MESSAGE_CHARS_MAX], evidence=evidence
+            )
 
-    def _compile(self, text: bytes) -> tuple[jsonschema_rs.Validator, int]:
-        """The validator, and how many references lead into a loop."""
+    def _compile(self, text: bytes) -> tuple[jsonschema_rs.Validator, Meetings, int]:
+        """The validator, what counts its work, and how many subschemas a value may meet."""
         schema = orjson.loads(text)
         try:
-            cost = cost_of(schema, self._expansion_max)
-            if cost.expansion > self._expansion_max:
+            expansion = expansion_of(schema, self._expansion_max)
+            if expansion > self._expansion_max:
                 raise InvalidRequest(
                     f"`context.schema` amounts to more than {self._expansion_max} subschemas once its "
                     "references are followed; refer to shared parts less often",
@@ -113,7 +125,7 @@ class JsonSchemaValidator:
                 code="schema_unusable",
                 param="context.schema",
             ) from None
-        return compiled, cost.recursive
+        return compiled, Meetings(schema), expansion
 
 
 class _Paths:
@@ -135,6 +147,19 @@ class _Paths:
         given = pointer(*error.instance_path)
         paths = self._known.get((pointer(*error.schema_path), given))
         return paths.popleft() if paths else given
+
+
+def _size(artifact: JsonValue) -> int:
+    """Its values, the parts of its lists and objects among them."""
+    count, pending = 0, [artifact]
+    while pending:
+        value = pending.pop()
+        count += 1
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return count
 
 
 def _without_empty(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What the references of a JSON Schema can cost, told before any artifact is checked against it."""
+"""What a JSON Schema can cost, told before an artifact is checked against it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +22,13 @@ IN_PLACE: Final = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "el
 IN_PLACE_MAPS: Final = frozenset({"dependentSchemas", "dependencies"})
 """Keywords whose schemas are for the same value, not for a part of it."""
 
+LISTED: Final = frozenset({"enum", "required"})
+"""Keywords whose lists are gone through, or told one by one."""
+OBJECT_WIDE: Final = ("additionalProperties", "unevaluatedProperties", "propertyNames")
+ARRAY_WIDE: Final = ("items", "additionalItems", "unevaluatedItems", "contains")
+DOWNWARD: Final = frozenset({*OBJECT_WIDE, *ARRAY_WIDE, "properties", "patternProperties", "prefixItems"})
+"""Keywords whose schemas are for parts of a value."""
+
 ROOT: Final = "#"
 REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 
@@ -30,19 +37,11 @@ class UnusableReference(ValueError):
     """A reference that cannot be followed; the message says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """`expansion`: subschemas that one value may meet, a reference to itself counted once.
+def expansion_of(schema: JsonValue, limit: int) -> int:
+    """Subschemas that one value may meet, a reference to itself counted once.
 
-    `recursive`: references that lead into a loop; each may multiply the work at each level of an artifact.
+    Counting stops beyond `limit`. Raises `UnusableReference`.
     """
-
-    expansion: int
-    recursive: int
-
-
-def cost_of(schema: JsonValue, limit: int) -> Cost:
-    """Counting stops beyond `limit`. Raises `UnusableReference`."""
     graph = _graph(schema)
     _check_progress(graph)
     sizes: dict[str, int] = {}
@@ -52,9 +51,82 @@ def cost_of(schema: JsonValue, limit: int) -> Cost:
         for name in done:
             part = pending.pop(name)
             sizes[name] = min(limit + 1, part.nodes + sum(sizes[ref] for ref in part.references))
-    recursive = sum(ref in pending for part in graph.values() for ref in part.references)
     looped = sum(part.nodes + sum(sizes.get(ref, 0) for ref in part.references) for part in pending.values())
-    return Cost(min(limit + 1, max(sizes.get(ROOT, 0), looped)), recursive)
+    return min(limit + 1, max(sizes.get(ROOT, 0), looped))
+
+
+class Meetings:
+    """Counts how often a value of an artifact meets a subschema: what telling all errors may cost."""
+
+    def __init__(self, schema: JsonValue) -> None:
+        self._schema = schema
+        self._anchors = _anchors(schema)
+        self._resolved: dict[str, JsonValue] = {}
+
+    def exceed(self, artifact: JsonValue, limit: int) -> bool:
+        """Whether there are more than `limit`; no further is counted."""
+        left = limit
+        pending: list[tuple[JsonValue, list[JsonValue]]] = [(artifact, [self._schema])]
+        while pending:
+            value, schemas = pending.pop()
+            met, cost = self._met(schemas, left)
+            items = _items(value)
+            downward = [schema for schema in met if not DOWNWARD.isdisjoint(schema)]
+            left -= cost + len(items) * len(downward)
+            if left < 0:
+                return True
+            if downward:
+                for key, item in items:
+                    pending.append((item, [sub for schema in downward for sub in _below(schema, key)]))
+        return False
+
+    def _met(self, schemas: list[JsonValue], left: int) -> tuple[list[JsonObject], int]:
+        """The subschemas that one value meets, and what they cost; no more than `left` are looked at."""
+        met: list[JsonObject] = []
+        cost = 0
+        pending = list(schemas)
+        while pending and cost <= left:
+            cost += 1
+            if not isinstance(schema := pending.pop(), dict):
+                continue
+            met.append(schema)
+            for key, item in schema.items():
+                if key in IN_PLACE:
+                    pending.extend(item if isinstance(item, list) else (item,))
+                elif key in IN_PLACE_MAPS and isinstance(item, dict):
+                    pending.extend(item.values())
+                elif key in REFERENCES and isinstance(item, str):
+                    pending.append(self._resolve(item))
+                elif key in LISTED and isinstance(item, list):
+                    cost += len(item)
+        return met, cost
+
+    def _resolve(self, name: str) -> JsonValue:
+        if name not in self._resolved:
+            self._resolved[name] = _resolve(self._schema, self._anchors, name)
+        return self._resolved[name]
+
+
+def _items(value: JsonValue) -> list[tuple[str | int, JsonValue]]:
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list) else []
+
+
+def _below(schema: JsonObject, key: str | int) -> Iterator[JsonValue]:
+    """The subschemas that the value under `key` may meet."""
+    for name in OBJECT_WIDE if isinstance(key, str) else ARRAY_WIDE:
+        if name in schema:
+            yield schema[name]
+    if isinstance(key, int):
+        for name in ("prefixItems", "items"):
+            if isinstance(listed := schema.get(name), list) and key < len(listed):
+                yield listed[key]
+        return
+    if isinstance(named := schema.get("properties"), dict) and key in named:
+        yield named[key]
+    if isinstance(patterns := schema.get("patternProperties"), dict):
+        yield from patterns.values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +238,3 @@ def _resolve(schema: JsonValue, anchors: dict[str, JsonValue], reference: str) -
         else:
             raise UnusableReference(f"{reference[:100]!r} points at nothing in the schema")
     return here
-
-
-def depth(value: JsonValue) -> int:
-    """How many levels of lists and objects lie around the innermost value."""
-    levels = 0
-    layer = [value]
-    while layer := [
-        item
-        for outer in layer
-        for item in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-    ]:
-        levels += 1
-    return levels

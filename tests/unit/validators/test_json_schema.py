@@ -1,12 +1,14 @@
 """`json_schema`: one finding an error, with pointers; schemas that would cost too much are refused."""
 
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from schemas.verdicts import Verdict
 from services.errors import InvalidRequest, TooLarge
+from validators.engine import JsonSchemaValidator, Policy
 
 Judge = Callable[..., Verdict]
 
@@ -136,3 +138,46 @@ def test_a_property_without_a_name_keeps_its_place_in_the_pointer(judge: Judge) 
     verdict = judge("json_schema", {"": "x", "a": {"": {"b": "y"}}}, schema=schema)
     assert [finding.path for finding in verdict.findings] == ["/", "/a//b"]
     assert "y" not in verdict.findings[1].message.replace("type", "")
+
+
+COSTLY: dict[str, tuple[Any, dict[str, Any]]] = {
+    "one of many": (list(range(3000)), {"items": {"oneOf": [{"const": -n} for n in range(1, 300)]}}),
+    "all of many": (list(range(1500)), {"allOf": [{"items": {"const": -1}}] * 300}),
+    "a long enum": (list(range(3000)), {"items": {"enum": list(range(-8000, 0))}}),
+    "many patterns": (
+        {f"k{n}": 1 for n in range(3000)},
+        {"patternProperties": {"k" + "." * n: {"not": {}} for n in range(99)}},
+    ),
+    "a long list of required keys": ([{}] * 3000, {"items": {"required": [f"k{n}" for n in range(500)]}}),
+}
+
+
+@pytest.mark.parametrize("case", COSTLY)
+def test_errors_are_not_told_one_by_one_where_there_may_be_a_million(policy: Policy, case: str) -> None:
+    artifact, schema = COSTLY[case]
+    validator = JsonSchemaValidator(policy, schema_bytes_max=65536, expansion_max=10_000, findings_max=50)
+    started = time.process_time()
+    (finding,) = validator.check(artifact, {"schema": schema}, none).findings
+    assert finding.path == ""
+    assert time.process_time() - started < 2
+
+
+def none() -> NoReturn:
+    raise AssertionError("this kind needs no roster")
+
+
+def test_a_large_artifact_that_meets_little_of_a_large_schema_is_checked(policy: Policy) -> None:
+    names = [f"f{n}" for n in range(400)]
+    schema: dict[str, Any] = {"items": {"properties": {name: {"type": "integer"} for name in names}}}
+    artifact: list[Any] = [{names[n % 400]: n} for n in range(2000)]
+    artifact[7] = {"f7": "x"}
+    validator = JsonSchemaValidator(policy, schema_bytes_max=65536, expansion_max=10_000, findings_max=50)
+    assert [f.path for f in validator.check(artifact, {"schema": schema}, none).findings] == ["/7/f7"]
+
+
+def test_an_artifact_beyond_what_can_be_checked_in_time_is_refused(policy: Policy) -> None:
+    validator = JsonSchemaValidator(policy, schema_bytes_max=65536, expansion_max=10_000, findings_max=50)
+    schema: dict[str, Any] = {"items": {"oneOf": [{"const": n} for n in range(2000)]}}
+    with pytest.raises(InvalidRequest) as error:
+        validator.check([1] * 5000, {"schema": schema}, none)
+    assert error.value.code == "schema_too_costly"
