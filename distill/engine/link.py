@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from distill.engine import partindex
 from distill.engine.inputs import Part
 from distill.engine.partindex import FENCES, PartIndex, Table
-from distill.engine.sources import OWN, READERS
+from distill.engine.sources import AGAIN, OWN
 
 RANGE_ENTRIES: Final = 1 << 17
 """About as many entries of all parts are looked at in one go."""
@@ -283,7 +283,7 @@ class _Linking:
         place = self._indexes[part].table("rows")[row]
         with self._parts[part].path.open("rb", buffering=0) as file:
             file.seek(int(place["offset"]))
-            turn = READERS[self._parts[part].kind](orjson.loads(file.read(int(place["length"]))))
+            turn = AGAIN[self._parts[part].kind](orjson.loads(file.read(int(place["length"]))))
         assert not isinstance(turn, dict)
         return turn.key
 

@@ -28,7 +28,7 @@ from distill.engine.products import ProductWriter
 from distill.engine.progress import Progress
 from distill.engine.scan import Scanned, ScanTask, parsed, scan
 from distill.engine.shards import EvidenceManifest, EvidenceShard
-from distill.engine.sources import OWN, READERS, Turn, Unreadable
+from distill.engine.sources import AGAIN, OWN, Turn, Unreadable
 from distill.engine.sources.stillhouse import checked
 from schemas.evidence import ProductFile, Quarantined, Source
 from services import files
@@ -346,7 +346,7 @@ class ShardWriter:
                 self._set_aside(row, "run_id_conflict", "another record with other content has this id")
                 return None
         data = self._files.read(self._part.path, self._offsets[row], self._lengths[row])
-        turn = READERS[self._part.kind](orjson.loads(data))
+        turn = AGAIN[self._part.kind](orjson.loads(data))
         assert isinstance(turn, Turn)
         evidence = evidence_of(turn, evidence_id, self._source(row, turn.key), self._said(joins))
         return orjson.dumps(evidence, option=orjson.OPT_APPEND_NEWLINE)

@@ -146,10 +146,11 @@ def parsed(kind: str, line: RawLine, depth_max: int) -> Turn | Json:
         raise Unreadable("line.torn" if torn else f"line.{error.code}", error.message) from None
     if not isinstance(row, dict):
         raise Unreadable("line.not_an_object", "the line is JSON, and no object")
-    try:
-        intake.check_depth(row, depth_max)
-    except InvalidRequest as error:
-        raise Unreadable("line.too_deep", error.message) from None
+    if intake.may_be_deeper(line.data, depth_max):
+        try:
+            intake.check_depth(row, depth_max)
+        except InvalidRequest as error:
+            raise Unreadable("line.too_deep", error.message) from None
     return READERS[kind](row)
 
 

@@ -20,4 +20,7 @@ READERS: Final[Mapping[str, Callable[[Json], Turn | Json]]] = {
     "tensorzero": tensorzero.read,
 }
 
-__all__ = ["OWN", "READERS", "Json", "Turn", "Unreadable"]
+AGAIN: Final[Mapping[str, Callable[[Json], Turn | Json]]] = {**READERS, OWN: stillhouse.read_again}
+"""The same for lines of calls that were read before."""
+
+__all__ = ["AGAIN", "OWN", "READERS", "Json", "Turn", "Unreadable"]

@@ -97,7 +97,7 @@ async def test_what_cannot_be_kept_is_refused_with_a_code(tmp_path: Path, body: 
 async def test_another_major_is_refused_by_name(tmp_path: Path) -> None:
     async with distill(tmp_path) as client:
         response = await client.post("/v1/runs", json=run("r1", schema_version="2.0"))
-    message = "stillhouse.run 2.0 cannot be read here; this reader knows 1.x"
+    message = "stillhouse.run 2.0 cannot be read here; this reader knows 1.0"
     assert error_of(response)["message"] == message
 
 

@@ -65,7 +65,7 @@ async def test_the_same_log_gives_the_same_bytes(tmp_path: Path) -> None:
         for kind in ("sft", "preference", "rag"):
             await chain(client, kind)
     assert products(there) == first
-    assert len([name for name in first if name.endswith("manifest.json")]) == 3
+    assert len([name for name in first if name.startswith("datasets") and name.endswith("train.jsonl")]) == 3
 
 
 async def test_the_order_of_arrival_changes_offsets_and_nothing_else(tmp_path: Path) -> None:
@@ -103,6 +103,7 @@ async def test_every_line_of_the_log_ends_in_one_outcome(tmp_path: Path) -> None
     async with distill(tmp_path / "other", writer_id="b") as client:
         await send(client, [run("plain", verdict=verdict()), run("unjudged", answer="other"), run("r9")])
     async with distill(tmp_path) as client:
+        await send(client, [run(f"before-{number}") for number in range(16)])  # more than are looked at first
         await send(client, mixed())
     foreign = (tmp_path / "other" / "log" / "runs-b-000001.jsonl").read_bytes()
     copied = tmp_path / "log" / "runs-b-000001.jsonl"
@@ -117,8 +118,8 @@ async def test_every_line_of_the_log_ends_in_one_outcome(tmp_path: Path) -> None
         job = await done(client, stage="materialize")
         metrics = (await client.get("/metrics")).text
     assert job["counts"] == {
-        "in": 15,
-        "out": 8,
+        "in": 31,
+        "out": 24,
         "joined": 2,
         "unmatched": 1,
         "duplicates": 1,
@@ -198,7 +199,7 @@ async def test_stages_ask_for_the_ones_before(tmp_path: Path) -> None:
     ("request_body", "param", "named"),
     [
         ({"stage": "replay"}, "stage", "materialize"),
-        ({"stage": "materialize", "source": "langfuse"}, "source", "stillhouse"),
+        ({"stage": "materialize", "source": "helicone"}, "source", "langfuse"),
         ({"stage": "export", "kind": "kto"}, "kind", "preference"),
         ({"stage": "export", "kind": "sft", "target": "axolotl"}, "target", "openai"),
         ({"stage": "export"}, "kind", "preference"),
@@ -236,7 +237,7 @@ async def test_a_job_that_is_cut_short_leaves_no_product(tmp_path: Path) -> None
     async with distill(tmp_path) as client:
         await send(client, [run(f"r{number}") for number in range(2000)])
         await client.post("/v1/distill/jobs", json={"stage": "materialize"})
-    assert list((tmp_path / "datasets").iterdir()) == []
+    assert stored(tmp_path, "evidence") == []
 
 
 async def test_lists_are_paged(tmp_path: Path) -> None:
