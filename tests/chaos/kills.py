@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import orjson
 import psutil
 
+from distill.engine import keys
 from tests.processes import Running, running
 from tests.unit.distill.builders import Json, episode, ndjson, run, verdict, verdict_record
 
@@ -25,6 +26,8 @@ SETTINGS: Final = {
         96 * 1024
     ),  # many segments, so that a stage has many files to leave half done
 }
+IN_PROCESSES: Final = {**SETTINGS, "DISTILL_INLINE_BYTES_MAX": "0", "DISTILL_PROCESSES": "2"}
+"""The same, with the stages' work in processes of their own however little there is."""
 STAGES: Final[tuple[Json, ...]] = (
     {"stage": "materialize"},
     {"stage": "score"},
@@ -135,8 +138,7 @@ def undisturbed(data: Path, folder: Path) -> tuple[dict[str, str], dict[str, flo
     """The products that the same log gives when nothing happens, and the seconds that each stage took."""
     copy = folder / "data"
     shutil.copytree(data / "log", copy / "log", ignore=shutil.ignore_patterns(".lock"))
-    if (data / "distill" / "keys").is_dir():
-        shutil.copytree(data / "distill" / "keys", copy / "distill" / "keys")
+    shutil.copytree(data / keys.FOLDER, copy / keys.FOLDER)
     took = {}
     with running("distill", folder, env=SETTINGS) as distill, client_of(distill) as client:
         for stage in STAGES:
@@ -148,14 +150,6 @@ def undisturbed(data: Path, folder: Path) -> tuple[dict[str, str], dict[str, flo
 
 def made_of_log(found: dict[str, str]) -> dict[str, str]:
     return {name: sha256 for name, sha256 in found.items() if name.startswith("distill/")}
-
-
-def run_stages(folder: Path) -> None:
-    """A life in which every stage runs once."""
-    with running("distill", folder, env=SETTINGS) as distill, client_of(distill) as client:
-        for stage in STAGES:
-            finished(client, stage)
-        assert distill.stop() == 0
 
 
 def name_of(stage: Json) -> str:
@@ -207,10 +201,10 @@ def work_until_dead(url: str) -> None:
 
 
 def kill_under_write(folder: Path, rounds: int, chance: random.Random) -> Tally:
-    """Writers and stages at once, killed `rounds` times. Returns when distill has stopped in peace."""
+    """Writers and stages at once, killed `rounds` times."""
     tally = Tally()
     for life in range(rounds):
-        with running("distill", folder, env=SETTINGS) as distill:
+        with running("distill", folder, env=chance.choice((SETTINGS, IN_PROCESSES))) as distill:
             if tally.acknowledged:  # the one that saw no answer sends again, and so may one that did
                 with client_of(distill) as client:
                     for run_id in tally.acknowledged[-5:]:
@@ -236,16 +230,24 @@ def kill_under_write(folder: Path, rounds: int, chance: random.Random) -> Tally:
     return tally
 
 
-def fill(folder: Path, batches: int) -> None:
-    """A log, and the key, made in peace."""
+def fill(folder: Path, batches: int, *, stages: bool) -> None:
+    """A log, and the key, made in peace; and every stage once, if asked for."""
+    data = folder / "data"
+    if not keys.private_path(data).exists():
+        keys.generate(data)
     with running("distill", folder, env=SETTINGS) as distill, client_of(distill) as client:
         for number in range(batches):
             assert post(client, records("fixed", number))
         for number in range(0, batches, 7):
-            said: dict[str, Any] = {"kind": "boolean", "value": number % 2 == 0, "by": "somebody"}
-            assert (
-                client.post("/v1/feedback", json={"run_id": f"fixed-{number}-a", **said}).status_code == 200
-            )
+            said = {
+                "run_id": f"fixed-{number}-a",
+                "kind": "boolean",
+                "value": number % 2 == 0,
+                "by": "somebody",
+            }
+            assert client.post("/v1/feedback", json=said).status_code == 200
+        for stage in STAGES if stages else ():
+            finished(client, stage)
         assert distill.stop() == 0
 
 
@@ -256,7 +258,8 @@ def kill_under_stages(
     tally, data = Tally(), folder / "data"
     for life in range(rounds):
         stage = STAGES[life % len(STAGES)]
-        with running("distill", folder, env=SETTINGS) as distill, client_of(distill) as client:
+        settings = chance.choice((SETTINGS, IN_PROCESSES))
+        with running("distill", folder, env=settings) as distill, client_of(distill) as client:
             if life:
                 _come_to(expected, data, client)
             if chance.random() < 0.7:  # else there is nothing new to do, and that is a moment too
