@@ -80,9 +80,10 @@ def create_app(settings: Settings, *, source: RosterSource | None = None) -> Dae
 def load_policy(settings: Settings, plugins: Sequence[Plugin]) -> PolicyFile:
     """Read the policy. Raises `SystemExit` with a message for people when it cannot be used."""
     path = settings.policy or SHIPPED_POLICY
+    others = {code: severity for each in plugins for code, severity in each.severities.items()}
 
     def build(data: bytes) -> Rules:
-        policy = Policy(data)
+        policy = Policy(data, others)
         return Rules(policy, _own(settings, policy), [PluggedValidator(each, policy) for each in plugins])
 
     try:

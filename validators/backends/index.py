@@ -146,14 +146,15 @@ class Index:
         first, last = self._assigned_at[row], self._assigned_at[row + 1]
         if first == last:
             return ()
-        return [
-            AssignmentFact(
-                self._map[self._orders + self._order_at[at] : self._orders + self._order_at[at + 1]].decode(),
-                EPOCH + timedelta(microseconds=self._starts[at]),
-                EPOCH + timedelta(microseconds=self._ends[at]),
-            )
-            for at in range(first, last)
-        ]
+        mapped, orders, starts, ends = self._map, self._order_at, self._starts, self._ends
+        before = self._orders + orders[first]
+        facts = []
+        for at in range(first, last):
+            after = self._orders + orders[at + 1]
+            start, end = EPOCH + timedelta(0, 0, starts[at]), EPOCH + timedelta(0, 0, ends[at])
+            facts.append(AssignmentFact(mapped[before:after].decode(), start, end))
+            before = after
+        return facts
 
 
 class KeyedIndex:

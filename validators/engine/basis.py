@@ -1,12 +1,12 @@
 """What a verdict rests on: one policy, the validators made from it, and one snapshot of the roster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pydantic import JsonValue
 
-from schemas.verdicts import Severity, ValidatorInfo
+from schemas.verdicts import ValidatorInfo
 from services.errors import InvalidRequest, Unavailable
 from validators.backends import Roster
 from validators.engine.plugins import PluggedValidator
@@ -22,9 +22,6 @@ class Rules:
     ) -> None:
         self.policy: Final = policy
         self.validators: Final = {validator.kind: validator for validator in (*own, *plugged)}
-        self.severities: Final[Mapping[str, Severity]] = dict(policy.severities) | {
-            code: severity for validator in plugged for code, severity in validator.severities.items()
-        }
         names = {validator.kind: f"stillhouse.{validator.kind}" for validator in own}
         names |= {validator.kind: validator.name for validator in plugged}
         self.infos: Final[dict[str, dict[str, JsonValue]]] = {

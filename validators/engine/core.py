@@ -170,7 +170,7 @@ def _described(validator: Validator, rules: Rules) -> ValidatorDescription:
         artifact_schema=validator.artifact_schema(),
         context_schema=validator.context_schema(),
         codes=[
-            CodeInfo(code=code, severity=rules.severities[code], meaning=meaning)
+            CodeInfo(code=code, severity=rules.policy.severities[code], meaning=meaning)
             for code, meaning in validator.codes.items()
         ],
     )

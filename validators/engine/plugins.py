@@ -126,6 +126,11 @@ class Plugin:
     package: str
     origin: str
 
+    @property
+    def severities(self) -> dict[str, Severity]:
+        """How much its codes weigh where the policy does not say otherwise."""
+        return {code: severity for code, (severity, _) in self.declared.codes.items()}
+
 
 def installed(taken: Iterable[str]) -> list[Plugin]:
     """The validators that other packages offer, by kind. Raises `UnusableValidator` naming the first bad one.
@@ -206,9 +211,7 @@ class PluggedValidator:
         self.version: Final = declared.version
         self.name: Final = f"{plugin.package}.{declared.kind}"
         self.codes: Final = SCHEMA | {code: meaning for code, (_, meaning) in declared.codes.items()}
-        own = {code: severity for code, (severity, _) in declared.codes.items()}
-        schema_severities = {code: policy.severities[code] for code in SCHEMA}
-        self.severities: Final[Mapping[str, Severity]] = schema_severities | own
+        self._severities = policy.severities
         self._plugin = plugin
         self._artifact = _compiled(declared.artifact_schema)
         self._context = _compiled(declared.context_schema)
@@ -220,7 +223,7 @@ class PluggedValidator:
         return self._plugin.declared.context_schema
 
     def unreadable(self, reason: str) -> Checked:
-        report = Report(self.severities)
+        report = Report(self._severities)
         report.add("schema.invalid", "", reason)
         return Checked(report.sorted())
 
@@ -229,7 +232,7 @@ class PluggedValidator:
         for wrong in self._context.iter_errors(context):
             param = ".".join(["context", *map(str, wrong.instance_path)])
             raise InvalidRequest(f"`{param}`: {wrong.message}", param=param)
-        report = Report(self.severities)
+        report = Report(self._severities)
         errors = list(islice(self._artifact.iter_errors(artifact), FINDINGS_MAX))
         for error in errors:
             report.add("schema.invalid", pointer(*error.instance_path), error.message)

@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -116,10 +116,12 @@ class Policy:
     Raises `BrokenPolicy` for bytes that are no policy, or an incomplete one.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self.file = _parse(data)
+    def __init__(self, data: bytes, others: Mapping[str, Severity] | None = None) -> None:
+        """`others` are the codes of third parties with their own severities, which the file may change."""
+        others = others or {}
+        self.file = _parse(data, others.keys())
         self.version = f"{self.file.version}+{hashlib.sha256(data).hexdigest()[:HASH_CHARS]}"
-        self.severities: Mapping[str, Severity] = self.file.severities
+        self.severities: Mapping[str, Severity] = {**others, **self.file.severities}
         self.nicknames = _nicknames(self.file.names.nicknames)
         self.first_weekday = WEEKDAYS.index(self.file.fill.week_begins)
         self._roles = _synonyms("roles", self.file.roles, _singular)
@@ -178,7 +180,7 @@ class Policy:
         return found
 
 
-def _parse(data: bytes) -> PolicyFile:
+def _parse(data: bytes, others: Collection[str]) -> PolicyFile:
     try:
         policy = PolicyFile.model_validate(tomllib.loads(data.decode()))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -189,7 +191,7 @@ def _parse(data: bytes) -> PolicyFile:
         raise BrokenPolicy(f"the policy's `{where}`: {first['msg']}") from error
     if absent := sorted(CODES.keys() - policy.severities.keys()):
         raise BrokenPolicy(f"the policy's `severities` lacks {', '.join(absent)}")
-    if unknown := sorted(policy.severities.keys() - CODES.keys()):
+    if unknown := sorted(policy.severities.keys() - CODES.keys() - set(others)):
         raise BrokenPolicy(f"the policy's `severities` names codes that do not exist: {', '.join(unknown)}")
     _check_expressions(policy.content)
     return policy

@@ -12,6 +12,7 @@ from schemas.errors import ErrorEnvelope
 from schemas.verdicts import ValidatorList, Verdict
 from tests.integration.validators.test_reload import write
 from tests.processes import ROOT, running, started
+from validators.app import SHIPPED_POLICY
 from validators.engine import UnusableValidator, installed
 
 TIMESHEET = """
@@ -80,7 +81,10 @@ def test_a_third_partys_validator_serves(site: Path, tmp_path: Path) -> None:
     install(site, "acme_timesheets", TIMESHEET)
     roster = tmp_path / "roster.parquet"
     write(roster, "active")
-    env = environment(site) | {"VALIDATORS_ROSTER": str(roster)}
+    policy = tmp_path / "policy.toml"
+    changed = '[severities]\n"timesheet.weekend" = "info"\n'
+    policy.write_text(SHIPPED_POLICY.read_text().replace("[severities]\n", changed))
+    env = environment(site) | {"VALIDATORS_ROSTER": str(roster), "VALIDATORS_POLICY": str(policy)}
     with (
         running("validators", tmp_path, env=env) as daemon,
         httpx.Client(base_url=daemon.url, trust_env=False, timeout=30.0) as client,
@@ -128,7 +132,7 @@ def test_a_third_partys_validator_serves(site: Path, tmp_path: Path) -> None:
         assert {code.code: code.severity for code in described.codes} == {
             "schema.invalid": "error",
             "timesheet.too_many_hours": "error",
-            "timesheet.weekend": "review",
+            "timesheet.weekend": "info",  # as the policy has it
             "timesheet.worker_unknown": "error",
         }
         assert described.artifact_schema["required"] == ["hours"]
