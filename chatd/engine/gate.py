@@ -87,9 +87,7 @@ class Gate:
         told: JsonObject = {"allow": [*spec.allow]}
         tried = await self._loop.run(
             Work(
-                request=request.model_copy(
-                    update={"validate_": None, "stream_options": None, "stream": False}
-                ),
+                request=request.model_copy(update={"validate_": None}),
                 models=[request.model],
                 kind=spec.kind,
                 context=spec.context,

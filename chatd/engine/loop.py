@@ -118,11 +118,21 @@ class _Session:
     array: bool
     tried: list[Tried] = field(default_factory=list)
     unconstrained: set[str] = field(default_factory=set)
+    terse: set[str] = field(default_factory=set)
 
     @property
     def last(self) -> Tried | None:
         """The latest attempt that came to an answer."""
         return next((one for one in reversed(self.tried) if one.verdict is not None), None)
+
+    def heed(self, error: PlatformError, model: str) -> None:
+        """Ask for less what a provider refused: a shorter prompt, or no schema to enforce."""
+        if not isinstance(error, InvalidRequest) or (self.work.as_written and self.last is None):
+            return
+        if error.code == "context_length_exceeded":
+            self.terse.add(model)
+        elif not self.work.own_format:
+            self.unconstrained.add(model)
 
 
 class Loop:
@@ -187,8 +197,7 @@ class Loop:
                 judged = _judged(said, work.request, array=session.array)
             except PlatformError as error:
                 call.fail(error)
-                if _refuses_format(error, order.request) and not work.own_format:
-                    session.unconstrained.add(model)
+                session.heed(error, model)
                 return Tried(model, call, error=error)
             artifact, call.verdict = await self._verdict(work, judged.parts, origin.run_id)
             try:
@@ -222,7 +231,13 @@ class Loop:
             repair = prompts.repairing(last.artifact, last.verdict.findings, session.narrowing.shown)
         asked: dict[str, object] = {
             "model": model,
-            "messages": prompts.framed(work.request.messages, work.kind, schema, work.notes, repair),
+            "messages": prompts.framed(
+                work.request.messages,
+                work.kind,
+                None if model in session.terse else schema,
+                work.notes,
+                repair,
+            ),
         }
         if work.request.tokens_max is None:
             asked["max_tokens"] = self._limits.tokens_max
@@ -276,16 +291,11 @@ def _check_format(work: Work, order: Order, completion: Completion, verdict: Ver
         order.format.check(completion)
 
 
-def _refuses_format(error: PlatformError, request: ChatRequest) -> bool:
-    """Whether a provider may have refused the schema, which it is then not asked to enforce again."""
-    return isinstance(error, InvalidRequest) and request.response_format is not None
-
-
 def _is_stuck(session: _Session, tried: Tried, before: Tried | None) -> bool:
     """Whether the next attempt belongs to the next model."""
     if tried.error is not None:
         first_refusal = sum(one.model == tried.model and one.error is not None for one in session.tried) == 1
-        return not (tried.model in session.unconstrained and first_refusal)
+        return not (tried.model in session.unconstrained | session.terse and first_refusal)
     return before is not None and before.model == tried.model and tried.same_as(before)
 
 

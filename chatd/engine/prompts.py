@@ -47,15 +47,14 @@ def fitting(notes: list[Note], chars_max: int) -> list[Note]:
 def framed(
     messages: Sequence[ChatMessage],
     kind: str,
-    schema: JsonObject,
+    schema: JsonObject | None,
     notes: Sequence[RetrievedText],
     repair: Sequence[str] = (),
 ) -> list[ChatMessage]:
     """The conversation with our instructions in its one system message, after the caller's own."""
-    lines = [
-        f"Answer with one JSON document of the kind {kind} and nothing else. Its JSON Schema:",
-        as_json(schema),
-    ]
+    lines = [f"Answer with one JSON document of the kind {kind} and nothing else."]
+    if schema is not None:
+        lines += ["Its JSON Schema:", as_json(schema)]
     if notes:
         lines.append("Reference notes from earlier work; use what applies:")
         lines.extend(f"[{number}] {note.text}" for number, note in enumerate(notes, start=1))

@@ -155,6 +155,16 @@ async def test_a_schema_that_a_provider_refuses_is_asked_for_in_words_alone(worl
     assert [request.response_format is None for request in provider.requests] == [False, True]
 
 
+async def test_a_prompt_that_is_too_long_is_tried_without_its_schema(world: World) -> None:
+    too_long = InvalidRequest("too long", code="context_length_exceeded")
+    provider = world.script(Step(error=too_long), says({"a": 1}))
+    world.validators.judge = wants(a=1)
+    assert (await ask(world)).json()["ok"]
+    told = [str(request.messages[0].content) for request in provider.requests]
+    assert ["JSON Schema" in one for one in told] == [True, False]
+    assert all(request.response_format is not None for request in provider.requests)
+
+
 async def test_a_provider_that_refuses_twice_is_left(world: World) -> None:
     refusal = Step(error=InvalidRequest("no"))
     world.script(refusal, refusal, says({"a": 1}), models=("small", "large"))
