@@ -17,7 +17,7 @@ from validators.engine.addresses import FORBIDDEN, Address
 from validators.engine.content import ContentRules, Reading
 from validators.engine.findings import Report, check_shape, pointer
 from validators.engine.policy import Policy
-from validators.engine.reader import Reader, Salutation, mend, reader_of, reading_of
+from validators.engine.reader import Reader, Salutation, mend, reader_of, reading_of, replacement
 from validators.engine.validator import Checked, RosterNeeded, parse_context
 
 SUBJECT_CHARS_ADVISED: Final = 78
@@ -160,11 +160,8 @@ class EmailValidator:
             report.add("email.subject_missing", "/subject", "the message has no subject")
             return
         if (control := FORBIDDEN.search(subject)) is not None:
-            fix: JsonObject = {
-                "op": "replace",
-                "path": "/subject",
-                "value": " ".join(FORBIDDEN.sub(" ", subject).split()),
-            }
+            mended = " ".join(FORBIDDEN.sub(" ", subject).split())
+            fix = replacement("/subject", mended) if mended else None
             message = "a header may hold no control characters and no line breaks"
             report.add("email.header_injection", "/subject", message, span=control.span(), fix=fix)
         if len(subject) > SUBJECT_CHARS_ADVISED:
@@ -194,7 +191,7 @@ class EmailValidator:
                 "/body",
                 "the greeting names somebody else than the recipient",
                 span=greeting.span,
-                fix=None if mended is None else {"op": "replace", "path": "/body", "value": mended},
+                fix=None if mended is None else replacement("/body", mended),
                 evidence=reader.evidence,
             )
 

@@ -5,7 +5,7 @@ and the whole surname has to be there.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
@@ -61,6 +61,8 @@ class Person:
     family: Words
     generation: int | None = None
     written_out: "Person | None" = None
+    divided: bool = True
+    """Whether it is known where the given names end and the family's begins."""
 
     @classmethod
     def of(cls, first_name: str, last_name: str) -> "Person":
@@ -87,7 +89,9 @@ class Person:
             last -= 1
         if last <= 1:
             return cls.of(name, "")
-        return cls.of(" ".join(parts[: last - 1]), " ".join(parts[last - 1 :]))
+        person = cls.of(" ".join(parts[: last - 1]), " ".join(parts[last - 1 :]))
+        other = person.written_out and replace(person.written_out, divided=False)
+        return replace(person, divided=False, written_out=other)
 
 
 class NameMatcher:
@@ -130,7 +134,14 @@ class NameMatcher:
         )
 
     def _greets_titled(self, parts: Words, person: Person) -> bool:
-        return same_spelling("".join(parts), "".join(person.family)) or self._greets(parts, person)
+        written = "".join(parts)
+        known = person.given if not person.divided else ()
+        families = ("".join((*known[at:], *person.family)) for at in range(1, len(known) + 1))
+        if same_spelling(written, "".join(person.family)) or any(
+            same_spelling(written, family) for family in families
+        ):
+            return True
+        return self._greets(parts, person)
 
     def _greets(self, parts: Words, person: Person) -> bool:
         alone = len(parts) == 1 and any(self._same_given(parts[0], given) for given in person.given)

@@ -6,6 +6,7 @@ only where the nearest label says what they are.
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from stdnum import iban
@@ -73,6 +74,14 @@ DIGIT_RUN: Final = re.compile(r"\d{2}")
 def has_digits(text: str) -> bool:
     """Whether the text can hold any of these numbers at all."""
     return DIGIT_RUN.search(text) is not None
+
+
+def holds_personal(text: str) -> bool:
+    """Whether any of these numbers stands in the text, so that no fix may repeat it."""
+    if not has_digits(text):
+        return False
+    found = (social_security_numbers(text), card_numbers(text), bank_numbers(text))
+    return next(chain.from_iterable(found), None) is not None
 
 
 def social_security_numbers(text: str) -> Iterator[Span]:

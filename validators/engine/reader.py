@@ -9,9 +9,11 @@ from validators.backends import Roster, WorkerFacts
 from validators.engine.content import Audience, Reading
 from validators.engine.greeting import Greeting, GreetingFinder
 from validators.engine.names import NameMatcher, Person
+from validators.engine.personal import holds_personal
 from validators.engine.policy import Policy
 from validators.engine.text import mask
 from validators.engine.validator import RosterNeeded
+from validators.engine.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class Salutation:
             return None
         fits = self._names.greets(greeting.name, reader.person, titled=greeting.titled)
         return None if fits else greeting
+
+
+def replacement(path: str, text: str) -> JsonObject | None:
+    """The fix that puts `text` in place of a whole text; None where it would repeat personal data."""
+    return None if holds_personal(View(text).text) else {"op": "replace", "path": path, "value": text}
 
 
 def mend(body: str, greeting: Greeting, reader: Reader) -> str | None:

@@ -19,6 +19,9 @@ MAPS: Final = frozenset({"properties", "patternProperties", "dependentSchemas", 
 """Keywords whose value has schemas under names of the author's choice."""
 
 IN_PLACE: Final = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else"})
+BRANCHING: Final = frozenset({"anyOf", "oneOf"})
+BRANCH_COST: Final = 10
+"""Each branch not met is an error within the error, which the library makes as well."""
 IN_PLACE_MAPS: Final = frozenset({"dependentSchemas", "dependencies"})
 """Keywords whose schemas are for the same value, not for a part of it."""
 
@@ -92,7 +95,9 @@ class Meetings:
             met.append(schema)
             for key, item in schema.items():
                 if key in IN_PLACE:
-                    pending.extend(item if isinstance(item, list) else (item,))
+                    branches = item if isinstance(item, list) else [item]
+                    pending.extend(branches)
+                    cost += BRANCH_COST * len(branches) if key in BRANCHING else 0
                 elif key in IN_PLACE_MAPS and isinstance(item, dict):
                     pending.extend(item.values())
                 elif key in REFERENCES and isinstance(item, str):

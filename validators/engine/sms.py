@@ -14,7 +14,7 @@ from validators.engine.content import ContentRules, Reading
 from validators.engine.findings import Report, check_shape
 from validators.engine.greeting import Greeting
 from validators.engine.policy import Policy
-from validators.engine.reader import Reader, Salutation, mend, reader_of, reading_of
+from validators.engine.reader import Reader, Salutation, mend, reader_of, reading_of, replacement
 from validators.engine.text import fold
 from validators.engine.validator import Checked, RosterNeeded, parse_context
 from validators.engine.view import View
@@ -58,12 +58,15 @@ class SmsValidator:
         # An absent text is a code of its own; the shape is checked as if it were there.
         check_shape(SmsDraft, {"body": "", **fields} if isinstance(artifact, dict) else artifact, report)
         if isinstance(to := fields.get("to"), str):
-            self._check_number(to, asked, reader, report)
+            self._check_number(to, reader, report)
+        if asked.opted_out:
+            path = "/to" if isinstance(artifact, dict) else ""
+            report.add("sms.opted_out", path, "the recipient has opted out of messages")
         if isinstance(artifact, dict) and isinstance(body := fields.get("body", ""), str):
             self._check_body(body, asked, reading_of(asked, reader), reader, report)
         return Checked(report.sorted(), roster=reader.roster)
 
-    def _check_number(self, to: str, context: SmsContext, reader: Reader, report: Report) -> None:
+    def _check_number(self, to: str, reader: Reader, report: Report) -> None:
         known = self._e164(reader.worker.phone) if reader.worker else None
         fix: JsonObject | None = None if known is None else {"op": "replace", "path": "/to", "value": known}
         number = self._e164(to)
@@ -79,8 +82,6 @@ class SmsValidator:
                 message = "the roster has no usable number of the recipient"
             evidence: JsonObject = {"row": reader.worker.row if reader.worker else None}
             report.add("sms.recipient_mismatch", "/to", message, fix=fix, evidence=evidence)
-        if context.opted_out:
-            report.add("sms.opted_out", "/to", "the recipient has opted out of messages")
 
     def _e164(self, text: str) -> str | None:
         if not NUMBER.fullmatch(text.strip()):
@@ -145,7 +146,7 @@ class SmsValidator:
             mended = gsm.plain(mended)
         if gsm.segments(mended, self._limits).count > segments_max:
             return None
-        return {"op": "replace", "path": BODY, "value": mended}
+        return replacement(BODY, mended)
 
 
 def _says_any(wordings: list[str], body: str) -> bool:
