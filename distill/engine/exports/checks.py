@@ -25,6 +25,7 @@ def _require(holds: bool, what: str) -> None:
 
 
 def _keys(row: Mapping[str, Any], what: str, required: frozenset[str], optional: frozenset[str]) -> None:
+    _require(type(row) is dict, what)
     keys = row.keys()
     _require(keys >= required and keys <= required | optional, f"the keys of {what}")
 
@@ -44,7 +45,6 @@ def _messages(value: Any, what: str) -> list[Row]:
 
 def _text_message(message: Any, what: str, roles: frozenset[str]) -> None:
     """A message of role and content alone."""
-    _require(type(message) is dict, what)
     _keys(message, what, TEXT_MESSAGE, NONE)
     _require(message["role"] in roles and type(message["content"]) is str, what)
 

@@ -1,7 +1,7 @@
 """The dataset's card, in Croissant 1.1: what the files are and which fields their lines have."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from schemas.evidence import ProductFile
 
@@ -17,6 +17,7 @@ CONTEXT: Final[dict[str, Any]] = {
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
     "examples": {"@id": "cr:examples", "@type": "@json"},
+    "equivalentProperty": "cr:equivalentProperty",
     "extract": "cr:extract",
     "field": "cr:field",
     "fileProperty": "cr:fileProperty",
@@ -43,43 +44,55 @@ CONTEXT: Final[dict[str, Any]] = {
     "transform": "cr:transform",
 }
 
-FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+Shape = Literal["text", "message", "messages", "turn", "turns", "input"]
+
+CONVERSATION: Final = "The conversation, ending with the accepted answer."
+BEFORE: Final = "The conversation before the answers."
+BETTER: Final = "The better answer."
+WORSE: Final = "The worse answer."
+
+FIELDS: Final[Mapping[str, Mapping[str, tuple[Shape, str]]]] = {
     "rag/stillhouse": {
-        "evidence_id": "The id of the evidence behind the sample.",
-        "query": "What was asked.",
-        "text": "The accepted answer.",
+        "evidence_id": ("text", "The id of the evidence behind the sample."),
+        "query": ("text", "What was asked."),
+        "text": ("text", "The accepted answer."),
     },
-    "sft/openai": {"messages": "The conversation, ending with the accepted answer."},
-    "sft/trl": {
-        "prompt": "The conversation before the answer.",
-        "completion": "The accepted answer, as a list of one message.",
-    },
-    "sft/together": {"messages": "The conversation, ending with the accepted answer."},
-    "sft/llamafactory": {
-        "conversations": "The conversation in ShareGPT form, ending with the accepted answer."
-    },
+    "sft/openai": {"messages": ("messages", CONVERSATION)},
+    "sft/trl": {"prompt": ("messages", BEFORE), "completion": ("messages", "The accepted answer.")},
+    "sft/together": {"messages": ("messages", CONVERSATION)},
+    "sft/llamafactory": {"conversations": ("turns", CONVERSATION)},
     "preference/openai": {
-        "input": "The conversation before the two answers.",
-        "preferred_output": "The better answer, as a list of one message.",
-        "non_preferred_output": "The worse answer, as a list of one message.",
+        "input": ("input", BEFORE),
+        "preferred_output": ("messages", BETTER),
+        "non_preferred_output": ("messages", WORSE),
     },
     "preference/trl": {
-        "prompt": "The conversation before the two answers.",
-        "chosen": "The better answer, as a list of one message.",
-        "rejected": "The worse answer, as a list of one message.",
+        "prompt": ("messages", BEFORE),
+        "chosen": ("messages", BETTER),
+        "rejected": ("messages", WORSE),
     },
     "preference/axolotl": {
-        "messages": "The conversation before the two answers.",
-        "chosen": "The better answer, as a message.",
-        "rejected": "The worse answer, as a message.",
+        "messages": ("messages", BEFORE),
+        "chosen": ("message", BETTER),
+        "rejected": ("message", WORSE),
     },
     "preference/llamafactory": {
-        "conversations": "The conversation before the two answers, in ShareGPT form.",
-        "chosen": "The better answer, as a turn.",
-        "rejected": "The worse answer, as a turn.",
+        "conversations": ("turns", BEFORE),
+        "chosen": ("turn", BETTER),
+        "rejected": ("turn", WORSE),
     },
 }
 """The fields that every row of a target has. What only some rows have, such as `tools`, a card cannot say."""
+
+PARTS: Final[Mapping[Shape, tuple[str, ...]]] = {
+    "text": (),
+    "message": ("role", "content"),
+    "messages": ("role", "content"),
+    "turn": ("from", "value"),
+    "turns": ("from", "value"),
+    "input": ("role", "content"),
+}
+SEVERAL: Final = frozenset({"messages", "turns", "input"})
 
 KINDS: Final = {
     "rag": "accepted answers, to be retrieved as worked examples",
@@ -141,7 +154,7 @@ def _file_object(file: ProductFile) -> dict[str, Any]:
     }
 
 
-def _record_set(file: ProductFile, fields: Mapping[str, str]) -> dict[str, Any]:
+def _record_set(file: ProductFile, fields: Mapping[str, tuple[Shape, str]]) -> dict[str, Any]:
     name = file.name.removesuffix(".jsonl")
     return {
         "@type": "cr:RecordSet",
@@ -149,14 +162,26 @@ def _record_set(file: ProductFile, fields: Mapping[str, str]) -> dict[str, Any]:
         "name": name,
         "description": f"The lines of {file.name}.",
         "field": [
-            {
-                "@type": "cr:Field",
-                "@id": f"{name}/{field}",
-                "name": field,
-                "description": description,
-                "dataType": "sc:Text",
-                "source": {"fileObject": {"@id": file.name}, "extract": {"column": field}},
-            }
-            for field, description in fields.items()
+            _field(file.name, f"{name}/{column}", column, shape, description)
+            for column, (shape, description) in fields.items()
         ],
     }
+
+
+def _field(file: str, name: str, column: str, shape: Shape, description: str) -> dict[str, Any]:
+    field = {"@type": "cr:Field", "@id": name, "name": name, "description": description}
+    source = {"fileObject": {"@id": file}, "extract": {"column": column}}
+    if shape == "text":
+        return {**field, "dataType": "sc:Text", "source": source}
+    inner = [{"jsonPath": "messages"}] if shape == "input" else []
+    parts = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{name}/{part}",
+            "name": f"{name}/{part}",
+            "dataType": "sc:Text",
+            "source": {**source, "transform": [*inner, {"jsonPath": part}]},
+        }
+        for part in PARTS[shape]
+    ]
+    return {**field, "repeated": shape in SEVERAL, "subField": parts}

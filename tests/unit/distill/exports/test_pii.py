@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.engine.exports.pii import Scanner, names_in, spans, suspicious
-from distill.engine.exports.targets import Unfit
+from distill.engine.exports.targets import Row, Unfit
 from schemas.distill import PiiPolicy
 
 CARD = "4111 1111 1111 1111"
@@ -35,8 +35,10 @@ HARMLESS = [
 POLICY = PiiPolicy()
 
 
-def row(text: str) -> tuple[dict[str, object], bytes]:
-    made = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"got {text}"}]}
+def row(text: str) -> tuple[Row, bytes]:
+    made: Row = {
+        "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"got {text}"}]
+    }
     return made, orjson.dumps(made)
 
 
@@ -47,7 +49,7 @@ def test_each_class_is_found_and_masked_alike_in_the_whole_row(kind: str, text: 
     assert [one.kind for one in spans(f"It is {text}, they said.")] == [kind]
     cleaned, masked = Scanner(POLICY).clean(*row(f"It is {text}, they said."))
     assert masked == 1
-    said = [message["content"] for message in cleaned["messages"]]  # type: ignore[attr-defined]
+    said = [message["content"] for message in cleaned["messages"]]
     assert all(f"[{kind.upper()}_1]" in one for one in said)
     digits = "".join(one for one in text if one.isdigit())
     assert not digits or digits not in orjson.dumps(cleaned).decode()
@@ -111,7 +113,7 @@ def test_json_stays_json_when_a_bare_number_is_masked() -> None:
 
 @pytest.mark.parametrize("value", [{"a@b.co": 1}, {"n": 4111111111111111}])
 def test_keys_and_numbers_cannot_be_masked_and_are_refused(value: dict[str, object]) -> None:
-    made: dict[str, object] = {"tools": [value]}
+    made: Row = {"tools": [value]}
     with pytest.raises(Unfit, match="cannot be masked"):
         Scanner(POLICY).clean(made, orjson.dumps(made))
 
@@ -132,10 +134,10 @@ pieces = st.lists(
 def test_the_quick_look_misses_nothing_and_nothing_is_left_after_masking(text: str) -> None:
     made, line = row(text)
     for one in (text, line.decode()):
-        if spans(text) or list(names_in(text)):
+        if spans(text) or any(names_in(text)):
             assert suspicious(one)
     with contextlib.suppress(Unfit):  # what cannot be masked is left out
         cleaned, masked = Scanner(POLICY).clean(made, line)
-        left = [message["content"] for message in cleaned["messages"]]  # type: ignore[attr-defined]
+        left = [message["content"] for message in cleaned["messages"]]
         assert not any(spans(one) for one in left)
         assert masked == 0 or cleaned != made
