@@ -1,5 +1,6 @@
 """Third parties' validators: one that works, one that breaks, and those that are refused at start."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from schemas.verdicts import ValidatorList, Verdict
 from tests.integration.validators.test_reload import write
 from tests.processes import ROOT, running, started
 from validators.app import SHIPPED_POLICY
-from validators.engine import UnusableValidator, installed
+from validators.backends import FakeRoster
+from validators.engine import PluggedValidator, Policy, UnusableValidator, installed
 
 TIMESHEET = """
 class TimesheetValidator:
@@ -189,6 +191,25 @@ def test_two_that_offer_one_kind_are_refused(on_path: Path) -> None:
         UnusableValidator, match=r"of acme_two offers the kind `timesheet`, which .* of acme_one"
     ):
         installed(["fill"])
+
+
+def test_the_example_of_the_page_works(on_path: Path) -> None:
+    page = (ROOT / "docs" / "third-party-validators.md").read_text()
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    install(on_path, "acme_timesheets", example[1])
+    (plugin,) = installed(["fill"])
+    policy = Policy(SHIPPED_POLICY.read_bytes(), plugin.severities)
+    roster = FakeRoster([], policy)
+    validator = PluggedValidator(plugin, policy)
+    checked = validator.check({"worker_id": "W-1", "hours": 9}, {"hours_max": 8}, lambda: roster)
+    assert [(found.code, found.path) for found in checked.findings] == [
+        ("timesheet.too_many_hours", "/hours"),
+        ("timesheet.worker_unknown", "/worker_id"),
+    ]
+    assert checked.roster is roster
+    short = validator.check({"worker_id": "W-1", "hours": 0.5}, {"hours_max": 8}, lambda: roster)
+    assert [found.severity for found in short.findings] == ["warning", "error"]
 
 
 def test_nothing_installed_is_fine() -> None:
