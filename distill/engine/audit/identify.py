@@ -1,4 +1,7 @@
-"""From the raw bytes of a source to the evidence id that they must have."""
+"""Evidence ids, computed anew: from the raw bytes of a source, and from what evidence says of itself."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
@@ -17,3 +20,22 @@ def evidence_id_of_line(kind: str, line: bytes) -> str:
     if not isinstance(turn, Turn):
         raise ValueError("the record is said of a call, and is none")  # noqa: TRY004 - a value, not a type
     return id_of_turn(kind, turn)
+
+
+def evidence_id_of_content(evidence: Mapping[str, Any]) -> str:
+    """The id that the content of an evidence record gives. Raises `ValueError` where it gives none."""
+    try:
+        given, source = evidence["input"], evidence["source"]
+        turn = Turn(
+            key=source["key"],
+            messages=given["messages"],
+            model=evidence["model"],
+            output=evidence["output"],
+            tools=given["tools"],
+            params=given["params"],
+            context=given["retrieved_context"],
+            task=evidence["task"],
+        )
+        return id_of_turn(source["kind"], turn)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the record lacks a part: {error}") from None

@@ -13,9 +13,10 @@ from typing import Any, Final, Self
 
 import orjson
 
-from distill.engine.audit.identify import evidence_id_of_line
+from distill.engine.audit.identify import evidence_id_of_content, evidence_id_of_line
 from distill.engine.audit.report import Report, numbered
 from distill.engine.segments import LINE_BYTES_MAX
+from schemas.evidence import Evidence
 
 PROVENANCE: Final = ".provenance.jsonl"
 OPEN_FILES_MAX: Final = 64
@@ -119,6 +120,24 @@ class Links:
                     record = self._parsed(name, number, line)
                     if record is not None:
                         self._follow(name, number, record.get("evidence_id"), record.get("source"))
+                        if record.get("schema") == Evidence.schema_id:
+                            self._check_content(name, number, record)
+
+    def _check_content(self, name: str, number: int, record: Json) -> None:
+        """Evidence must be what its id says, whoever signed it: caches between stages are not signed."""
+        try:
+            made: str | None = evidence_id_of_content(record)
+        except ValueError:
+            made = None
+        if made != record.get("evidence_id"):
+            self._report.find(
+                "evidence_differs",
+                name,
+                "its content gives another evidence id",
+                line=number,
+                expected=record.get("evidence_id"),
+                found=made or "none",
+            )
 
     # --- single links -------------------------------------------------------------------------
 

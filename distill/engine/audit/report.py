@@ -11,6 +11,7 @@ Code = Literal[
     "anchor_differs",
     "chain_broken",
     "counts_not_conserved",
+    "evidence_differs",
     "evidence_id_differs",
     "file_unexpected",
     "head_behind",

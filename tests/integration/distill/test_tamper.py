@@ -510,6 +510,12 @@ def test_a_log_that_was_changed_and_signed_again_is_found_by_the_links(data: Pat
     assert "segment_differs" in found  # the earlier receipts still say what they read
 
 
+def test_evidence_that_is_not_what_its_id_says_is_found_though_it_is_signed(data: Path) -> None:
+    flip(evidence(data))
+    vouch_again(data, evidence(data))
+    assert "evidence_differs" in codes(audited(data))
+
+
 def test_a_chain_cut_short_with_everything_it_vouched_for_is_found_by_an_anchor_alone(data: Path) -> None:
     before = audited(data).head
     assert before is not None
