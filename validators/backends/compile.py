@@ -304,7 +304,9 @@ def _check_range(name: str, numbers: Any, least: int, most: int) -> None:
 
 
 def _main(path: str, fd: int, nice: int) -> None:
-    """Exits with 0 and the index in `fd`, or with 3 and a reason on standard output."""
+    """Exits with 0 and the index in `fd`, or with a reason on standard output: with 3 if the file is at fault,
+    with 4 if another time may be better (no space, no right to read).
+    """
     os.nice(nice)
     pa.set_memory_pool(pa.system_memory_pool())
     try:
@@ -312,7 +314,7 @@ def _main(path: str, fd: int, nice: int) -> None:
             compile_roster(file.read(), out, threads=not nice)
     except (UnfitRoster, OSError) as error:
         sys.stdout.write(str(error))
-        raise SystemExit(3) from None
+        raise SystemExit(3 if isinstance(error, UnfitRoster) else 4) from None
 
 
 if __name__ == "__main__":

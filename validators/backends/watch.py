@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -20,7 +22,9 @@ Compile = Callable[[Path, BinaryIO, bool], None]
 """Writes the index of a roster; the truth value says whether others are being served meanwhile."""
 
 PROGRAM: Final = Path(__file__).with_name("compile.py")
+UNFIT: Final = 3  # the status by which the program says that the file is at fault
 NICE: Final = 5
+RETRY_S: Final = 30.0
 REASON_CHARS_MAX: Final = 500
 
 
@@ -31,7 +35,7 @@ def stamp_of(path: Path) -> Stamp:
 
 
 class Helper:
-    """Compiles in a process of its own. Raises `BrokenRoster`."""
+    """Compiles in a process of its own. Raises `BrokenRoster`, and `OSError` for what may be better later."""
 
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -49,9 +53,11 @@ class Helper:
             )
         except subprocess.TimeoutExpired as error:
             raise BrokenRoster(f"it could not be read within {self._timeout_s:g} s") from error
+        reason = done.stdout.decode(errors="replace")[:REASON_CHARS_MAX]
+        if done.returncode == UNFIT:
+            raise BrokenRoster(reason)
         if done.returncode:
-            reason = done.stdout.decode(errors="replace")[:REASON_CHARS_MAX]
-            raise BrokenRoster(reason or f"reading it ended with status {done.returncode}")
+            raise OSError(reason or f"reading it ended with status {done.returncode}")
 
 
 class RosterFile:
@@ -62,6 +68,7 @@ class RosterFile:
         self._compile = compile_
         self._bytes_max = bytes_max
         self._seen: Stamp | None = None
+        self._retry_at = inf
         self.current: Index | None = None
         self.problem: str | None = "the roster has not been read yet"
 
@@ -70,17 +77,20 @@ class RosterFile:
         stamp: Stamp | None = None
         try:
             stamp = stamp_of(self._path)
-            if stamp == self._seen:
+            if stamp == self._seen and time.monotonic() < self._retry_at:
                 return
             index = self._load(stamp)
             if stamp_of(self._path) != stamp:
                 return  # written to meanwhile: the next look reads it
         except FileNotFoundError:
             self._refuse("the roster file does not exist", None)
-        except (OSError, BrokenRoster) as error:
+        except BrokenRoster as error:
             self._refuse(f"the roster file is refused: {error}", stamp)
+        except OSError as error:
+            self._refuse(f"the roster file cannot be read: {error}", stamp, retry_s=RETRY_S)
         else:
             self._seen, self.current, self.problem = stamp, index, None
+            self._retry_at = inf
             log.info("roster read", rows=index.info.rows, sha256=index.info.sha256[:12])
 
     def _load(self, stamp: Stamp) -> Index:
@@ -91,8 +101,9 @@ class RosterFile:
             self._compile(self._path, out, self.current is not None)
             return Index(out, as_of=as_of)
 
-    def _refuse(self, problem: str, stamp: Stamp | None) -> None:
+    def _refuse(self, problem: str, stamp: Stamp | None, *, retry_s: float = inf) -> None:
         self._seen = stamp
+        self._retry_at = time.monotonic() + retry_s
         if problem != self.problem:
             log.error("roster refused", reason=problem)
         self.problem = problem

@@ -4,7 +4,9 @@ import os
 import tempfile
 import threading
 from datetime import UTC, date, datetime
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 from zlib import crc32
 
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from validators.backends import BrokenRoster, FakeRoster, Helper, Index, Roster, RosterFile
+from validators.backends import BrokenRoster, FakeRoster, Helper, Index, Roster, RosterFile, watch
 from validators.backends.compile import UnfitRoster, compile_roster
 from validators.engine import Policy
 
@@ -203,6 +205,28 @@ def test_a_helper_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     path.write_bytes(parquet(columns()))
     file = RosterFile(path, Helper(timeout_s=0.001), bytes_max=10_000_000)
     assert look(file) == (None, "the roster file is refused: it could not be read within 0.001 s")
+
+
+def test_what_may_be_better_later_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "roster.parquet"
+    path.write_bytes(parquet(columns()))
+    calls = 0
+
+    def full_at_first(path: Path, out: BinaryIO, serving: bool) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(28, "No space left on device")
+        compile_here(path, out, serving)
+
+    file = RosterFile(path, full_at_first, bytes_max=10_000_000)
+    assert "cannot be read: [Errno 28]" in str(look(file)[1])
+    assert "cannot be read" in str(look(file)[1])
+    assert calls == 1  # not at every look
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: inf))
+    index, problem = look(file)
+    assert index is not None
+    assert problem is None
 
 
 def test_an_empty_roster_serves(policy: Policy) -> None:
