@@ -304,8 +304,8 @@ def _check_range(name: str, numbers: Any, least: int, most: int) -> None:
 
 
 def _main(path: str, fd: int, nice: int) -> None:
-    """Exits with 0 and the index in `fd`, or with a reason on standard output: with 3 if the file is at fault,
-    with 4 if another time may be better (no space, no right to read).
+    """Exits with 0 and the index in `fd`, or with a reason on standard output: 3 for a file that is at fault,
+    4 where another time may be better (no space, no right to read).
     """
     os.nice(nice)
     pa.set_memory_pool(pa.system_memory_pool())
