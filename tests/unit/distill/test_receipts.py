@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.engine import dsse, keys, merkle
+from distill.engine import dsse, keys, merkle, notes
 from distill.engine.dsse import NotVerified
 from distill.engine.keys import KeyUnusable, PublicKey
 from distill.engine.receipts import (
@@ -266,3 +266,26 @@ def _by_the_book(entries: list[bytes]) -> bytes:
 @given(st.lists(st.binary(max_size=4), max_size=40))
 def test_the_tree_is_that_of_the_rfc(entries: list[bytes]) -> None:
     assert merkle.root(entries) == _by_the_book(entries).hex()
+
+
+# --- notes ------------------------------------------------------------------------------------
+
+
+def test_a_note_is_believed_under_its_own_name_and_key_alone(data: Path, tmp_path: Path) -> None:
+    keys.generate(data)
+    note, other = data / "a.evidence", data / "b.evidence"
+    notes.keep(data, note, {"sha256": "x", "lines": 3})
+    assert notes.kept(data, note) == {"sha256": "x", "lines": 3}
+    other.write_bytes(note.read_bytes())
+    assert notes.kept(data, other) is None
+    assert notes.kept(data, data / "none") is None
+    keys.generate(tmp_path / "elsewhere")
+    notes.keep(tmp_path / "elsewhere", note, {"sha256": "y"})
+    assert notes.kept(data, note) is None
+    _flip(other)
+    assert notes.kept(data, other) is None
+
+
+def test_no_note_is_left_without_a_key(data: Path) -> None:
+    with pytest.raises(PlatformError, match="there is no key"):
+        notes.keep(data, data / "a.evidence", {})
