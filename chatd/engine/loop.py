@@ -3,8 +3,10 @@
 Every attempt is one model call with one run record, which carries the verdict; all are of one episode.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from pydantic import JsonValue
@@ -31,6 +33,9 @@ RANK: Final[dict[VerdictName, int]] = {
 }
 CALLS_MAX: Final = 32
 """Tool calls of one answer that are judged, each for itself; an answer with more is given up."""
+
+INLINE_CHARS_MAX: Final = 64 * 1024
+"""Longer answers are read on a thread."""
 
 ACCEPTED: Final[frozenset[VerdictName]] = frozenset({"accepted"})
 
@@ -194,7 +199,7 @@ class Loop:
         async with self._dispatcher.call(order, origin) as call:
             try:
                 said = await self._dispatcher.generate(call, within_s=session.budget.left_s)
-                judged = _judged(said, work.request, array=session.array)
+                judged = await _read(said, work.request, array=session.array)
             except PlatformError as error:
                 call.fail(error)
                 session.heed(error, model)
@@ -253,6 +258,13 @@ class _Judged:
 
     parts: list[JsonValue]
     completion: Completion
+
+
+async def _read(said: Completion, asked: ChatRequest, *, array: bool) -> _Judged:
+    """What `_judged` makes of an answer; a long one keeps nobody else waiting meanwhile."""
+    work = partial(_judged, said, asked, array=array)
+    size = len(said.content or "") + sum(len(call.function.arguments) for call in said.tool_calls)
+    return await asyncio.to_thread(work) if size > INLINE_CHARS_MAX else work()
 
 
 def _judged(said: Completion, asked: ChatRequest, *, array: bool) -> _Judged:

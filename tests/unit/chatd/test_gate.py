@@ -182,6 +182,16 @@ async def test_an_answer_that_is_no_json_or_empty_is_judged_and_held(gated: Worl
 
 
 @anyio
+async def test_a_long_answer_is_read_like_a_short_one(gated: World) -> None:
+    long = orjson.dumps({"pad": "x" * 200_000, "a": 1}).decode()
+    gated.script(Step.saying(long), Step.saying(f"[{long}"))
+    async with gated.client() as client:
+        whole, cut = await post(client), await post(client)
+    assert put_apart(whole)["message"]["content"] == long
+    assert cut.headers["x-verdict"] == "rejected"
+
+
+@anyio
 async def test_codes_that_a_header_cannot_carry_are_left_out(gated: World) -> None:
     codes = ["x\r\nset-cookie: a=b", "ü", "good.code", *(f"c.{n}" for n in range(100))]
     gated.validators.judge = lambda _: [finding(code) for code in codes]
