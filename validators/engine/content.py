@@ -17,6 +17,9 @@ from validators.engine.wording import LeftOvers, Money, Phrases, distinct, overl
 FINDINGS_MAX: Final = 100
 """Of one code on one text: whoever reads a hundred needs no more, and hostile text would bring thousands."""
 
+NUMBERS_MAX: Final = 500
+"""Of one sort in one text, before those that overlap are dropped."""
+
 Audience = Literal["worker", "client"]
 
 WHY: Final[dict[Reason, str]] = {
@@ -110,10 +113,11 @@ class _Text:
 
 def _note_personal(here: _Text) -> None:
     text = here.view.text
-    cards = distinct(card_numbers(text))
+    cards = distinct(islice(card_numbers(text), NUMBERS_MAX))
     here.note("content.pii_card", "a payment card number stands in the text", cards)
-    social = distinct(social_security_numbers(text))
+    social = distinct(islice(social_security_numbers(text), NUMBERS_MAX))
     here.note("content.pii_ssn", "a social security or taxpayer number stands in the text", social)
     taken = [*cards[:FINDINGS_MAX], *social[:FINDINGS_MAX]]
-    banks = (span for span in distinct(bank_numbers(text)) if not any(overlap(span, t) for t in taken))
+    numbers = distinct(islice(bank_numbers(text), NUMBERS_MAX))
+    banks = (span for span in numbers if not any(overlap(span, t) for t in taken))
     here.note("content.pii_bank", "a bank number stands in the text", banks)

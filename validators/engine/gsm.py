@@ -1,6 +1,7 @@
 """How many segments a text takes: GSM 03.38 septets, or UTF-16 units where one character needs them."""
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,6 +13,10 @@ BASIC: Final = frozenset(
 )
 EXTENDED: Final = frozenset("\f^{}\\[~]|€")
 """Written as an escape and a second septet."""
+ALPHABET: Final = BASIC | EXTENDED
+
+BMP_MAX: Final = 0xFFFF
+"""Characters beyond are two units of UTF-16."""
 
 PLAIN: Final = str.maketrans(
     {
@@ -40,21 +45,26 @@ class Segments:
 
 def segments(text: str, limits: SmsPolicy) -> Segments:
     """Cut `text` as a handset would. No escape pair and no surrogate pair is split over two segments."""
-    gsm = all(char in BASIC or char in EXTENDED for char in text)
-    sizes = [2 if (char in EXTENDED if gsm else ord(char) > 0xFFFF) else 1 for char in text]
+    used = set(text)
+    gsm = used <= ALPHABET
+    wide = {char for char in used if (char in EXTENDED if gsm else ord(char) > BMP_MAX)}
     single, multi = (
         (limits.gsm_units_single, limits.gsm_units_multi)
         if gsm
         else (limits.ucs2_units_single, limits.ucs2_units_multi)
     )
-    units = sum(sizes)
-    starts = tuple(_cuts(sizes, multi)) if units > single else ((0,) if text else ())
+    units = len(text) + sum(map(text.count, wide))
+    if units <= single:
+        starts: tuple[int, ...] = (0,) if text else ()
+    else:
+        starts = tuple(_cuts(text, wide, multi) if wide else range(0, units, multi))
     return Segments("GSM-7" if gsm else "UCS-2", units, starts)
 
 
-def _cuts(sizes: list[int], limit: int) -> Iterator[int]:
+def _cuts(text: str, wide: AbstractSet[str], limit: int) -> Iterator[int]:
     room = 0
-    for at, size in enumerate(sizes):
+    for at, char in enumerate(text):
+        size = 2 if char in wide else 1
         if size > room:
             yield at
             room = limit

@@ -39,6 +39,8 @@ WITH_USER: Final = re.compile(
 TRAILING: Final = ".,;:!?)]}'\"*_~"
 HOST: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63}){1,20}")
 SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]{1,15}:[/\\]{2,8}", re.IGNORECASE)
+AUTHORITY_END: Final = re.compile(r"[/?#\\]")
+PORT: Final = re.compile(r":\d{0,5}$")
 NUMBER: Final = re.compile(r"(?:0x[0-9a-f]{0,16}|\d{1,20})")
 
 _suffixes = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
@@ -69,8 +71,8 @@ class LinkRules:
         """Links that may not stand there, why, and their registered domain where they have one."""
         listed = self._own if allowlist is None else self._sites(tuple(allowlist))
         for link in self._links(view):
-            host, _ = address(link.seen)
-            if (reason := self._fault(link, listed)) is not None:
+            host, path = address(link.seen)
+            if (reason := self._fault(link, host, path, listed)) is not None:
                 yield link, reason, registered_domain(host)
 
     def _links(self, view: View) -> Iterator[Link]:
@@ -100,25 +102,23 @@ class LinkRules:
             return True
         return tail.startswith(("/", "?")) and registered_domain(address(match[0])[0]) is not None
 
-    def _fault(self, link: Link, listed: Sites | None) -> Reason | None:
-        reason = self._deception(link, listed)
+    def _fault(self, link: Link, host: str, path: str, listed: Sites | None) -> Reason | None:
+        reason = self._deception(link, host, listed)
         if reason is not None or listed is None:
             return reason or "no_allowlist"
-        host, path = address(link.seen)
         labels = host.split(".")
         starts = (listed.get(".".join(labels[at:]), ()) for at in range(len(labels)))
         return None if any(_below(path, start) for one in starts for start in one) else "not_listed"
 
-    def _deception(self, link: Link, listed: Sites | None) -> Reason | None:
+    def _deception(self, link: Link, host: str, listed: Sites | None) -> Reason | None:
         """Forms that hide where a link leads; no list makes up for them, save a list of that very name."""
-        host, _ = address(link.seen)
         if "@" in host:
             return "user_info"
         if host.startswith("[") or all(NUMBER.fullmatch(label) for label in host.split(".")):
             return "ip_address"
         if not HOST.fullmatch(host) or len(host) > HOST_CHARS_MAX:
             return "no_domain"
-        if not address(link.raw)[0].isascii():
+        if not (link.raw.isascii() or address(link.raw)[0].isascii()):
             return "punycode"
         if any(label.startswith("xn--") for label in host.split(".")) and host not in (listed or ()):
             return "punycode"
@@ -155,8 +155,9 @@ def address(url: str) -> tuple[str, str]:
     A backslash is a slash here, as in browsers.
     """
     rest = SCHEME.sub("", url, count=1)
-    authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
-    return re.sub(r":\d{0,5}$", "", authority).rstrip(".").lower(), rest[len(authority) :]
+    end = AUTHORITY_END.search(rest)
+    authority = rest[: end.start()] if end else rest
+    return PORT.sub("", authority).rstrip(".").lower(), rest[len(authority) :]
 
 
 def _below(path: str, start: str) -> bool:
