@@ -1,8 +1,9 @@
 """The server's side of HTTP/1.1: what is no HTTP gets the envelope too, and heads are bounded."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from re import Pattern
-from typing import Any, Final, Protocol, cast
+from typing import Any, ClassVar, Final, Protocol, cast
 
 from starlette.routing import compile_path
 from starlette.types import Scope
@@ -175,6 +176,9 @@ class EnvelopeProtocol(HttpToolsProtocol):
     Requests that have a door are held back until their bodies are there, and offered to it.
     """
 
+    stall_s_max: ClassVar = 120.0
+    """Seconds for which a client may take nothing of what was written for it."""
+
     _in_head = False
     _head_bytes = 0
 
@@ -185,6 +189,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._exchange: DirectExchange | None = None
         self._held_bytes = 0
         self._offering = False
+        self._stall_watch: asyncio.TimerHandle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         door = self._door(cycle)
@@ -251,17 +256,36 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._watch_for_stall(None)
         if self._exchange is not None and self._exchange.when_full is not None:
             self._exchange.when_full()
 
+    def _watch_for_stall(self, unsent_before: int | None) -> None:
+        self._stall_watch = self.loop.call_later(self.stall_s_max / 2, self._look_for_stall, unsent_before)
+
+    def _look_for_stall(self, unsent_before: int | None) -> None:
+        """Cut off a client that took nothing since the last look: it holds what others could use."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent_before is not None and unsent >= unsent_before:
+            self.transport.abort()
+        else:
+            self._watch_for_stall(unsent)
+
+    def _end_stall_watch(self) -> None:
+        if self._stall_watch is not None:
+            self._stall_watch.cancel()
+            self._stall_watch = None
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._end_stall_watch()
         if self._exchange is not None and self._exchange.when_ready is not None:
             self._exchange.when_ready()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn leaves the timer, and us with it, to a reset connection
+        self._end_stall_watch()
         self._let_go()
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.when_gone is not None:

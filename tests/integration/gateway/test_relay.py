@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from services.keys import KeyGrant, KeyStore
+from services.protocol import EnvelopeProtocol
 from tests.integration.gateway.house import Asked, House, Stub, answers, house, request, stub, until, whole
 
 pytestmark = [pytest.mark.anyio, pytest.mark.enable_socket]
@@ -265,7 +266,7 @@ async def test_a_caller_that_does_not_read_holds_the_daemon_up(
         received = 0
         async with client.stream("POST", CHAT, content=b"{}") as answer:
             before = -1
-            while before != sent:  # until the daemon is held up
+            while before != sent or not sent:  # until the daemon is held up
                 before = sent
                 await asyncio.sleep(0.3)
             assert 0 < sent < size / 2
@@ -275,6 +276,32 @@ async def test_a_caller_that_does_not_read_holds_the_daemon_up(
         await until(lambda: gateway.idle)
         assert (await client.post(CHAT, content=b"warm")).content == OK  # the connection is not left held up
         assert daemon.connections == 1
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_caller_that_stops_reading_for_good_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, warm: bool
+) -> None:
+    monkeypatch.setattr(EnvelopeProtocol, "stall_s_max", 0.4)
+
+    async def script(asked: Asked, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if asked.body == b"warm":
+            writer.write(whole(OK))
+            return
+        writer.write(CHUNKED)
+        while True:
+            writer.write(b"10000\r\n%b\r\n" % (b"x" * 65536))
+            await writer.drain()
+
+    async with stub(script) as daemon, house(tmp_path, [daemon.url]) as gateway:
+        if warm:
+            async with gateway.client() as client:
+                await warmed(client, CHAT)
+        _, writer = await gateway.connection()
+        writer.write(request(CHAT, b"{}"))
+        await until(lambda: len(daemon.asked) == 1 + warm)
+        await until(lambda: gateway.idle and daemon.left == daemon.connections == 1)
+        writer.close()
 
 
 # --- failures -----------------------------------------------------------------------------------

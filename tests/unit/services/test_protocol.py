@@ -3,6 +3,7 @@
 import asyncio
 import traceback
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import uvicorn
@@ -177,6 +178,61 @@ async def test_only_so_much_is_held_for_doors() -> None:
             connection[1].close()
         assert doors.held_bytes == 0
     assert len(echo.depths) == 1
+
+
+class Looks:
+    """An event loop that only keeps what was asked of it for later."""
+
+    def __init__(self) -> None:
+        self.planned: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+
+    def call_later(self, _: float, callback: Callable[..., None], *args: object) -> "Looks":
+        self.planned.append((callback, args))
+        return self
+
+    def cancel(self) -> None:
+        self.planned.clear()
+
+    def look(self) -> None:
+        callback, args = self.planned.pop()
+        callback(*args)
+
+
+class Full:
+    """A transport that holds `unsent` bytes."""
+
+    def __init__(self) -> None:
+        self.unsent = 100_000
+        self.aborted = False
+
+    def get_extra_info(self, _: str, default: object = None) -> object:
+        return default
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_only_who_takes_nothing_at_all_is_cut_off() -> None:
+    config = uvicorn.Config(served, lifespan="off", log_config=None)
+    looks, transport = Looks(), Full()
+    protocol = EnvelopeProtocol(config=config, server_state=ServerState(), app_state={}, _loop=looks)
+    protocol.connection_made(cast("asyncio.Transport", transport))
+    protocol.pause_writing()
+    transport.unsent = 300_000  # what was under way came too
+    looks.look()
+    for _ in range(5):
+        transport.unsent -= 1
+        looks.look()
+    assert not transport.aborted
+    protocol.resume_writing()
+    assert not looks.planned
+    protocol.pause_writing()
+    looks.look()
+    looks.look()
+    assert transport.aborted
 
 
 def test_doors_are_found_as_the_router_finds_routes() -> None:
