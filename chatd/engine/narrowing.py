@@ -78,7 +78,9 @@ class Narrowing:
         errors = [finding for finding in findings if finding.severity == "error"]
         repeated = [finding for finding in errors if finding.code == "fill.duplicate_worker"]
         self._repeats = self._repeats or bool(repeated)
-        self._vouched.update(_worker_ids(_object(artifact).get("fills")))
+        named = dict.fromkeys(_worker_ids(_object(artifact).get("fills")))
+        self._workers |= named
+        self._vouched.update(named)
         for finding in errors:
             if finding not in repeated:
                 self._refused.update(_blamed(artifact, finding.path))

@@ -94,6 +94,15 @@ def test_it_learns_who_is_free_and_who_is_not() -> None:
     assert not takes(asked, proposal("W-1", "W-3"))  # nobody has vouched for W-3
 
 
+def test_somebody_whom_nobody_had_named_and_nothing_is_found_against_is_a_candidate() -> None:
+    asked = of_fill()
+    asked.learn(
+        proposal("W-1", "W-2"), [finding("fill.worker_unknown", "/fills/0/worker_id", replacing(0, "W-9"))]
+    )
+    assert takes(asked, proposal("W-9", "W-2"))
+    assert not takes(asked, proposal("W-1", "W-2"))
+
+
 def test_after_a_repetition_seats_have_candidates_of_their_own() -> None:
     asked = of_fill("", "W-1", "W-2", "W-3", "W-4")
     asked.learn(
