@@ -1,4 +1,4 @@
-"""Batches through a real process: others are served meanwhile, and who leaves leaves nothing behind."""
+"""Through a real process: either way of asking, and batches, which let others be served meanwhile."""
 
 import json
 import re
@@ -46,6 +46,20 @@ def given(client: httpx.Client, kind: str) -> float:
     return sum(
         float(count) for count in re.findall(rf'validators_verdicts_total{{kind="{kind}",.*}} (\S+)', metrics)
     )
+
+
+def test_a_body_whose_length_is_not_told_gets_the_same_answer(daemon: Running) -> None:
+    """It takes the long way; requests with a length take the short one, also several on one connection."""
+    headers = {"content-type": "application/json"}
+    with httpx.Client(base_url=daemon.url, trust_env=False, timeout=30.0, headers=headers) as client:
+        short = client.post("/v1/validate", content=LINE)
+        long = client.post("/v1/validate", content=iter([LINE[:9].encode(), LINE[9:].encode()]))
+        again = client.post("/v1/validate", content=LINE)
+        kept = [answer.json() | {"elapsed_ms": 0} for answer in (short, long, again)]
+    assert kept[0] == kept[1] == kept[2]
+    assert kept[0]["ok"]
+    lines = [json.loads(line) for line in daemon.text().splitlines() if '"/v1/validate"' in line]
+    assert all(line["status"] == 200 for line in lines)
 
 
 def test_short_and_long_lines_keep_their_order(daemon: Running) -> None:

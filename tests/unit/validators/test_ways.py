@@ -204,6 +204,24 @@ def test_what_is_refused_or_takes_long_is_left_to_the_long_way(ways: Ways, body:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b'{"kind":"sms","artifact":{"n":123456789012345678901234567890}}',
+        b'{"kind":"sms","artifact":{"n":9007199254740993}}',
+        b'{"kind":"sms","artifact":{},"more":1}',
+        b'{"kind":"fax","artifact":{}}',
+        b'{"kind":"sms","artifact":' + b"[" * 300 + b"]" * 300 + b"}",
+        b'{"kind":"fill","artifact":{},"context":{"order":{"count":"1"}}}',
+    ],
+)
+def test_a_line_of_a_batch_is_refused_as_a_request_is(ways: Ways, body: bytes) -> None:
+    single, line = ways.long(body), ways.long(body, "/v1/validate/batch")
+    assert single.status_code == 400
+    told = [json.loads(answer.content)["error"] | {"request_id": None} for answer in (single, line)]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
     "headers",
     [[], [(b"content-type", b"text/plain")], [(b"content-type", b"application/jsonx")], HEADERS * 2],
 )
