@@ -19,7 +19,7 @@ from distill.engine.progress import Progress
 from distill.engine.receipts import FOLDER, HEAD, Receipts, list_files, material_of, product_of, read_receipt
 from schemas.canonical import canonical_bytes
 from schemas.proof import Audit, AuditFinding, Receipt
-from tests.unit.distill.builders import distill, done, episode, run, send, verdict, verdict_record
+from tests.unit.distill.builders import distill, done, episode, finished, run, send, verdict, verdict_record
 
 
 async def make(data: Path) -> None:
@@ -466,6 +466,19 @@ def test_tampering_is_found(data: Path, name: str) -> None:
     report = audited(data)
     assert report.outcome == "broken"
     assert tampering.codes <= {one.code for one in report.findings if one.file == file}, report.findings
+
+
+def test_a_job_audits_as_the_command_does(data: Path) -> None:
+    async def story() -> None:
+        async with distill(data, disk_free_bytes_min=0) as client:
+            job = await done(client, stage="audit", all=True)
+            assert (job["audit"]["outcome"], job["audit"]["sample"]) == ("vouched", None)
+            flip(rows(data))
+            job = await finished(client, stage="audit")
+            assert (job["state"], job["error"]["code"]) == ("failed", "audit_failed")
+            assert {"product_differs", "row_differs"} == {one["code"] for one in job["audit"]["findings"]}
+
+    asyncio.run(story())
 
 
 def _finding(report: Audit, code: str) -> AuditFinding:
