@@ -132,6 +132,28 @@ async def test_it_stops_when_nothing_improves_and_returns_the_best(world: World)
     assert len(provider.requests) == 3
 
 
+@pytest.mark.parametrize("name", ["needs_human_review", "partially_accepted"])
+async def test_what_is_not_accepted_is_not_ok_and_comes_with_its_verdict(world: World, name: str) -> None:
+    world.script(says({"a": 0}), says({"a": 0, "b": 1}))
+    severity = "review" if name == "needs_human_review" else "error"
+    world.validators.judge = lambda _: [finding(severity=severity)]
+    world.validators.alter = {"verdict": name}
+    body = (await ask(world, attempts_max=2)).json()
+    assert (body["ok"], body["outcome"], body["verdict"]["verdict"]) == (False, "failed", name)
+    assert body["artifact"] == {"a": 0, "b": 1}
+    assert len(body["attempts"]) == 2
+
+
+@pytest.mark.parametrize("lie", [{"ok": True}, {"ok": True, "verdict": "accepted"}, {"kind": "sms"}])
+async def test_a_verdict_that_contradicts_itself_accepts_nothing(world: World, lie: dict[str, Any]) -> None:
+    world.script(says({"a": 0}))
+    world.validators.judge = wants(a=1)
+    world.validators.alter = lie
+    response = await ask(world)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "validators_failed")
+    assert "artifact" not in response.json()
+
+
 async def test_tokens_and_time_end_it_too(world: World) -> None:
     world.script(says({"a": 0, "b": 0}), says({"a": 0, "b": 1}))
     world.validators.judge = wants(a=1)
