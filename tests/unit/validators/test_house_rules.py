@@ -63,7 +63,7 @@ def found(policy: Policy, order: dict[str, Any], *others: Any, **facts: Any) -> 
     who = worker(0, "W-1", "Ada", "Reyes", **facts)
     roster = FakeRoster([who, *others], policy)
     proposal: dict[str, Any] = {"order_id": order["order_id"], "fills": [{"worker_id": "W-1"}]}
-    context = {"order": order | {"count": 1}}
+    context: dict[str, Any] = {"order": order | {"count": 1}}
     return FillValidator(policy, candidates_max=100).check(proposal, context, lambda: roster).findings
 
 
@@ -208,10 +208,9 @@ def test_an_as_of_that_is_no_date_is_refused(
     with pytest.raises(InvalidRequest) as error:
         judge("fill", proposal, order=order, as_of=as_of)
     assert error.value.param == "context.as_of"
-    assert (
-        judge("fill", proposal, order=order, as_of="2026-11-02T06:00:00Z").roster.as_of
-        == "2026-11-02T06:00:00Z"
-    )
+    named = judge("fill", proposal, order=order, as_of="2026-11-02T06:00:00Z").roster
+    assert named is not None
+    assert named.as_of == "2026-11-02T06:00:00Z"
 
 
 def test_a_name_that_many_bear_names_nobody(order: dict[str, Any]) -> None:
