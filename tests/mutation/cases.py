@@ -1,5 +1,6 @@
 """Valid artifacts with their contexts, hard ones among them: nothing in any of them is an error."""
 
+import copy
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -401,7 +402,7 @@ def _branch(rng: random.Random, depth: int) -> Leaf:
         return _tree(rng, depth - 1)
     if depth and rng.random() < 0.2:
         value, schema = _branch(rng, depth - 1)
-        return [value] * rng.randrange(1, 4), {"type": "array", "items": schema}
+        return [copy.deepcopy(value) for _ in range(rng.randrange(1, 4))], {"type": "array", "items": schema}
     return rng.choice(LEAVES)(rng)
 
 

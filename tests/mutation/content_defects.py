@@ -26,6 +26,9 @@ def _said(code: str, *texts: str, audience: str | None = "any", review: bool = F
             raise Unfit
         text = rng.choice([text for text in texts if key == "body" or "\n" not in text])
         if code == "content.url_not_allowed":
+            if "no list" in case.touched:
+                raise Unfit
+            case.touched.add("list")
             case.context["url_allowlist"] = LISTED
         case.artifact[key] = f"{case.artifact[key]} - {text} - thanks"
         if key == "subject":
@@ -49,9 +52,9 @@ PLACEHOLDERS = {
     "blank": ("_____",),
 }
 SSNS = {
-    "dashes": ("123-45-6789", "SSN 219-46-0918", "His social security number: 457-55-5462"),
+    "dashes": ("123-45-6789", "SSN 219-46-0918", "His social security number: 529-71-4083"),
     "spaces": ("SSN: 123 45 6789",),
-    "bare": ("SSN 123456789", "social security number is 457555462", "SSN#123456789"),
+    "bare": ("SSN 123456789", "social security number is 529714083", "SSN#123456789"),
     "odd dashes": ("SSN 123\u201345\u20136789", "SSN 123\u201145\u20116789", "SSN 123\u00a045\u00a06789"),
     "full-width": ("SSN \uff11\uff12\uff13-\uff14\uff15-\uff16\uff17\uff18\uff19",),
     "zero-width": ("SSN 123-\u200b45-\u200b6789", "SSN 123\u00ad-45-6789"),
@@ -162,8 +165,9 @@ for _kind in ("email", "sms"):
 def _unlisted(agency: Agency, case: Case) -> None:
     """A link where no list is given anywhere."""
     claim(case, "content.url_not_allowed:body")
-    if "body" in case.touched or "url_allowlist" in case.context:
+    if {"body", "list"} & case.touched or "url_allowlist" in case.context:
         raise Unfit
+    case.touched.add("no list")
     case.touched.add("+body")
     case.artifact["body"] += " See https://acme-staffing.com/x"
     case.reviews.append(("content.url_not_allowed", "/body"))

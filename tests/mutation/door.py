@@ -1,10 +1,12 @@
 """The daemon as its callers have it: cases go in as NDJSON, verdicts come out."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
+import httpx
 import orjson
 
 from services.testing import client_for
@@ -13,47 +15,56 @@ from validators.app import create_app
 from validators.settings import Settings
 
 Json = dict[str, Any]
+Result = TypeVar("Result")
 NDJSON = {"content-type": "application/x-ndjson"}
 BATCH = 500
 
 
-def request(case: Case) -> Json:
-    return {"kind": case.kind, "artifact": case.artifact, "context": case.context}
+class Door:
+    """One daemon with a roster. A context manager, for code that is not asynchronous."""
 
+    def __init__(self, roster: Path) -> None:
+        self._settings = Settings(roster=roster)
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._client: httpx.AsyncClient
 
-def judge(roster: Path, cases: Sequence[Case]) -> list[Json]:
-    """The answer to each case, in order."""
-    return asyncio.run(_judge(roster, [request(case) for case in cases]))
+    def __enter__(self) -> Self:
+        self._client = self._run(self._stack.enter_async_context(client_for(create_app(self._settings))))
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._run(self._stack.aclose())
+        self._runner.close()
 
-async def _judge(roster: Path, requests: Sequence[Json]) -> list[Json]:
-    answers: list[Json] = []
-    async with client_for(create_app(Settings(roster=roster))) as client:
-        for at in range(0, len(requests), BATCH):
-            lines = b"\n".join(map(orjson.dumps, requests[at : at + BATCH]))
-            answer = await client.post("/v1/validate/batch", content=lines, headers=NDJSON)
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self._runner.run(work)
+
+    def ask(self, content: bytes) -> httpx.Response:
+        """The answer to one body."""
+        headers = {"content-type": "application/json"}
+        return self._run(self._client.post("/v1/validate", content=content, headers=headers))
+
+    def judge_one(self, case: Case) -> Json:
+        answer: Json = self.ask(orjson.dumps(_request(case))).json()
+        return answer
+
+    def judge(self, cases: Sequence[Case]) -> list[Json]:
+        """The answer to each case, in order."""
+        answers: list[Json] = []
+        for at in range(0, len(cases), BATCH):
+            content = b"\n".join(orjson.dumps(_request(case)) for case in cases[at : at + BATCH])
+            answer = self._run(self._client.post("/v1/validate/batch", content=content, headers=NDJSON))
             assert answer.status_code == 200, answer.text
             answers += [orjson.loads(line) for line in answer.content.splitlines()]
-    assert len(answers) == len(requests)
-    return answers
+        assert len(answers) == len(cases)
+        return answers
+
+    def codes(self) -> dict[str, list[Json]]:
+        """The codes of each kind, as the daemon lists them."""
+        kinds = self._run(self._client.get("/v1/validators")).json()["validators"]
+        return {kind["kind"]: kind["codes"] for kind in kinds}
 
 
-def judge_singly(roster: Path, cases: Sequence[Case]) -> list[Json]:
-    """The same through `POST /v1/validate`."""
-
-    async def ask() -> list[Json]:
-        async with client_for(create_app(Settings(roster=roster))) as client:
-            return [(await client.post("/v1/validate", json=request(case))).json() for case in cases]
-
-    return asyncio.run(ask())
-
-
-def listed(roster: Path) -> dict[str, list[Json]]:
-    """The codes of each kind, as the daemon lists them."""
-
-    async def ask() -> dict[str, list[Json]]:
-        async with client_for(create_app(Settings(roster=roster))) as client:
-            kinds = (await client.get("/v1/validators")).json()["validators"]
-            return {kind["kind"]: kind["codes"] for kind in kinds}
-
-    return asyncio.run(ask())
+def _request(case: Case) -> Json:
+    return {"kind": case.kind, "artifact": case.artifact, "context": case.context}

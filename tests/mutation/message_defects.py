@@ -55,6 +55,7 @@ def _ungreeted(body: str) -> str:
 def _stranger(agency: Agency, case: Case) -> None:
     """The context names a worker whom the roster does not know."""
     claim(case, "to")
+    claim(case, "recipient")
     if "worker_id" not in case.context.get("recipient", {}):
         raise Unfit
     if "+body" in case.touched or "body" in case.touched:
@@ -157,6 +158,7 @@ def _another_too(agency: Agency, case: Case) -> None:
 
 def _another_in_copy(agency: Agency, case: Case) -> None:
     claim(case, "cc")
+    claim(case, "recipient")
     if "worker_id" not in case.context.get("recipient", {}):
         raise Unfit
     case.artifact["cc"] = ["desk@acme-staffing.com", agency.hire().email]
