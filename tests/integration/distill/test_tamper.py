@@ -19,7 +19,18 @@ from distill.engine.progress import Progress
 from distill.engine.receipts import FOLDER, HEAD, Receipts, list_files, material_of, product_of, read_receipt
 from schemas.canonical import canonical_bytes
 from schemas.proof import Audit, AuditFinding, Receipt
-from tests.unit.distill.builders import distill, done, episode, finished, run, send, verdict, verdict_record
+from tests.unit.distill.builders import (
+    Json,
+    distill,
+    done,
+    episode,
+    finished,
+    ndjson,
+    run,
+    send,
+    verdict,
+    verdict_record,
+)
 
 
 async def make(data: Path) -> None:
@@ -30,10 +41,22 @@ async def make(data: Path) -> None:
             judged = verdict("rejected", "fill.underage") if number % 5 == 0 else verdict()
             await send(client, [run(name, question=f"question {name} of somebody", verdict=judged)])
             await send(client, [verdict_record(name)] if number % 7 == 0 else episode(f"e{number}"))
+        imported(data).parent.mkdir(parents=True)
+        imported(data).write_bytes(ndjson(_conversation(number) for number in range(5)))
         await done(client, stage="materialize")
         await done(client, stage="score")
         for kind in ("preference", "sft"):
             await done(client, stage="export", kind=kind, target="openai")
+
+
+def _conversation(number: int) -> Json:
+    """A line of chat JSONL, as others export it."""
+    asked = {"role": "user", "content": f"question {number} from elsewhere"}
+    return {"messages": [asked, {"role": "assistant", "content": f"answer {number}"}]}
+
+
+def imported(data: Path) -> Path:
+    return data / "imports" / "openai" / "chats.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +375,8 @@ TAMPERINGS: dict[str, Tampering] = {
     "a manifest that is none": on(
         lambda data: manifest_of(sealed(data)), lambda path: path.write_bytes(b"{}"), "seal_invalid"
     ),
+    "a letter in an imported file": on(imported, flip, "source_differs", "line_differs"),
+    "an imported file cut short": on(imported, cut, "source_truncated"),
     "a file more in the log": on(
         lambda data: data / "log" / "runs-x.jsonl", lambda path: path.write_bytes(b"{}"), "file_unexpected"
     ),
@@ -466,6 +491,15 @@ def test_tampering_is_found(data: Path, name: str) -> None:
     report = audited(data)
     assert report.outcome == "broken"
     assert tampering.codes <= {one.code for one in report.findings if one.file == file}, report.findings
+
+
+def test_an_imported_file_that_is_gone_leaves_its_evidence_unproven(data: Path) -> None:
+    imported(data).unlink()
+    report = audited(data)
+    assert (report.outcome, report.findings) == ("partially_vouched", [])
+    assert [(one.code, one.file) for one in report.unchecked] == [
+        ("source_missing", named(data, imported(data)))
+    ]
 
 
 def test_a_job_audits_as_the_command_does(data: Path) -> None:
