@@ -70,7 +70,8 @@ class JsonSchemaValidator:
             )
         report = Report(self._policy.severities)
         compiled, meetings, expansion = self._compiled(schema)
-        if expansion * _size(artifact) > WORK_MAX and meetings.exceed(artifact, MEETINGS_MAX):
+        much = expansion * _size(artifact) > WORK_MAX
+        if much and meetings.exceed(artifact, MEETINGS_MAX):
             raise InvalidRequest(
                 f"`context.schema` amounts to {expansion} subschemas, too many for an artifact of this size",
                 code="schema_too_costly",
@@ -80,7 +81,7 @@ class JsonSchemaValidator:
         # take one way for each recursive reference at each level.
         if compiled.is_valid(artifact):
             return Checked(report.sorted())
-        if meetings.exceed(artifact, MEETINGS_MAX):
+        if not much and meetings.exceed(artifact, MEETINGS_MAX):
             message = "the schema is not met; it has too many branches for this artifact to say where"
             report.add("schema.invalid", "", message)
         else:
