@@ -5,7 +5,7 @@ BIN := .venv/bin
 DAEMONS := gateway embedd vectord chatd distill validators modeld
 EXTRAS := $(DAEMONS) vectord-lance vectord-qdrant
 
-.PHONY: help setup up demo test check fix bench soak chaos mutation fuzz lock docs clean
+.PHONY: help setup up demo test check fix bench soak repair chaos mutation fuzz lock docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,10 +41,14 @@ fix: setup  ## format, and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## the figures of tests/bench (needs the machine to itself)
-	$(BIN)/python -m pytest -q -m bench -s --timeout 600 tests/bench --ignore tests/bench/embeddings/test_soak.py
+	$(BIN)/python -m pytest -q -m bench -s --timeout 600 tests/bench --ignore tests/bench/embeddings/test_soak.py \
+	  --ignore tests/bench/validators/test_repair.py
 
 soak: setup  ## five minutes of full load: memory flat, nothing refused, nothing left behind
 	SOAK_S=$${SOAK_S:-300} $(BIN)/python -m pytest -q -m bench -s --timeout 1800 tests/bench/embeddings/test_soak.py
+
+repair: setup  ## how many of 50 orders the small model fills, at once or repaired (about ten minutes)
+	$(BIN)/python -m pytest -q -m bench -s --timeout 1800 tests/bench/validators/test_repair.py
 
 chaos: setup  ## real processes killed over and over: nothing acknowledged is lost
 	$(BIN)/python -m pytest -q -m chaos -s --timeout 3600 tests/chaos

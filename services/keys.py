@@ -10,6 +10,7 @@ up in a dict tells a timing observer about hashes that they cannot choose, hence
 
 import contextlib
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import Annotated, Final, Literal, Self, get_args
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
 from schemas.base import Model
+from schemas.chat import GateSpec
 from services import files, ids
 from services.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
@@ -32,6 +34,9 @@ KEYS_MAX: Final = 10_000
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 LOCK_TIMEOUT_S: Final = 10.0
 
+GATE_BYTES_MAX: Final = 8 * 1024
+"""A gate travels in a header with every chat of its key."""
+
 # Names and roles travel between our daemons in headers: printable ASCII, roles separated by commas.
 KeyName = Annotated[str, StringConstraints(pattern=r"^[!-~]([ -~]{0,62}[!-~])?$")]
 JobRole = Annotated[str, StringConstraints(pattern=r"^[!-+\--~]([ -+\--~]{0,126}[!-+\--~])?$")]
@@ -41,7 +46,10 @@ KeyState = Literal["active", "expired", "revoked"]
 
 
 class KeyGrant(Model):
-    """What a key is called and what it allows. `roles` None: any job role; `rpm`, `tpm` None: no limit."""
+    """What a key is called and what it allows. `roles` None: any job role; `rpm`, `tpm` None: no limit.
+
+    `gate`: what every chat answer must pass before the key's holder gets to see it.
+    """
 
     name: KeyName
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = DEFAULT_SCOPES
@@ -49,6 +57,20 @@ class KeyGrant(Model):
     rpm: PerMinute | None = Field(None, description="Requests a minute.")
     tpm: PerMinute | None = Field(None, description="Tokens a minute.")
     expires_at: AwareDatetime | None = None
+    gate: GateSpec | None = None
+
+    @model_validator(mode="after")
+    def _gate_fits_a_header(self) -> Self:
+        if self.gate is not None and len(self.gate_header) > GATE_BYTES_MAX:
+            raise ValueError(f"a gate has {len(self.gate_header)} bytes; at most {GATE_BYTES_MAX} fit")
+        return self
+
+    @property
+    def gate_header(self) -> str:
+        """The gate as compact ASCII JSON; empty where there is none."""
+        if self.gate is None:
+            return ""
+        return json.dumps(self.gate.model_dump(mode="json"), separators=(",", ":"))
 
 
 class KeyRecord(KeyGrant):

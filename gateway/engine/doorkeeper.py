@@ -21,11 +21,15 @@ LOCAL_PRINCIPAL = "local"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks, and what they may: the name of the key, its scopes and its job roles (None: any)."""
+    """Who asks, and what they may: the name of the key, its scopes and its job roles (None: any).
+
+    `gate` is what their chats must pass, as chatd's header has it; empty for none.
+    """
 
     name: str
     scopes: frozenset[Scope]
     roles: tuple[str, ...] | None = None
+    gate: str = ""
 
     def require(self, scopes: Sequence[Scope]) -> None:
         """Raise `Forbidden` unless one of the scopes is held (`admin` holds all). None: any key will do."""
@@ -112,7 +116,7 @@ class Doorkeeper:
         limiter = self._limiters.get(record.id)
         if limiter is None:
             limiter = self._limiters[record.id] = Limiter(record)
-        principal = Principal(record.name, frozenset(record.scopes), record.roles)
+        principal = Principal(record.name, frozenset(record.scopes), record.roles, record.gate_header)
         if len(self._admitted) >= ADMITTED_MAX:
             self._admitted.clear()
         until = record.expires_at.timestamp() if record.expires_at is not None else math.inf

@@ -123,6 +123,8 @@ NOT_FORWARDED: Final = HOP_HEADERS | {
 }
 NOT_RELAYED: Final = HOP_HEADERS | {b"x-request-id", b"date", b"server"}
 INTERNAL_PREFIX: Final = b"x-stillhouse-"
+GATE_HEADER: Final = b"x-stillhouse-validate"
+"""What the chats of a key must pass; chatd holds to it."""
 
 
 def forwarded(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -134,12 +136,16 @@ def forwarded(headers: Headers) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def outgoing_of(passage: Passage, scope: Scope, body: bytes, request: context.RequestContext) -> Outgoing:
+def outgoing_of(
+    passage: Passage, scope: Scope, body: bytes, request: context.RequestContext, principal: Principal
+) -> Outgoing:
     """The request as the daemon gets it: with our word on who asks, and under which ids."""
     query: bytes = scope["query_string"]
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     headers = forwarded(scope["headers"])
     headers += encoded(request.headers())
+    if principal.gate and passage.daemon == "chatd":
+        headers.append((GATE_HEADER, principal.gate.encode()))
     return Outgoing(passage.method, path + b"?" + query if query else path, headers, body, passage.repeatable)
 
 
@@ -243,7 +249,7 @@ def allowed(
 
 def check_content(passage: Passage, principal: Principal, body: bytes) -> None:
     """What a route's scope alone does not cover: reading collections on the way of an iteration."""
-    if passage.path == ITERATE and b'"retrieve"' in body:
+    if passage.path == ITERATE and _may_name(b"retrieve", body):
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -254,7 +260,12 @@ def check_content(passage: Passage, principal: Principal, body: bytes) -> None:
 
 def concerns_run(passage: Passage, body: bytes) -> bool:
     """Whether the answer is a verdict that distill wants, since it is on a run."""
-    return passage.path == VALIDATE and b'"run_id"' in body
+    return passage.path == VALIDATE and _may_name(b"run_id", body)
+
+
+def _may_name(key: bytes, body: bytes) -> bool:
+    """Whether a JSON body may have that key; one spelled with escapes counts."""
+    return key in body or b"\\u" in body
 
 
 async def _record_verdict(distill: DistillClient, body: bytes, answer: bytes) -> bool:
@@ -302,7 +313,7 @@ def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
         current.principal, current.roles = principal.name, principal.roles
         body = await request.body()
         check_content(passage, principal, body)
-        outgoing = outgoing_of(passage, request.scope, body, current)
+        outgoing = outgoing_of(passage, request.scope, body, current, principal)
         async with AsyncExitStack() as stack:
             try:
                 opening = stack.enter_async_context(fleets[passage.daemon].exchange(outgoing))

@@ -77,7 +77,7 @@ class RelayDoor:
         request.principal, request.roles = principal.name, principal.roles
         scope["route"] = self
         visit = _Visit(self._frame, exchange, request, limiter)
-        visit.call = fleet.start(outgoing_of(passage, scope, exchange.body, request), visit)
+        visit.call = fleet.start(outgoing_of(passage, scope, exchange.body, request, principal), visit)
         exchange.when_full, exchange.when_ready = visit.call.pause, visit.call.resume
         return True
 

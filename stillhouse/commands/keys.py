@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
+from schemas.chat import GateSpec
 from services.errors import InvalidRequest
 from services.keys import DEFAULT_SCOPES, SCOPES, KeyGrant, KeyRecord, KeyStore, parse_expiry
 from stillhouse.output import JsonOption, console, print_json
@@ -26,6 +27,8 @@ Examples:
   stillhouse keys create --name ci --scope embed --scope vectors:read --rpm 600 --expires 30d
 
   stillhouse keys create --name toledo --role "forklift operator" --expires 2030-01-31
+
+  stillhouse keys create --name agent --gate '{"kind":"email","context":{"audience":"worker"}}'
 """
 
 
@@ -54,6 +57,14 @@ def create(
             metavar="T", help="A duration (12h, 30d, 4w) or an ISO date or time (UTC).", show_default=False
         ),
     ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="What every chat answer must pass, like `validate` in a chat's body.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make a key. It is shown this once: only its hash is kept."""
@@ -67,6 +78,7 @@ def create(
                 "rpm": rpm,
                 "tpm": tpm,
                 "expires_at": expires_at,
+                "gate": GateSpec.model_validate_json(gate) if gate is not None else None,
             }
         )
     except InvalidRequest as error:
@@ -119,7 +131,9 @@ def revoke(
 
 def _refusal(error: ValidationError) -> typer.BadParameter:
     first = error.errors()[0]
-    field = str(first["loc"][0])
+    if error.title == GateSpec.__name__:
+        return typer.BadParameter(first["msg"], param_hint="--gate")
+    field = str(first["loc"][0]) if first["loc"] else "gate"
     option = f"--{field.removesuffix('s')}" if field in {"scopes", "roles"} else f"--{field}"
     allowed = {
         "scopes": f"{first['input']!r} is no scope; there are {', '.join(SCOPES)}",

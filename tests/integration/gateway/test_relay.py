@@ -11,6 +11,7 @@ import httpx
 import orjson
 import pytest
 
+from schemas.chat import GateSpec
 from services.keys import KeyGrant, KeyStore
 from services.protocol import EnvelopeProtocol
 from tests.integration.gateway.house import Asked, House, Stub, answers, house, request, stub, until, whole
@@ -201,6 +202,36 @@ async def test_what_is_counted_and_passed_on(tmp_path: Path) -> None:
     assert b"authorization" not in seen
     assert len({dict(asked.headers)[b"traceparent"] for asked in daemon.asked}) == 3
     assert daemon.connections == 1
+
+
+@pytest.mark.parametrize("short", [True, False])
+async def test_a_key_s_gate_goes_with_its_chats_and_nowhere_else(tmp_path: Path, *, short: bool) -> None:
+    gate = GateSpec(kind="email", context={"city": "Nuñez"})
+    headers = {**key(tmp_path, gate=gate), "x-stillhouse-validate": "{}"}
+    async with (
+        stub(answers(whole(OK))) as daemon,
+        house(tmp_path, [daemon.url]) as gateway,
+        gateway.client(**headers) as client,
+    ):
+        for path in (CHAT, SEARCH):
+            await client.post(path, content=b"{}" if short else in_pieces(b"{}"))
+    chat, search = (dict(asked.headers) for asked in daemon.asked)
+    assert GateSpec.model_validate_json(chat[b"x-stillhouse-validate"]) == gate
+    assert b"x-stillhouse-validate" not in search
+    assert any(gateway.taken) == short
+
+
+@pytest.mark.parametrize("body", [b'{"retrieve":{}}', b'{"retr\\u0069eve":{}}'])
+async def test_an_escaped_key_is_the_same_key(tmp_path: Path, body: bytes) -> None:
+    headers = key(tmp_path, scopes=("chat",))
+    async with (
+        stub(answers(whole(OK))) as daemon,
+        house(tmp_path, [daemon.url]) as gateway,
+        gateway.client(**headers) as client,
+    ):
+        answer = await client.post("/v1/iterate", content=body)
+    assert answer.status_code == 403
+    assert daemon.asked == []
 
 
 # --- streams ------------------------------------------------------------------------------------

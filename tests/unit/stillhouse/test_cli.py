@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from schemas.chat import GateSpec
 from services.keys import DEFAULT_SCOPES, KeyStore
 from services.testing import free_port
 from tests.unit.stillhouse.conftest import StubGateway
@@ -173,6 +174,7 @@ def test_everything_that_was_asked_for_is_recorded(run: Run) -> None:
     result = run(
         *("keys", "create", "--name", "x", "--json", "--rpm", "60", "--tpm", "1000", "--expires", "30d"),
         *("--scope", "chat", "--scope", "admin", "--scope", "chat", "--role", "welder", "--role", "CNA"),
+        *("--gate", '{"kind":"email","context":{"audience":"worker"},"attempts_max":2}'),
     )
     assert result.exit_code == 0
     made = json.loads(result.stdout)
@@ -180,6 +182,7 @@ def test_everything_that_was_asked_for_is_recorded(run: Run) -> None:
     assert record is not None
     assert (record.scopes, record.roles) == (("chat", "admin"), ("welder", "CNA"))
     assert (record.rpm, record.tpm) == (60, 1000)
+    assert record.gate == GateSpec(kind="email", context={"audience": "worker"}, attempts_max=2)
     assert record.expires_at is not None
     assert round((record.expires_at - record.created_at).total_seconds() / 86400) == 30
 
@@ -192,6 +195,9 @@ def test_everything_that_was_asked_for_is_recorded(run: Run) -> None:
         (["--rpm", "0"], "--rpm"),
         (["--expires", "yesterday"], "30d"),
         (["--expires", "2001-01-01"], "future"),
+        (["--gate", "email"], "--gate"),
+        (["--gate", '{"kind":"email","colour":1}'], "--gate"),
+        (["--gate", json.dumps({"kind": "email", "context": {"note": "x" * 9000}})], "8192"),
     ],
 )
 def test_wrong_keys_are_usage_errors(run: Run, options: list[str], hint: str) -> None:
