@@ -37,7 +37,8 @@ def create_app(settings: Settings, *, disk: Disk | None = None) -> Daemon:
     @asynccontextmanager
     async def lifespan(_: Daemon) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            store = Log(data / "log", settings.writer_id, _limits(settings), under, metrics)
+            index = data / "distill" / "index" / f"log-{settings.writer_id or 'own'}.sqlite"
+            store = Log(data / "log", settings.writer_id, _limits(settings), under, metrics, index=index)
             stack.callback(store.close)
             await _open(store)
             tasks = await stack.enter_async_context(task_set())

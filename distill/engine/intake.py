@@ -93,7 +93,7 @@ def entry_of(record: dict[str, Any]) -> Entry:
         ) from None
     owner = owner_of(record)
     assert isinstance(owner, Owner)  # the schemas see to it
-    return Entry(record["schema"], owner, line, digest_of(line))
+    return Entry(record["schema"], owner, owner.key, line, digest_of(line))
 
 
 def loads(data: bytes) -> Any:

@@ -244,12 +244,12 @@ class Stages:
     def _materialize(self, request: JobRequest) -> Work:
         if request.source is not None and request.source not in READERS:
             raise _not_there("source", request.source, READERS)
-        own = [Input(OWN, view.name, view.path, view.end) for view in self._log.snapshot()]
 
         def work(progress: Progress) -> Outcome:
             started_at = datetime.now(UTC)
             receipts = Receipts(self._data)
             receipts.prepare()
+            own = [Input(OWN, view.name, view.path, view.end) for view in self._log.snapshot()]
             sources = [*own, *inputs.imported(self._data / IMPORTS)]
             with self._settings.pool(sum(source.end for source in sources)) as pool:
                 made = materialize(

@@ -4,10 +4,12 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -16,7 +18,17 @@ import structlog
 
 from distill.backends import Disk
 from distill.engine import segments
-from distill.engine.index import Entry, Index, Location, Outcome, Owner, Staged, digest_of, owner_of
+from distill.engine.index import (
+    Entry,
+    Index,
+    Location,
+    Outcome,
+    Owner,
+    Placed,
+    Staged,
+    digest_of,
+    owner_of,
+)
 from distill.engine.metrics import Metrics
 from distill.engine.segments import LogDamaged, SegmentName
 from schemas.evidence import SegmentManifest
@@ -24,6 +36,10 @@ from services import files
 from services.errors import Overloaded, Unavailable
 
 log = structlog.get_logger(__name__)
+
+INDEX_LINES: Final = 20_000
+ENTRIES_AT_ONCE: Final = 500
+"""Records that the index is asked of, or told of, before others have a turn: some milliseconds."""
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -38,12 +54,8 @@ class LogLimits:
 
 @dataclass(frozen=True, slots=True)
 class SegmentView:
-    """A segment as it was at one moment: bytes from `end` on are not part of the view.
+    """A segment as it was at one moment: bytes from `end` on are not part of the view."""
 
-    `ordinal` is what locations in it name it by.
-    """
-
-    ordinal: int
     name: str
     path: Path
     end: int
@@ -71,23 +83,40 @@ class _Active:
     """The open segment of this writer. `digest` and `lines` are what its seal will say."""
 
     fd: int
-    ordinal: int
+    number: int
     size: int
     lines: int
     digest: "hashlib._Hash"
 
 
-class Log:
-    """Owns the folder. `open` before use, `commit_forever` beside it, `close` after it."""
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Where a group was written, the time that its file has then, and what the seal had seen before."""
 
-    def __init__(self, folder: Path, writer: str, limits: LogLimits, disk: Disk, metrics: Metrics) -> None:
+    number: int
+    offset: int
+    stamp: int
+    lines: int
+    digest: "hashlib._Hash"
+
+
+class Log:
+    """Owns one writer's segments of the folder, and reads those of other writers.
+
+    `open` before use, `commit_forever` beside it, `close` after it.
+    """
+
+    def __init__(
+        self, folder: Path, writer: str, limits: LogLimits, disk: Disk, metrics: Metrics, *, index: Path
+    ) -> None:
         self.folder = folder
-        self.index = Index(notes_max=limits.notes_max)
+        self._index_path = index
+        self._index: Index | None = None
         self._writer = writer
         self._limits = limits
         self._disk = disk
         self._metrics = metrics
-        self._segments: list[_Segment] = []
+        self._segments: dict[int, _Segment] = {}
         self._active: _Active | None = None
         self._lock: IO[bytes] | None = None
         self._broken: str | None = None
@@ -97,22 +126,31 @@ class Log:
         # A thread of its own: parsing and jobs keep the shared ones busy, and no write may wait for them.
         self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="log")
 
+    @property
+    def index(self) -> Index:
+        assert self._index is not None  # from `open` on
+        return self._index
+
     # --- start and end ------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Lock the folder, move a torn tail aside, and index what is there. Blocks.
+        """Lock our segments, move a torn tail aside, and bring the index up to what is there. Blocks.
 
         Raises `LogInUse` or `LogDamaged`; the message names the file, and the offset where there is one.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         files.sync_folder(self.folder.parent)
-        self._lock = segments.lock(self.folder)
+        self._lock = segments.lock(self.folder, self._writer)
         names = segments.list_segments(self.folder)
         last = {name.writer: name for name in names}
+        self._index = Index(self._index_path, notes_max=self._limits.notes_max)
+        if not self._index_fits(names):
+            log.info("the log is indexed anew")
+            self._index.reset()
         for name in names:
             self._load(name, is_last=last[name.writer] == name)
         self._metrics.log_bytes.set(self._bytes())
-        log.info("log opened", segments=len(self._segments), runs=len(self.index), bytes=self._bytes())
+        log.info("log opened", segments=len(self._segments), bytes=self._bytes())
 
     def close(self) -> None:
         """Wait for a write under way, then let go of the folder."""
@@ -120,16 +158,46 @@ class Log:
         if self._active is not None:
             os.close(self._active.fd)
             self._active = None
+        if self._index is not None:
+            self._index.close()
+            self._index = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def _index_fits(self, names: Sequence[SegmentName]) -> bool:
+        """Whether the index is of these very segments, as far as it goes."""
+        there = {str(name): (self.folder / str(name)).stat() for name in names}
+        return all(
+            known.name in there
+            and known.size <= there[known.name].st_size
+            and (known.size < there[known.name].st_size or known.stamp == there[known.name].st_mtime_ns)
+            for known in self.index.segments().values()
+            if known.size
+        )
 
     def _load(self, name: SegmentName, *, is_last: bool) -> None:
         manifest = segments.read_manifest(self.folder, name)
         if manifest is None and not is_last:
             raise LogDamaged(f"{name} has a successor and no {name.manifest}; put the manifest back")
-        path = self.folder / str(name)
-        if manifest is None and (torn := segments.save_torn_tail(path)) is not None:
+        number = self.index.number_of(str(name))
+        self._segments[number] = _Segment(name, 0)
+        if manifest is not None:
+            self._check_seal(name, manifest)
+            self._catch_up(number, manifest.bytes)
+        elif name.writer == self._writer:
+            self._save_torn_tail(name)
+            state = self._check_lines(name, number)
+            self._catch_up(number, state.size)
+            state.fd = os.open(self.folder / str(name), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            self._active = state
+        else:
+            self._check_lines(name, number)
+            self._catch_up(number, segments.whole_bytes(self.folder / str(name)))
+
+    def _save_torn_tail(self, name: SegmentName) -> None:
+        torn = segments.save_torn_tail(self.folder / str(name))
+        if torn is not None:
             self._metrics.torn_tails.inc()
             log.warning(
                 "torn tail moved aside",
@@ -138,29 +206,54 @@ class Log:
                 bytes=torn.length,
                 saved_as=torn.saved_as,
             )
-        state = self._scan(name)
-        if manifest is not None:
-            _check_seal(name, manifest, state)
-        elif name.writer == self._writer:
-            state.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-            self._active = state
 
-    def _scan(self, name: SegmentName) -> _Active:
-        state = _Active(-1, len(self._segments), 0, 0, hashlib.sha256())
-        for line in segments.read_lines(self.folder / str(name)):
-            record = _decode(name, line.offset, line.data)
+    def _check_seal(self, name: SegmentName, manifest: SegmentManifest) -> None:
+        path = self.folder / str(name)
+        size = path.stat().st_size
+        if size != manifest.bytes or segments.digest(path) != manifest.sha256:
+            raise LogDamaged(
+                f"{name} is not what was sealed: {size} bytes, where {name.manifest} has {manifest.bytes},"
+                " or other content"
+            )
+
+    def _check_lines(self, name: SegmentName, number: int) -> _Active:
+        """Go through an open segment: every whole line of it has to be a record."""
+        path = self.folder / str(name)
+        state = _Active(-1, number, 0, 0, hashlib.sha256())
+        for line in segments.read_lines(path, end=segments.whole_bytes(path)):
+            _decode(name, line.offset, line.data)
             state.digest.update(line.data)
             state.lines += 1
             state.size += len(line.data)
-            owner = owner_of(record)
-            if owner is not None:
-                location = Location(state.ordinal, line.offset, len(line.data), digest_of(line.data))
-                self.index.add(record["schema"], owner, location)
-        self._segments.append(_Segment(name, state.size))
         return state
 
+    def _catch_up(self, number: int, end: int) -> None:
+        """Index a segment up to byte `end`, from where the index ended."""
+        segment = self._segments[number]
+        name = segment.name
+        path = self.folder / str(name)
+        stamp = path.stat().st_mtime_ns
+        known = self.index.segments()[str(name)]
+        offset = known.size
+        if offset < end or known.stamp != stamp:
+            lines = segments.read_lines(path, known.size, end)
+            while batch := list(islice(lines, INDEX_LINES)):
+                offset = batch[-1].offset + len(batch[-1].data)
+                placed = [one for line in batch if (one := _placed(name, line)) is not None]
+                self.index.add(number, offset, stamp, placed)
+            self.index.add(number, offset, stamp, [])
+        segment.size = min(offset, end)  # what its writer took back is not looked at
+
+    def refresh(self) -> None:
+        """Look for what other writers have written since. Blocks."""
+        for name in segments.list_segments(self.folder):
+            if name.writer != self._writer:
+                number = self.index.number_of(str(name))
+                self._segments.setdefault(number, _Segment(name, 0))
+                self._catch_up(number, segments.whole_bytes(self.folder / str(name)))
+
     def _bytes(self) -> int:
-        return sum(segment.size for segment in self._segments)
+        return sum(segment.size for segment in list(self._segments.values()))
 
     # --- appending ----------------------------------------------------------------------------
 
@@ -204,51 +297,89 @@ class Log:
         return group
 
     async def _commit(self, group: list[_Ticket]) -> None:
-        staged, fresh = Staged(), []
-        outcomes: list[list[Outcome]] = []
-        for ticket in group:
-            verdicts = [self.index.judge(entry, staged) for entry in ticket.entries]
-            fresh += [entry for entry, one in zip(ticket.entries, verdicts, strict=True) if one == "appended"]
-            outcomes.append(verdicts)
         failure = _stopping()
         try:
+            fresh: list[Entry] = []
+            outcomes = await self._judge(group, fresh)
             if fresh:
-                ordinal, offset = await asyncio.get_running_loop().run_in_executor(
+                written = await asyncio.get_running_loop().run_in_executor(
                     self._writer_thread, self._write, [entry.line for entry in fresh]
                 )
-                self._remember(fresh, ordinal, offset)
+                await self._index_group(fresh, written)
             for ticket, verdicts in zip(group, outcomes, strict=True):
                 if not ticket.answer.done():
                     ticket.answer.set_result(verdicts)
-        except (OSError, Unavailable) as error:
+        except (OSError, Unavailable, sqlite3.Error) as error:
             failure = _unavailable(error)
-            log.warning("append failed", reason=failure.message, records=len(fresh))
+            log.warning("append failed", reason=failure.message)
         finally:
             _refuse(group, failure)
 
-    def _remember(self, fresh: list[Entry], ordinal: int, offset: int) -> None:
-        for entry in fresh:
-            location = Location(ordinal, offset, len(entry.line), entry.digest)
-            self.index.add(entry.schema, entry.owner, location)
-            offset += len(entry.line)
-            self._metrics.appended.labels(entry.schema).inc()
-        self._segments[ordinal].size = offset
+    async def _index_group(self, fresh: list[Entry], written: _Written) -> None:
+        """Note where a group lies. Where that is impossible, take the group back: it would be kept twice."""
+        try:
+            await self._remember(fresh, written)
+        except sqlite3.Error as error:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._writer_thread, self._take_back, written)
+            raise _unavailable(error) from None
+
+    def _take_back(self, written: _Written) -> None:
+        active = self._active
+        assert active is not None
+        active.size, active.lines, active.digest = written.offset, written.lines, written.digest
+        self._cut_back(active)
+        try:
+            os.fsync(active.fd)
+            self.index.forget(written.number, written.offset, os.fstat(active.fd).st_mtime_ns)
+        except (OSError, sqlite3.Error) as error:
+            self._break(f"a group that is not indexed could not be taken back: {error}")
+
+    async def _judge(self, group: list[_Ticket], fresh: list[Entry]) -> list[list[Outcome]]:
+        """What becomes of each entry; those that are new are put into `fresh`."""
+        staged = Staged()
+        outcomes: list[list[Outcome]] = []
+        for ticket in group:
+            verdicts: list[Outcome] = []
+            for start in range(0, len(ticket.entries), ENTRIES_AT_ONCE):
+                if start:
+                    await asyncio.sleep(0)  # let others have a turn
+                some = ticket.entries[start : start + ENTRIES_AT_ONCE]
+                found = self.index.judge(some, staged)
+                fresh += [entry for entry, one in zip(some, found, strict=True) if one == "appended"]
+                verdicts += found
+            outcomes.append(verdicts)
+        return outcomes
+
+    async def _remember(self, fresh: list[Entry], written: _Written) -> None:
+        offset = written.offset
+        for start in range(0, len(fresh), ENTRIES_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            placed: list[Placed] = []
+            for entry in fresh[start : start + ENTRIES_AT_ONCE]:
+                placed.append(Placed(entry.schema, entry.owner_key, offset, len(entry.line), entry.digest))
+                offset += len(entry.line)
+            self.index.add(written.number, offset, written.stamp, placed)
+        for schema, count in Counter(entry.schema for entry in fresh).items():
+            self._metrics.appended.labels(schema).inc(count)
+        self._segments[written.number].size = offset
         self._metrics.log_bytes.set(self._bytes())
         self._metrics.fsyncs.inc()
         self._metrics.group_records.observe(len(fresh))
 
-    def _write(self, lines: list[bytes]) -> tuple[int, int]:
-        """Put whole lines behind each other, or nothing. Returns the segment's ordinal and the offset."""
+    def _write(self, lines: list[bytes]) -> _Written:
+        """Put whole lines behind each other, or nothing."""
         self.check()  # what was queued before the log broke must not be written after it
         data = b"".join(lines)
         active = self._segment_for(len(data))
-        offset = active.size
+        offset, counted, digest = active.size, active.lines, active.digest.copy()
         self._append(active, data)
         self._sync(active)
         active.size += len(data)
         active.lines += len(lines)
         active.digest.update(data)
-        return active.ordinal, offset
+        return _Written(active.number, offset, os.fstat(active.fd).st_mtime_ns, counted, digest)
 
     def _append(self, active: _Active, data: bytes) -> None:
         try:
@@ -264,7 +395,7 @@ class Log:
         try:
             os.ftruncate(active.fd, active.size)
         except OSError as error:
-            self._break(f"half a group could not be cut off {self._segments[active.ordinal].name}: {error}")
+            self._break(f"half a group could not be cut off {self._segments[active.number].name}: {error}")
 
     def _sync(self, active: _Active) -> None:
         try:
@@ -272,7 +403,7 @@ class Log:
         except OSError as error:
             # After a failed sync nobody knows what is on the medium, and asking again may lie.
             self._cut_back(active)
-            self._break(f"{self._segments[active.ordinal].name} could not be synced: {error}")
+            self._break(f"{self._segments[active.number].name} could not be synced: {error}")
             raise
 
     def _break(self, reason: str) -> None:
@@ -286,7 +417,7 @@ class Log:
         return self._active or self._create_next()
 
     def _seal(self, active: _Active) -> None:
-        name = self._segments[active.ordinal].name
+        name = self._segments[active.number].name
         manifest = SegmentManifest(
             segment=str(name), sha256=active.digest.hexdigest(), lines=active.lines, bytes=active.size
         )
@@ -296,8 +427,11 @@ class Log:
         log.info("segment sealed", segment=str(name), lines=active.lines, bytes=active.size)
 
     def _create_next(self) -> _Active:
-        numbers = [one.name.number for one in self._segments if one.name.writer == self._writer]
+        numbers = [
+            one.name.number for one in list(self._segments.values()) if one.name.writer == self._writer
+        ]
         name = SegmentName(self._writer, max(numbers, default=0) + 1)
+        number = self.index.number_of(str(name))
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         fd = os.open(self.folder / str(name), flags, 0o600)
         try:
@@ -307,8 +441,8 @@ class Log:
             os.close(fd)
             (self.folder / str(name)).unlink(missing_ok=True)
             raise
-        self._active = _Active(fd, len(self._segments), 0, 0, hashlib.sha256())
-        self._segments.append(_Segment(name, 0))
+        self._segments[number] = _Segment(name, 0)
+        self._active = _Active(fd, number, 0, 0, hashlib.sha256())
         return self._active
 
     # --- reading ------------------------------------------------------------------------------
@@ -321,21 +455,25 @@ class Log:
             raise Unavailable(f"{self.folder} cannot be written", code="log_broken")
 
     def snapshot(self) -> list[SegmentView]:
-        """The log as it is now, in the order of names; what is appended later is not in it."""
-        found = sorted(enumerate(list(self._segments)), key=lambda one: one[1].name)
-        return [
-            SegmentView(ordinal, str(one.name), self.folder / str(one.name), one.size)
-            for ordinal, one in found
-        ]
+        """The log as it is now, in the order of names; what is appended later is not in it. Blocks."""
+        self.refresh()
+        found = sorted(self._segments.values(), key=lambda one: one.name)
+        return [SegmentView(str(one.name), self.folder / str(one.name), one.size) for one in found]
 
     async def run_line(self, run_id: str) -> bytes | None:
         """The line of a run, or None when there is none of this id."""
         location = self.index.run(run_id)
+        if location is None and self._has_others():
+            await asyncio.to_thread(self.refresh)
+            location = self.index.run(run_id)
         return None if location is None else await asyncio.to_thread(self.read, location)
+
+    def _has_others(self) -> bool:
+        return any(one.name.writer != self._writer for one in list(self._segments.values()))
 
     async def note_lines(self, owner: Owner) -> list[bytes]:
         """The lines of the verdicts and feedback on `owner`, in the order in which they came."""
-        locations = list(self.index.notes(owner))
+        locations = self.index.notes(owner)
         return await asyncio.to_thread(lambda: [self.read(location) for location in locations])
 
     def source_of(self, location: Location) -> str:
@@ -360,21 +498,25 @@ def _decode(segment: SegmentName, offset: int, data: bytes) -> dict[str, Any]:
     return record
 
 
-def _check_seal(name: SegmentName, manifest: SegmentManifest, found: _Active) -> None:
-    if (manifest.sha256, manifest.lines, manifest.bytes) != (
-        found.digest.hexdigest(),
-        found.lines,
-        found.size,
-    ):
-        raise LogDamaged(
-            f"{name} is not what was sealed: {found.lines} lines and {found.size} bytes, where "
-            f"{name.manifest} has {manifest.lines} and {manifest.bytes}, or other content"
-        )
+def _placed(segment: SegmentName, line: segments.Line) -> Placed | None:
+    """A line as the index has it, or None for a record of a kind that is not indexed."""
+    record = _decode(segment, line.offset, line.data)
+    owner = owner_of(record)
+    if owner is None:
+        return None
+    return Placed(record["schema"], owner.key, line.offset, len(line.data), digest_of(line.data))
 
 
-def _unavailable(error: OSError | Unavailable) -> Unavailable:
+def _unavailable(error: OSError | Unavailable | sqlite3.Error) -> Unavailable:
     if isinstance(error, Unavailable):
         return error
+    if isinstance(error, sqlite3.Error):
+        return Unavailable(
+            f"the index of the log cannot be read or written ({error}); the disk is full perhaps, nothing of"
+            " this request was kept, send it again",
+            code="disk_full",
+            retry_after_s=5.0,
+        )
     if error.errno in FULL:
         return Unavailable(
             "the disk under the log is full; nothing of this request was kept, free space and send it again",
@@ -393,8 +535,3 @@ def _refuse(tickets: Iterable[_Ticket], failure: Unavailable) -> None:
     for ticket in tickets:
         if not ticket.answer.done():
             ticket.answer.set_exception(failure)
-
-
-def lines_of(view: SegmentView) -> Iterator[segments.Line]:
-    """The lines of a segment within a view."""
-    return segments.read_lines(view.path, view.end)

@@ -1,5 +1,6 @@
 """Segment files of the log: their names and order, their seals, and what is found in them at a start."""
 
+import hashlib
 import os
 import re
 from collections import defaultdict
@@ -65,16 +66,20 @@ class Torn:
     saved_as: str
 
 
-def lock(folder: Path) -> IO[bytes]:
-    """Take the folder for this process, until the returned file is closed. Raises `LogInUse`."""
-    path = folder / ".lock"
+def lock_of(folder: Path, writer: str) -> Path:
+    return folder / (f".lock-{writer}" if writer else ".lock")
+
+
+def lock(folder: Path, writer: str) -> IO[bytes]:
+    """Take a writer's segments for this process, until the returned file is closed. Raises `LogInUse`."""
+    path = lock_of(folder, writer)
     try:
         held = files.lock(path)
     except BlockingIOError:
         holder = path.read_bytes()[:20].decode("ascii", "replace").strip() or "unknown"
         raise LogInUse(
             f"the log in {folder} is held by another distill (pid {holder}); stop it, or use another "
-            "STILLHOUSE_DATA"
+            "STILLHOUSE_DATA, or another DISTILL_WRITER_ID for a replica beside it"
         ) from None
     held.truncate()
     held.write(f"{os.getpid()}\n".encode())
@@ -98,10 +103,11 @@ def list_segments(folder: Path) -> list[SegmentName]:
     return [SegmentName(writer, number) for writer in sorted(found) for number in found[writer]]
 
 
-def read_lines(path: Path, end: int | None = None) -> Iterator[Line]:
-    """The lines of a segment up to byte `end`. A last line without a line feed is given as it is."""
-    offset = 0
+def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[Line]:
+    """The lines of a segment from byte `start` to `end`; a last one without a line feed as it is."""
+    offset = start
     with path.open("rb") as file:
+        file.seek(start)
         while end is None or offset < end:
             data = file.readline(LINE_BYTES_MAX)
             if not data:
@@ -126,6 +132,18 @@ def save_torn_tail(path: Path) -> Torn | None:
         file.truncate(offset)
         os.fsync(file.fileno())
     return Torn(path.name, offset, len(tail), saved.name)
+
+
+def whole_bytes(path: Path) -> int:
+    """How many bytes of a segment are whole lines; another process may be writing the next one."""
+    with path.open("rb") as file:
+        return _end_of_last_line(file.fileno(), file.seek(0, os.SEEK_END))
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unused(path: Path) -> Path:
