@@ -16,6 +16,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import date
 from typing import Any, BinaryIO, Final
 
@@ -25,6 +26,17 @@ import pyarrow.parquet as pq
 
 STATUSES: Final = ("active", "inactive", "do_not_place")
 TEXTS: Final = ("worker_id", "first_name", "last_name", "zip", "phone", "email")
+COLUMNS: Final = (
+    *TEXTS,
+    "status",
+    "city",
+    "state",
+    "date_of_birth",
+    "roles",
+    "certs",
+    "blocked_clients",
+    "assignments",
+)  # in the order in which they are read
 PARTED_BY: Final = "\0"
 NO_DATE: Final = 2**31 - 1
 EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
@@ -39,32 +51,37 @@ class UnfitRoster(ValueError):
     """The file cannot serve as the roster; the message names the column and the reason."""
 
 
-def compile_roster(data: bytes, out: BinaryIO, *, threads: bool = True) -> None:
+def compile_roster(data: bytes, out: BinaryIO) -> None:
     """Write the index of a Parquet file's bytes. Raises `UnfitRoster`."""
-    try:
-        columns = _Columns(pq.ParquetFile(pa.BufferReader(data)), threads=threads)
-        writer = _Writer(out)
-        writer.facts["sha256"] = hashlib.sha256(data).hexdigest()
-        writer.facts["rows"] = columns.rows
-        writer.facts["as_of"] = columns.as_of()
-        _write_texts(columns, writer)
-        status = _write_few("status", columns.strings("status", nullable=False), writer)
-        if wrong := sorted(set(writer.tables["status"]) - set(STATUSES)):
-            raise UnfitRoster(f"column `status` has {wrong[0]!r}; it may have {', '.join(STATUSES)}")
-        places = _write_places(columns, writer)
-        writer.numbers("born", "i", _days("date_of_birth", columns.array("date_of_birth")))
-        roles = columns.lists("roles")
-        writer.numbers("roles_at", "i", roles.offsets)
-        role = _write_few("roles", _as_strings("roles", roles.values), writer)
-        _write_candidates(roles, role, places, status, writer)
-        _write_certificates(columns, writer)
-        blocked = columns.lists("blocked_clients")
-        writer.numbers("blocked_at", "i", blocked.offsets)
-        _write_few("blocked", _as_strings("blocked_clients", blocked.values), writer)
-        _write_assignments(columns, writer)
-        writer.close()
-    except pa.ArrowException as error:
-        raise UnfitRoster(f"the file cannot be read as Parquet ({type(error).__name__})") from error
+    with ThreadPoolExecutor(1) as reader:
+        try:
+            _compile(data, out, reader)
+        except pa.ArrowException as error:
+            raise UnfitRoster(f"the file cannot be read as Parquet ({type(error).__name__})") from error
+
+
+def _compile(data: bytes, out: BinaryIO, reader: Executor) -> None:
+    columns = _Columns(pq.ParquetFile(pa.BufferReader(data)), reader)
+    writer = _Writer(out)
+    writer.facts["sha256"] = hashlib.sha256(data).hexdigest()
+    writer.facts["rows"] = columns.rows
+    writer.facts["as_of"] = columns.as_of()
+    _write_texts(columns, writer)
+    status = _write_few("status", columns.strings("status", nullable=False), writer)
+    if wrong := sorted(set(writer.tables["status"]) - set(STATUSES)):
+        raise UnfitRoster(f"column `status` has {wrong[0]!r}; it may have {', '.join(STATUSES)}")
+    places = _write_places(columns, writer)
+    writer.numbers("born", "i", _days("date_of_birth", columns.array("date_of_birth")))
+    roles = columns.lists("roles")
+    writer.numbers("roles_at", "i", roles.offsets)
+    role = _write_few("roles", _as_strings("roles", roles.values), writer)
+    _write_candidates(roles, role, places, status, writer)
+    _write_certificates(columns, writer)
+    blocked = columns.lists("blocked_clients")
+    writer.numbers("blocked_at", "i", blocked.offsets)
+    _write_few("blocked", _as_strings("blocked_clients", blocked.values), writer)
+    _write_assignments(columns, writer)
+    writer.close()
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -211,12 +228,13 @@ class _Writer:
 
 
 class _Columns:
-    """The file's columns, one at a time, so that the whole never lies in memory at once."""
+    """The file's columns, one after another: the next is read while one is worked on, and none further."""
 
-    def __init__(self, file: Any, *, threads: bool) -> None:
+    def __init__(self, file: Any, reader: Executor) -> None:
         self._file = file
-        self._threads = threads
+        self._reader = reader
         self._names = set(file.schema_arrow.names)
+        self._next: dict[str, Future[Any]] = {}
         self.rows: int = file.metadata.num_rows
 
     def as_of(self) -> str | None:
@@ -232,7 +250,15 @@ class _Columns:
     def array(self, name: str) -> Any:
         if name not in self._names:
             raise UnfitRoster(f"column `{name}` is missing")
-        column = self._file.read(columns=[name], use_threads=self._threads).column(0)
+        reading = self._next.pop(name, None) or self._reader.submit(self._read, name)
+        following = COLUMNS[COLUMNS.index(name) + 1 :][:1]
+        self._next = {
+            each: self._reader.submit(self._read, each) for each in following if each in self._names
+        }
+        return reading.result()
+
+    def _read(self, name: str) -> Any:
+        column = self._file.read(columns=[name], use_threads=False).column(0)
         return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
     def strings(self, name: str, *, nullable: bool = True) -> Any:
@@ -311,7 +337,7 @@ def _main(path: str, fd: int, nice: int) -> None:
     pa.set_memory_pool(pa.system_memory_pool())
     try:
         with open(path, "rb") as file, io.open(fd, "wb", closefd=False) as out:  # noqa: PTH123, UP020
-            compile_roster(file.read(), out, threads=not nice)
+            compile_roster(file.read(), out)
     except (UnfitRoster, OSError) as error:
         sys.stdout.write(str(error))
         raise SystemExit(3 if isinstance(error, UnfitRoster) else 4) from None
