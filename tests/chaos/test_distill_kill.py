@@ -75,4 +75,4 @@ def test_many_kills_under_write(tmp_path: Path) -> None:
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 def test_many_kills_under_every_stage(tmp_path: Path) -> None:
-    under_stages(tmp_path, ROUNDS, batches=400)
+    under_stages(tmp_path, ROUNDS, batches=150)

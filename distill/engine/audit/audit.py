@@ -7,8 +7,8 @@ from typing import Final
 from distill.engine import keys
 from distill.engine.audit import links, products, segments
 from distill.engine.audit.chain import Anchor, Chain, read_chain
+from distill.engine.audit.history import DATASETS
 from distill.engine.audit.links import PROVENANCE, Links, RawFiles, Sampling
-from distill.engine.audit.products import DATASETS
 from distill.engine.audit.report import Report
 from distill.engine.keys import KeyUnusable, PublicKey
 from distill.engine.progress import Progress
@@ -89,8 +89,8 @@ class _Holding:
         self._chain = chain
         self._report = report
         self._progress = progress
-        self._vouched = products.standing(chain.receipts)
-        self._read = segments.readings(chain.receipts)
+        self._vouched = chain.history.standing()
+        self._read = chain.history.read
         self._total = 2 * _bytes_of(data, "log") + _bytes_of(data, "distill") + _bytes_of(data, DATASETS)
         self._done = 0
 
@@ -102,9 +102,9 @@ class _Holding:
         segments.check_sources(data, read, report, self._count, self._locate_in_log)
         segments.check_seals(data, read, report, self._count)
         products.check_products(data, vouched, report, self._count, differing.add)
-        if self._chain.receipts or not self._chain.sha256:  # else nothing is believed, and that has been said
+        if self._chain.believed or not self._chain.sha256:  # else nothing is believed, and that has been said
             products.check_company(data, vouched, report)
-        products.check_custody(self._chain.receipts, report)
+        products.check_custody(self._chain.history, report)
         products.check_copies(data, self._chain.sha256, vouched, report)
         for name in sorted(differing):
             if name.endswith(".jsonl") and _provenance_of(name) not in vouched:

@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from distill.engine import dsse, receipts
+from distill.engine.audit.history import History
 from distill.engine.audit.report import Code, Report
 from distill.engine.dsse import NotVerified
 from distill.engine.keys import PublicKey
@@ -27,9 +28,10 @@ Anchor = tuple[int, str]
 
 @dataclass(slots=True)
 class Chain:
-    """The receipts that can be believed, in order, and the sha256 of every receipt file that is there."""
+    """What the receipts that can be believed say, and the sha256 of every receipt file that is there."""
 
-    receipts: list[Receipt] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    believed: int = 0
     sha256: dict[int, str] = field(default_factory=dict)
     head: Head | None = None
 
@@ -49,7 +51,8 @@ def read_chain(data: Path, key: PublicKey | None, anchor: Anchor | None, report:
         if receipt is not None:
             _check_place(receipt, chain, report)
             _check_content(name, receipt, report)
-            chain.receipts.append(receipt)
+            chain.history.add(receipt)
+            chain.believed += 1
     _check_row(chain, report)
     chain.head = _read_head(folder, key, chain, report) if key else None
     if chain.head is not None:

@@ -1,59 +1,18 @@
 """Products: every file that the last runs vouch for is there, is the same, and has no company."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from distill.engine.audit.hashing import OnBytes, Part, whole
+from distill.engine.audit.history import DATASETS, NOT_PRODUCTS, ROOTS, History, Vouched, folder_of, is_made
 from distill.engine.audit.report import Report
 from schemas.evidence import ProductFile
-from schemas.proof import Receipt
 
-EXPORT: Final = "export"
-DATASETS: Final = "datasets"
-IGNORED: Final = ("distill/receipts", "distill/keys", "distill/index", "distill/holdout")
-"""Folders of `distill/` without products: looked at elsewhere, or made anew from the log when missing."""
-ROOTS: Final = ("distill", DATASETS)
 RECEIPT: Final = "receipt.dsse.json"
 
 Locate = Callable[[str], None]
 """Adds findings that say where in a differing file the difference is, as far as can be told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vouched:
-    """A product, and the receipt that vouches for it."""
-
-    product: ProductFile
-    sequence: int
-
-
-def current(receipts: list[Receipt]) -> list[Receipt]:
-    """The runs whose products stand: the last of each stage, and the last of each dataset."""
-    last: dict[str, Receipt] = {}
-    for receipt in receipts:
-        last[_subject(receipt)] = receipt
-    return sorted(last.values(), key=lambda receipt: receipt.sequence)
-
-
-def _subject(receipt: Receipt) -> str:
-    if receipt.stage != EXPORT:
-        return receipt.stage
-    return min((folder_of(product.name) for product in receipt.products), default=EXPORT)
-
-
-def folder_of(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
-def standing(receipts: list[Receipt]) -> dict[str, Vouched]:
-    """Every product that should be there, by name."""
-    return {
-        product.name: Vouched(product, receipt.sequence)
-        for receipt in current(receipts)
-        for product in receipt.products
-    }
 
 
 def check_products(
@@ -125,7 +84,7 @@ def _below(data: Path, folder: Path) -> Iterator[str]:
     """Files below a folder, but for what an interrupted write left, which nothing reads."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.relative_to(data).as_posix()
-        if name in IGNORED or path.name.startswith(".") or path.name.endswith(".tmp"):
+        if name in NOT_PRODUCTS or path.name.startswith(".") or path.name.endswith(".tmp"):
             continue
         if path.is_dir() and not path.is_symlink():
             yield from _below(data, path)
@@ -133,27 +92,17 @@ def _below(data: Path, folder: Path) -> Iterator[str]:
             yield name
 
 
-def check_custody(receipts: list[Receipt], report: Report) -> None:
+def check_custody(history: History, report: Report) -> None:
     """What a stage read of another stage's products must have been made by a run that vouches for it."""
-    made = {(product.name, product.sha256) for receipt in receipts for product in receipt.products}
-    names = {name for name, _ in made}
-    for receipt in current(receipts):
+    for receipt in history.in_order():
         for material in receipt.materials:
-            ours = material.uri in names or is_made(material.uri)
-            if ours and (material.uri, material.sha256) not in made:
+            if is_made(material.uri) and (material.uri, material.sha256) not in history.made:
                 report.find(
                     "material_unvouched",
                     material.uri,
                     f"receipt {receipt.sequence} ({receipt.stage}) read it in a state nobody vouches for",
                     found=material.sha256,
                 )
-
-
-def is_made(uri: str) -> bool:
-    """Whether only a stage can have made a file of this name; the log and imported files are given."""
-    return uri.startswith(tuple(f"{root}/" for root in ROOTS)) and not uri.startswith(
-        tuple(f"{name}/" for name in IGNORED)
-    )
 
 
 def check_copies(

@@ -2,8 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +10,11 @@ import orjson
 from pydantic import ValidationError
 
 from distill.engine.audit.hashing import OnBytes, parts_of
-from distill.engine.audit.products import inside, is_made
+from distill.engine.audit.history import Readings
+from distill.engine.audit.products import inside
 from distill.engine.audit.report import Report
 from distill.engine.segments import SEGMENT, SegmentName, read_lines
 from schemas.evidence import SegmentManifest
-from schemas.proof import Receipt
 
 LOG: Final = "log"
 SIDE: Final = re.compile(r"\.lock|runs-(?:[a-z0-9]{1,16}-)?[0-9]{6,}\.jsonl\.torn-[0-9]+(?:-[0-9]+)?")
@@ -23,33 +22,8 @@ SIDE: Final = re.compile(r"\.lock|runs-(?:[a-z0-9]{1,16}-)?[0-9]{6,}\.jsonl\.tor
 Locate = Callable[[str], None]
 
 
-@dataclass(slots=True)
-class Readings:
-    """What the receipts say that they read of one file: (start, end) to (sha256, lines, first receipt)."""
-
-    parts: dict[tuple[int, int], set[tuple[str, int, int]]] = field(default_factory=lambda: defaultdict(set))
-
-    @property
-    def end(self) -> int:
-        return max((end for _, end in self.parts), default=0)
-
-
-def readings(receipts: list[Receipt]) -> dict[str, Readings]:
-    """What was read of files that are no products: the log, and imported files."""
-    products = {product.name for receipt in receipts for product in receipt.products}
-    found: defaultdict[str, Readings] = defaultdict(Readings)
-    for receipt in receipts:
-        for one in receipt.materials:
-            if one.uri not in products and not is_made(one.uri):
-                key = (one.first_offset, one.last_offset)
-                known = {(sha256, lines) for sha256, lines, _ in found[one.uri].parts[key]}
-                if (one.sha256, one.lines) not in known:
-                    found[one.uri].parts[key].add((one.sha256, one.lines, receipt.sequence))
-    return dict(found)
-
-
 def check_sources(
-    data: Path, read: dict[str, Readings], report: Report, on_bytes: OnBytes, locate: Locate
+    data: Path, read: Mapping[str, Readings], report: Report, on_bytes: OnBytes, locate: Locate
 ) -> None:
     """Hold every file that stages read against what they say they read."""
     for uri, one in sorted(read.items()):
@@ -84,7 +58,7 @@ def _check_parts(path: Path, uri: str, one: Readings, report: Report, on_bytes: 
     for start, wanted in ends.items():
         for end, found in parts_of(path, start, wanted, on_bytes).items():
             where = f"bytes {start} to {end}"
-            for sha256, lines, sequence in one.parts[start, end]:
+            for (sha256, lines), sequence in one.parts[start, end].items():
                 if (sha256, lines) != (found.sha256, found.lines):
                     report.find(
                         "segment_differs" if uri.startswith(f"{LOG}/") else "source_differs",
@@ -101,7 +75,7 @@ def _check_parts(path: Path, uri: str, one: Readings, report: Report, on_bytes: 
 # --- seals ------------------------------------------------------------------------------------
 
 
-def check_seals(data: Path, read: dict[str, Readings], report: Report, on_bytes: OnBytes) -> None:
+def check_seals(data: Path, read: Mapping[str, Readings], report: Report, on_bytes: OnBytes) -> None:
     """Sealed segments, the row of their numbers, and what nobody has vouched for yet."""
     folder = data / LOG
     names = _segments(folder)
