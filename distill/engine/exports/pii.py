@@ -7,7 +7,7 @@ fields, salutations, labels), and then masked wherever they stand in the row.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
@@ -22,21 +22,6 @@ _RUN: Final = re.compile(rf"\d(?:{_SEP}{{0,3}}\d){{8,}}")
 """Nine digits or more with at most a few separators between two: no number that is looked for has fewer, but
 for account numbers, which are found by the word before them."""
 _RUN_MARGIN: Final = 4
-_SALUTATIONS: Final = (
-    "Hi ",
-    "Hello ",
-    "Hey ",
-    "Dear ",
-    "Hola ",
-    "HI ",
-    "HELLO ",
-    "DEAR ",
-    "Mr",
-    "Ms",
-    "Miss ",
-    "Dr",
-)
-_LABELS: Final = ("name", "worker", "candidate", "employee", "recipient", "contact")
 
 EMAIL: Final = re.compile(r"[\w.+%'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}")
 SSN: Final = re.compile(
@@ -100,6 +85,16 @@ NOBODY: Final = frozenset(
     ]
 )
 
+PLAIN: Final = frozenset(
+    ("role", "content", "messages", "prompt", "completion", "chosen", "rejected", "conversations", "from")
+    + ("value", "input", "preferred_output", "non_preferred_output", "weight", "tools", "tool_calls", "id")
+    + ("type", "function", "name", "arguments", "system", "user", "assistant", "tool", "human", "gpt")
+    + ("schema", "schema_version", "ext", "evidence_id", "task", "query", "text", "kind", "key")
+)
+"""Words of the rows' own forms, which need no look."""
+NUMBER_MIN: Final = 10**8
+CHARS_MIN: Final = 5
+"""No shorter text holds anything personal by itself."""
 NAMES_MAX: Final = 200
 """Names of one row that are looked for; a row with more is refused."""
 
@@ -137,53 +132,48 @@ class Scanner:
         self._names = policy.name != "keep"
         self.masked: Counter[PiiClass] = Counter()
 
-    def clean(self, row: Row, line: bytes) -> tuple[Row, int]:
+    def clean(self, row: Row) -> tuple[Row, int]:
         """The row with what the policy masks masked, and how many values those are.
 
-        `line` is the row as JSON text. Raises `Unfit` for what the policy refuses, and for what cannot be
-        masked: a key, or a number that is no text.
+        Raises `Unfit` for what the policy refuses, and for what cannot be masked: a key, or a number that is
+        no text.
         """
-        if not suspicious(line.decode()):
+        texts, others = _leaves(row)
+        for other in others:
+            self._refuse(other)
+        doubtful = [text for text in texts if suspicious(text)]
+        if not doubtful:
             return row, 0
-        texts = list(_texts(row))
-        names = self._names_of(texts)
+        names = self._names_of(doubtful)
         masks = _Masks()
-
-        def mask(text: str) -> str:
-            return self._mask(text, names, masks)
-
-        cleaned = {key: _mapped(value, mask, self._refuse) for key, value in row.items()}
+        masked = {text: self._mask(text, names, masks) for text in (texts if names else doubtful)}
         if not masks.given:
             return row, 0
-        for text in _texts(cleaned):
-            if any(self._acted(text, names)):
-                raise Unfit("pii.residue", "something personal is left after masking")
         for kind in masks.counts:
             self.masked[kind] += 1
-        return cleaned, len(masks.given)
-
-    def _acted(self, text: str, names: "re.Pattern[str] | None") -> Iterator[Span]:
-        return (one for one in spans(text, names) if self._policy[one.kind] != "keep")
+        return {key: _replaced(value, masked) for key, value in row.items()}, len(masks.given)
 
     def _refuse(self, text: str) -> None:
-        for one in self._acted(text, None):
-            raise Unfit(f"pii.{one.kind}", "a key or a number looks like personal data and cannot be masked")
+        for one in spans(text):
+            if self._policy[one.kind] != "keep":
+                raise Unfit(
+                    f"pii.{one.kind}", "a key or a number looks like personal data and cannot be masked"
+                )
 
-    def _names_of(self, texts: list[str]) -> re.Pattern[str] | None:
+    def _names_of(self, texts: Iterable[str]) -> tuple[str, ...]:
+        """The names in the texts, longer ones first."""
         if not self._names:
-            return None
-        found = sorted({name for text in texts for name in names_in(text)}, key=lambda one: (-len(one), one))
-        if not found:
-            return None
-        if self._policy["name"] == "quarantine":
+            return ()
+        found = {name for text in texts for name in names_in(text)}
+        if found and self._policy["name"] == "quarantine":
             raise Unfit("pii.name", "the row names a person")
         if len(found) > NAMES_MAX:
             raise Unfit(
                 "pii.names_many", f"the row names {len(found)} people; at most {NAMES_MAX} are masked"
             )
-        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, found))})(?!\w)")
+        return tuple(sorted(found, key=lambda one: (-len(one), one)))
 
-    def _mask(self, text: str, names: re.Pattern[str] | None, masks: _Masks) -> str:
+    def _mask(self, text: str, names: Sequence[str], masks: _Masks) -> str:
         pieces: list[str] = []
         at = 0
         for one in spans(text, names):
@@ -197,40 +187,67 @@ class Scanner:
             mask = masks.of(one.kind, one.key)
             pieces += [text[at : one.start], f'"{mask}"' if _is_json_number(text, one) else mask]
             at = one.end
-        return "".join([*pieces, text[at:]]) if pieces else text
+        if not pieces:
+            return text
+        masked = "".join([*pieces, text[at:]])
+        if any(self._policy[one.kind] != "keep" for one in spans(masked, names)):
+            raise Unfit("pii.residue", "something personal is left after masking")
+        return masked
 
 
 def suspicious(text: str) -> bool:
-    """Whether a closer look is worth it. Never false for a text in which `spans` or `names_in` find
-    something, nor for the JSON form of such a text.
-    """
-    return "@" in text or _RUN.search(text) is not None or _mentions_account(text) or _may_name(text)
+    """Whether a closer look is worth it: always where `spans` or `names_in` would find something."""
+    lower = text.lower()
+    return (
+        "@" in text
+        or _mentions_account(lower)
+        or _labels(lower)
+        or _salutes(text)
+        or _RUN.search(text) is not None
+    )
 
 
-def spans(text: str, names: re.Pattern[str] | None = None) -> list[Span]:
+def spans(text: str, names: Sequence[str] = ()) -> list[Span]:
     """What is personal in a text, from left to right, none overlapping another."""
     found: list[Span] = []
     if "@" in text:
         found += [Span(*match.span(), "email", match[0].casefold()) for match in EMAIL.finditer(text)]
-    runs = [run.span() for run in _RUN.finditer(text)]
-    for start, end in runs:
-        found += _numbers(text, start, end)
-    if runs:
+    run = _RUN.search(text)
+    if run is not None:
+        for digits in _RUN.finditer(text, run.start()):
+            found += _numbers(text, *digits.span())
         found += [
             Span(*one.span(), "bank", one[0].replace(" ", ""))
             for one in IBAN.finditer(text)
             if _is_iban(one[0])
         ]
-    if _mentions_account(text):
+    if _mentions_account(text.lower()):
         found += [Span(*match.span(1), "bank", _bare(match[1])) for match in ACCOUNT.finditer(text)]
-    if names is not None:
-        found += [Span(*match.span(), "name", match[0].casefold()) for match in names.finditer(text)]
+    for name in names:
+        found += _places(text, name)
     return _apart(found)
+
+
+def _places(text: str, name: str) -> Iterator[Span]:
+    """Where a name stands as whole words."""
+    at = text.find(name)
+    while at >= 0:
+        end = at + len(name)
+        if not _in_word(text[at - 1 : at]) and not _in_word(text[end : end + 1]):
+            yield Span(at, end, "name", name.casefold())
+        at = text.find(name, end)
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def names_in(text: str) -> Iterator[str]:
     """Names that the text itself says are names."""
-    for pattern in (JSON_NAME, SALUTED, LABELLED) if _may_name(text) else ():
+    wanted = [JSON_NAME, LABELLED] if _labels(text.lower()) else []
+    if _salutes(text):
+        wanted.append(SALUTED)
+    for pattern in wanted:
         for match in pattern.finditer(text):
             name = next(part for part in match.groups() if part).strip()
             words = name.casefold().split()
@@ -238,14 +255,36 @@ def names_in(text: str) -> Iterator[str]:
                 yield name
 
 
-def _mentions_account(text: str) -> bool:
-    lower = text.lower()
+def _mentions_account(lower: str) -> bool:
     return "account" in lower or "acct" in lower
 
 
-def _may_name(text: str) -> bool:
-    lower = text.lower()
-    return any(word in text for word in _SALUTATIONS) or any(word in lower for word in _LABELS)
+def _labels(lower: str) -> bool:
+    return (
+        "name" in lower
+        or "worker" in lower
+        or "candidate" in lower
+        or "employee" in lower
+        or "recipient" in lower
+        or "contact" in lower
+    )
+
+
+def _salutes(text: str) -> bool:
+    return (
+        "Dear " in text
+        or "Hello " in text
+        or "Hi " in text
+        or "Hey " in text
+        or "Hola " in text
+        or "Mr" in text
+        or "Ms" in text
+        or "Dr" in text
+        or "Miss " in text
+        or "HI " in text
+        or "HELLO " in text
+        or "DEAR " in text
+    )
 
 
 def _numbers(text: str, run_start: int, run_end: int) -> Iterator[Span]:
@@ -329,29 +368,31 @@ def _is_json_number(text: str, one: Span) -> bool:
     return text.lstrip()[:1] in ("{", "[") and before[-1:] in (":", "[", ",") and text[one.start].isdigit()
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every string of a JSON value, keys left out."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
+def _leaves(row: Row) -> tuple[list[str], list[str]]:
+    """The texts of a row that are long enough to hold something; apart from them, keys and long numbers."""
+    texts: list[str] = []
+    others: list[str] = []
+    pending: list[Any] = [row]
+    for item in pending:  # which grows meanwhile
         if isinstance(item, str):
-            yield item
+            if len(item) >= CHARS_MIN and item not in PLAIN:
+                texts.append(item)
         elif isinstance(item, dict):
-            pending.extend(item.values())
+            others += [key for key in item if key not in PLAIN]
+            pending += item.values()
         elif isinstance(item, list):
-            pending.extend(item)
+            pending += item
+        elif isinstance(item, int) and abs(item) >= NUMBER_MIN:
+            others.append(str(item))
+    return texts, others
 
 
-def _mapped(value: Any, mask: Callable[[str], str], refuse: Callable[[str], None]) -> Any:
-    """The value with its strings masked; keys and numbers are shown to `refuse`."""
+def _replaced(value: Any, masked: Mapping[str, str]) -> Any:
+    """The value with its texts replaced."""
     if isinstance(value, str):
-        return mask(value)
+        return masked.get(value, value)
     if isinstance(value, dict):
-        for key in value:
-            refuse(key)
-        return {key: _mapped(item, mask, refuse) for key, item in value.items()}
+        return {key: _replaced(item, masked) for key, item in value.items()}
     if isinstance(value, list):
-        return [_mapped(item, mask, refuse) for item in value]
-    if isinstance(value, int) and abs(value) >= 10**8:
-        refuse(str(value))
+        return [_replaced(item, masked) for item in value]
     return value

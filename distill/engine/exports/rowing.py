@@ -151,11 +151,9 @@ class _Maker:
 
     def line(self, made: Made) -> tuple[bytes, int]:
         """The row as a line, and how many values in it are masked. Raises `Unfit`."""
-        row = self._form(made.sample)
-        line = _dumped(row)
-        row, masked = self.scanner.clean(row, line)
+        row, masked = self.scanner.clean(self._form(made.sample))
         checks.check(self._kind, self._target, row)
-        return (_dumped(row) if masked else line), masked
+        return _dumped(row), masked
 
     def try_out(self, made: Made) -> None:
         """Raise `Unfit` when the sample cannot become a row."""

@@ -35,11 +35,8 @@ HARMLESS = [
 POLICY = PiiPolicy()
 
 
-def row(text: str) -> tuple[Row, bytes]:
-    made: Row = {
-        "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"got {text}"}]
-    }
-    return made, orjson.dumps(made)
+def row(text: str) -> Row:
+    return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": f"got {text}"}]}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +44,7 @@ def row(text: str) -> tuple[Row, bytes]:
 )
 def test_each_class_is_found_and_masked_alike_in_the_whole_row(kind: str, text: str) -> None:
     assert [one.kind for one in spans(f"It is {text}, they said.")] == [kind]
-    cleaned, masked = Scanner(POLICY).clean(*row(f"It is {text}, they said."))
+    cleaned, masked = Scanner(POLICY).clean(row(f"It is {text}, they said."))
     assert masked == 1
     said = [message["content"] for message in cleaned["messages"]]
     assert all(f"[{kind.upper()}_1]" in one for one in said)
@@ -57,13 +54,13 @@ def test_each_class_is_found_and_masked_alike_in_the_whole_row(kind: str, text: 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_ids_dates_and_amounts_are_let_through(text: str) -> None:
-    made, line = row(text)
-    assert Scanner(POLICY).clean(made, line) == (made, 0)
+    made = row(text)
+    assert Scanner(POLICY).clean(made) == (made, 0)
 
 
 def test_names_are_masked_wherever_the_row_has_them() -> None:
     text = 'Fill: {"worker_id": "W-1", "name": "Maria Lopez"}. Ask Maria Lopez; not Maria Lopezova.'
-    cleaned, masked = Scanner(POLICY).clean(*row(text))
+    cleaned, masked = Scanner(POLICY).clean(row(text))
     assert masked == 1
     assert (
         '"name": "[NAME_1]"}. Ask [NAME_1]; not Maria Lopezova.'
@@ -91,22 +88,22 @@ def test_names_are_those_that_the_text_calls_so(text: str, names: list[str]) -> 
 def test_a_policy_may_leave_the_row_out(kind: str) -> None:
     scanner = Scanner(PiiPolicy.model_validate({kind: "quarantine"}))
     with pytest.raises(Unfit) as caught:
-        scanner.clean(*row(PERSONAL[kind][0]))
+        scanner.clean(row(PERSONAL[kind][0]))
     assert caught.value.code == f"pii.{kind}"
     assert not any(character.isdigit() for character in caught.value.detail)
 
 
 def test_addresses_may_be_kept_but_numbers_of_people_may_not() -> None:
     kept = Scanner(PiiPolicy(phone="keep", email="keep", name="keep"))
-    made, line = row('"name": "Ann Lee", 312-555-0142, a@b.co')
-    assert kept.clean(made, line) == (made, 0)
+    made = row('"name": "Ann Lee", 312-555-0142, a@b.co')
+    assert kept.clean(made) == (made, 0)
     for kind in ("ssn", "card", "bank"):
         with pytest.raises(ValueError, match="mask"):
             PiiPolicy.model_validate({kind: "keep"})
 
 
 def test_json_stays_json_when_a_bare_number_is_masked() -> None:
-    cleaned, _ = Scanner(POLICY).clean(*row('{"phone": 3125550142, "n": 1}'))
+    cleaned, _ = Scanner(POLICY).clean(row('{"phone": 3125550142, "n": 1}'))
     content = orjson.loads(orjson.dumps(cleaned))["messages"][0]["content"]
     assert orjson.loads(content) == {"phone": "[PHONE_1]", "n": 1}
 
@@ -115,7 +112,7 @@ def test_json_stays_json_when_a_bare_number_is_masked() -> None:
 def test_keys_and_numbers_cannot_be_masked_and_are_refused(value: dict[str, object]) -> None:
     made: Row = {"tools": [value]}
     with pytest.raises(Unfit, match="cannot be masked"):
-        Scanner(POLICY).clean(made, orjson.dumps(made))
+        Scanner(POLICY).clean(made)
 
 
 pieces = st.lists(
@@ -132,12 +129,11 @@ pieces = st.lists(
 @settings(max_examples=150)
 @given(pieces)
 def test_the_quick_look_misses_nothing_and_nothing_is_left_after_masking(text: str) -> None:
-    made, line = row(text)
-    for one in (text, line.decode()):
-        if spans(text) or any(names_in(text)):
-            assert suspicious(one)
+    made = row(text)
+    if spans(text) or any(names_in(text)):
+        assert suspicious(text)
     with contextlib.suppress(Unfit):  # what cannot be masked is left out
-        cleaned, masked = Scanner(POLICY).clean(made, line)
+        cleaned, masked = Scanner(POLICY).clean(made)
         left = [message["content"] for message in cleaned["messages"]]
         assert not any(spans(one) for one in left)
         assert masked == 0 or cleaned != made
