@@ -35,7 +35,7 @@ ROUTING_LABEL: Final = re.compile(rf"\b(?:{_ROUTING_LABEL})\b", re.IGNORECASE)
 SSN_AFTER: Final = re.compile(
     r"\W{0,3}(?:is (?:my|your|his|her|their|the) )?(?:ssn|social security|social\b)", re.IGNORECASE
 )
-ROUTING_AFTER: Final = re.compile(r"\W{0,3}(?:is (?:my|your|the) )?(?:routing|aba|rtn)\b", re.IGNORECASE)
+ROUTING_AFTER: Final = re.compile(r"\W{0,3}(?:is (?:my|your|our|the) )?(?:routing|aba|rtn)\b", re.IGNORECASE)
 NOT_SSN: Final = re.compile(rf"\b(?:{_OTHER_LABEL}|{_BANK_LABEL})\b", re.IGNORECASE)
 NOT_ROUTING: Final = re.compile(rf"\b(?:{_OTHER_LABEL}|{_SSN_LABEL})\b", re.IGNORECASE)
 

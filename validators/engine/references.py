@@ -58,6 +58,10 @@ def expansion_of(schema: JsonValue, limit: int) -> int:
     return min(limit + 1, max(sizes.get(ROOT, 0), looped))
 
 
+Met = tuple[JsonValue, list[JsonValue]]
+"""A value, and the subschemas that it meets."""
+
+
 class Meetings:
     """Counts how often a value of an artifact meets a subschema: what telling all errors may cost."""
 
@@ -69,18 +73,18 @@ class Meetings:
     def exceed(self, artifact: JsonValue, limit: int) -> bool:
         """Whether there are more than `limit`; no further is counted."""
         left = limit
-        pending: list[tuple[JsonValue, list[JsonValue]]] = [(artifact, [self._schema])]
+        pending: list[Met] = [(artifact, [self._schema])]
         while pending:
             value, schemas = pending.pop()
             met, cost = self._met(schemas, left)
-            items = _items(value)
             downward = [schema for schema in met if not DOWNWARD.isdisjoint(schema)]
-            left -= cost + len(items) * len(downward)
+            left -= cost + len(downward) * (len(value) if isinstance(value, dict | list) else 0)
             if left < 0:
                 return True
-            if downward:
-                for key, item in items:
-                    pending.append((item, [sub for schema in downward for sub in _below(schema, key)]))
+            if isinstance(value, dict):
+                pending.extend(_of_object(value, downward))
+            elif isinstance(value, list):
+                pending.extend(_of_array(value, downward))
         return False
 
     def _met(self, schemas: list[JsonValue], left: int) -> tuple[list[JsonObject], int]:
@@ -112,26 +116,32 @@ class Meetings:
         return self._resolved[name]
 
 
-def _items(value: JsonValue) -> list[tuple[str | int, JsonValue]]:
-    if isinstance(value, dict):
-        return list(value.items())
-    return list(enumerate(value)) if isinstance(value, list) else []
+def _of_object(value: JsonObject, schemas: list[JsonObject]) -> Iterator[Met]:
+    wide = [schema[name] for schema in schemas for name in OBJECT_WIDE if name in schema]
+    for patterns in _maps(schemas, "patternProperties"):
+        wide.extend(patterns.values())
+    named = list(_maps(schemas, "properties"))
+    for key, item in value.items():
+        if below := [*wide, *(properties[key] for properties in named if key in properties)]:
+            yield item, below
 
 
-def _below(schema: JsonObject, key: str | int) -> Iterator[JsonValue]:
-    """The subschemas that the value under `key` may meet."""
-    for name in OBJECT_WIDE if isinstance(key, str) else ARRAY_WIDE:
-        if name in schema:
-            yield schema[name]
-    if isinstance(key, int):
-        for name in ("prefixItems", "items"):
-            if isinstance(listed := schema.get(name), list) and key < len(listed):
-                yield listed[key]
-        return
-    if isinstance(named := schema.get("properties"), dict) and key in named:
-        yield named[key]
-    if isinstance(patterns := schema.get("patternProperties"), dict):
-        yield from patterns.values()
+def _of_array(value: list[JsonValue], schemas: list[JsonObject]) -> Iterator[Met]:
+    listed = [schema[name] for schema in schemas for name in ("prefixItems", "items") if name in schema]
+    tuples = [each for each in listed if isinstance(each, list)]
+    wide = [
+        schema[name]
+        for schema in schemas
+        for name in ARRAY_WIDE
+        if name in schema and not isinstance(schema[name], list)
+    ]
+    for at, item in enumerate(value):
+        if below := [*wide, *(each[at] for each in tuples if at < len(each))]:
+            yield item, below
+
+
+def _maps(schemas: list[JsonObject], name: str) -> Iterator[JsonObject]:
+    return (found for schema in schemas if isinstance(found := schema.get(name), dict))
 
 
 @dataclass(frozen=True, slots=True)

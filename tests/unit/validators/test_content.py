@@ -38,6 +38,36 @@ def codes(judge: Judge, body: str, **context: Any) -> list[str]:
         "lorem ipsum",
         "____",
         "XXXX",
+        "{{{name}}}",
+        "{% if x %}",
+        "{# note #}",
+        "#{name}",
+        "{!Contact.FirstName}",
+        "{0}",
+        "$first_name",
+        "$firstName",
+        "$NAME$",
+        "$(name)",
+        "<?= name ?>",
+        "<<name>>",
+        "<<First_Name>>",
+        "<NAME>",
+        "<firstName>",
+        "[worker_name]",
+        "[CLIENT'S NAME]",
+        "[[name]]",
+        "[Insert address here]",
+        "*|FNAME|*",
+        "%FIRST_NAME%",
+        "%%name%%",
+        "__NAME__",
+        "@@NAME@@",
+        "##NAME##",
+        "INSERT NAME HERE",
+        "(your name)",
+        "T.B.D.",
+        "[object Object]",
+        "{{name",
     ],
 )
 def test_placeholder(judge: Judge, left_over: str) -> None:
@@ -48,7 +78,7 @@ def test_placeholder(judge: Judge, left_over: str) -> None:
     ]
     assert verdict.findings[0].span is not None
     start, end = verdict.findings[0].span
-    assert body[start:end] == left_over
+    assert body[start:end] in (left_over, "{{")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +91,17 @@ def test_placeholder(judge: Judge, left_over: str) -> None:
         "a < b > c",
         "it is to be done",
         "<3 you",
+        "[URGENT] shift",
+        "[Action Required] sign",
+        "bay [B-12]",
+        "needs [OSHA-10]",
+        "a <br> b",
+        "ending XXX-XX-6789",
+        "card XXXX XXXX XXXX 1234",
+        "50% to 60% of",
+        "\u00abhola\u00bb dijo",
+        "$20/hr and $25/hr",
+        "a_b and c__d",
     ],
 )
 def test_no_placeholder(judge: Judge, body: str) -> None:
@@ -68,7 +109,19 @@ def test_no_placeholder(judge: Judge, body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["SSN 123-45-6789", "id 123 45 6789 ok", "your SSN is 123456789", "123.45.6789"]
+    "body",
+    [
+        "SSN 123-45-6789",
+        "id 123 45 6789 ok",
+        "your SSN is 123456789",
+        "123.45.6789",
+        "123 - 45 - 6789",
+        "SSN-123-45-6789",
+        "123456789 (SSN)",
+        "order 12, social security 123456789",
+        "ITIN 912-70-1234",
+        "your tax id is 912701234",
+    ],
 )
 def test_social_security_number(judge: Judge, body: str) -> None:
     assert codes(judge, body) == ["content.pii_ssn"]
@@ -86,6 +139,13 @@ def test_social_security_number(judge: Judge, body: str) -> None:
         "614-555-0100",
         "123-45-67890",
         "2026-11-0222",
+        "SSN is on file; order 123456789",
+        "PO-123-45-6789",
+        "SSN unknown, call 614555010",
+        "no label 912701234",
+        "123-45.6789",
+        "ssn 1234567890",
+        "zip 43215-1234 56",
     ],
 )
 def test_no_social_security_number(judge: Judge, body: str) -> None:
@@ -93,7 +153,16 @@ def test_no_social_security_number(judge: Judge, body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", ["4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005", "6011111111111117"]
+    "number",
+    [
+        "4111 1111 1111 1111",
+        "5555-5555-5555-4444",
+        "378282246310005",
+        "6011111111111117",
+        "3782 822463 10005",
+        "4111.1111.1111.1111",
+        "12 4111 1111 1111 1111",
+    ],
 )
 def test_card(judge: Judge, number: str) -> None:
     assert codes(judge, f"use {number} please") == ["content.pii_card"]
@@ -108,14 +177,30 @@ def test_no_card(judge: Judge, number: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["routing 021000021", "account number: 12345678", "acct # 000123456", "IBAN DE89 3704 0044 0532 0130 00"],
+    [
+        "routing 021000021",
+        "account number: 12345678",
+        "acct # 000123456",
+        "IBAN DE89 3704 0044 0532 0130 00",
+        "021000021 is our routing",
+        "checking account 1234-5678-90",
+    ],
 )
 def test_bank(judge: Judge, body: str) -> None:
     assert codes(judge, body) == ["content.pii_bank"]
 
 
 @pytest.mark.parametrize(
-    "body", ["routing 021000022", "order 021000021", "your account is open", "DE00 1234 5678 9012 3456"]
+    "body",
+    [
+        "routing 021000022",
+        "order 021000021",
+        "your account is open",
+        "DE00 1234 5678 9012 3456",
+        "account number: call 6145550100",
+        "your account rep, order 12345678",
+        "routing of order 021000021",
+    ],
 )
 def test_no_bank(judge: Judge, body: str) -> None:
     assert codes(judge, body) == []
@@ -134,6 +219,14 @@ def test_no_bank(judge: Judge, body: str) -> None:
         ("Our markup is 40%", None, ["content.pay_disclosure"]),
         ("The client pays us a bill rate of $27.50 an hour", "worker", ["content.pay_disclosure"]),
         ("Ask us about the bill rate", "worker", []),
+        ("Your pay is $18 per hour. Ask us about the bill rate.", "worker", []),
+        ("Pay: $18\nBill rate: ask", "worker", []),
+        ("bill rate: 32.50", "worker", ["content.pay_disclosure"]),
+        ("Bill-rate of 32", "worker", ["content.pay_disclosure"]),
+        ("our margin is 25 percent", "worker", ["content.pay_disclosure"]),
+        ("we bill them forty dollars", "worker", ["content.pay_disclosure"]),
+        ("Your bill rate is $32.50, overtime $48.75; invoice total $1,250.00", "client", []),
+        ("We pay our associates $18", "client", ["content.pay_disclosure"]),
     ],
 )
 def test_pay_disclosure(judge: Judge, body: str, audience: str | None, expected: list[str]) -> None:
@@ -153,6 +246,22 @@ def test_pay_disclosure(judge: Judge, body: str, audience: str | None, expected:
         "https://notacme.com",
         "https://evil.io/?u=acme.com",
         "https://evil.io\\@acme.com",
+        "https:\\\\evil.io",
+        "ftp://evil.io/x",
+        "https://acme.com:pw@evil.io",
+        "acme.com@evil.io/x",
+        "http://2130706433/",
+        "http://0x7f000001/",
+        "http://0177.0.0.1/",
+        "http://[::1]/",
+        "10.0.0.1/a",
+        "https://\u0430cme.com",
+        "\u0430cme.com",
+        "\uff41cme.com",
+        "evil.tk/x",
+        "evil.me/x",
+        "https://localhost/x",
+        "www.tinyurl.com/x",
     ],
 )
 def test_link_that_is_not_on_the_list(judge: Judge, url: str) -> None:
@@ -168,6 +277,11 @@ def test_link_that_is_not_on_the_list(judge: Judge, url: str) -> None:
         "ACME.COM:8443/x",
         "jobs.acme.com",
         "Mail me@other.com",
+        "Come Monday.It starts at 6",
+        "see report.md and e.g. this",
+        "version 1.2.3/4, and/or",
+        "9.30a.m. to 5.30p.m.",
+        "acme.com, thanks",
     ],
 )
 def test_link_that_is_on_the_list(judge: Judge, body: str) -> None:
@@ -187,6 +301,15 @@ def test_link_that_is_on_the_list(judge: Judge, body: str) -> None:
         ("https://acme.com/jobs", "https://acme.com/jobs/%2e%2e/admin", False),
         ("https://acme.com/jobs", "https://acme.com/", False),
         ("https://", "https://acme.com/", False),
+        ("www.acme.com", "https://jobs.acme.com", True),
+        ("*.acme.com", "https://jobs.acme.com", True),
+        ("jobs.acme.com", "https://acme.com", False),
+        ("co.uk", "https://evil.co.uk", False),
+        ("com", "https://evil.com", False),
+        ("github.io", "https://evil.github.io", False),
+        ("acme.github.io", "https://acme.github.io/jobs", True),
+        ("bit.ly", "https://bit.ly/abc", False),
+        ("xn--acm-dma.com", "https://xn--acm-dma.com/", True),
     ],
 )
 def test_a_list_may_hold_urls(judge: Judge, entry: str, link: str, fine: bool) -> None:
@@ -207,12 +330,51 @@ def test_a_link_without_any_list_is_for_review(judge: Judge) -> None:
         ("we prefer men for this shift", "error"),
         ("Christian applicants only", "error"),
         ("for recent college graduates", "review"),
+        ("no one over 45 please", "error"),
+        ("the client prefers women", "error"),
+        ("must be under 35", "error"),
+        ("women need not apply", "error"),
+        ("No-Muslims", "error"),
+        ("ages 20-35", "review"),
+        ("US citizens", "review"),
         ("able-bodied helpers wanted", "review"),
     ],
 )
 def test_discriminatory(judge: Judge, body: str, severity: str) -> None:
     verdict = judge("sms", {"to": TO, "body": body})
     assert [(f.code, f.severity) for f in verdict.findings] == [("content.discriminatory", severity)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Dear Mr. Young, people are waiting",
+        "no women's sizes left",
+        "you must be 18 or older",
+        "must be at least 21",
+        "our seniors team",
+        "workmen only need boots",
+        "forty men and women applied",
+    ],
+)
+def test_not_discriminatory(judge: Judge, body: str) -> None:
+    assert codes(judge, body) == []
+
+
+def test_a_worker_named_by_id_is_the_audience(judge: Judge) -> None:
+    assert codes(judge, "The bill rate is $32.50", recipient={"worker_id": "W-001"}) == [
+        "content.pay_disclosure"
+    ]
+    assert codes(judge, "The bill rate is $32.50") == []
+
+
+def test_a_finding_on_a_link_says_why_and_names_the_registered_domain(judge: Judge) -> None:
+    (finding,) = judge(
+        "sms", {"to": TO, "body": "See https://a.b.evil.co.uk/x"}, url_allowlist=["acme.com"]
+    ).findings
+    assert finding.evidence == {"reason": "not_listed", "registered_domain": "evil.co.uk"}
+    (finding,) = judge("sms", {"to": TO, "body": "See http://10.1/x"}, url_allowlist=["acme.com"]).findings
+    assert finding.evidence == {"reason": "ip_address", "registered_domain": None}
 
 
 @pytest.mark.parametrize(
