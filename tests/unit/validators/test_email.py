@@ -50,7 +50,7 @@ def test_a_valid_draft_has_no_findings(judge: Judge) -> None:
         ({"to": ["w0@example..com"]}, "email.address_invalid", "/to/0"),
         ({"to": ['"w 0"@example.com']}, "email.address_invalid", "/to/0"),
         ({"to": ["w0@[10.0.0.1]"]}, "email.address_invalid", "/to/0"),
-        ({"to": ["w0@-example.com"]}, "email.address_invalid", "/to/0"),
+        ({"to": ["w0@-example.com"]}, "email.recipient_mismatch", "/to/0"),
         ({"to": ["w0@example.com, w1@example.com"]}, "email.address_invalid", "/to/0"),
         ({"to": ["x" * 65 + "@example.com"]}, "email.address_invalid", "/to/0"),
         ({"cc": ["desk@"]}, "email.address_invalid", "/cc/0"),
@@ -75,6 +75,22 @@ def test_a_valid_draft_has_no_findings(judge: Judge) -> None:
         ({"subject": "x" * 999}, "email.subject_too_long", "/subject"),
         ({"body": ""}, "email.body_missing", "/body"),
         ({"body": "Dear Maria,\n\nsee you."}, "email.name_mismatch", "/body"),
+        ({"body": "Susan, see you."}, "email.name_mismatch", "/body"),
+        ({"cc": ["desk@agency.example", "W1@Example.com"]}, "email.recipient_mismatch", "/cc/1"),
+        ({"headers": {"Reply-To": "desk"}}, "email.address_invalid", "/headers/Reply-To"),
+        (
+            {"headers": {"Reply-To": "d\u0435sk@agency.example"}},
+            "email.address_homograph",
+            "/headers/Reply-To",
+        ),
+        ({"headers": {"X-Note": "SSN 123-45-6789"}}, "content.pii_ssn", "/headers/X-Note"),
+        ({"headers": {"X-Note": "for {{name}}"}}, "content.placeholder", "/headers/X-Note"),
+        ({"to": ["w0@exa\u0301mple.com"]}, "email.address_invalid", "/to/0"),
+        ({"to": ["w0@e\u0261ample.com"]}, "email.address_homograph", "/to/0"),
+        ({"to": ["w0@exam\u200bple.com"]}, "email.address_homograph", "/to/0"),
+        ({"to": ["w0@example.invalid"]}, "email.address_invalid", "/to/0"),
+        ({"to": ["w0@ex_ample.com"]}, "email.address_invalid", "/to/0"),
+        ({"to": ["w0." + "@example.com"]}, "email.address_invalid", "/to/0"),
         ({"subject": "Your shift on [DATE]"}, "content.placeholder", "/subject"),
         ({"body": "Your SSN is 123-45-6789"}, "content.pii_ssn", "/body"),
         ({"body": "Card 4111 1111 1111 1111"}, "content.pii_card", "/body"),
@@ -157,3 +173,58 @@ def test_fixes_mend_what_they_stand_on(judge: Judge) -> None:
     assert judge("email", bad, recipient=WHOM).findings == []
     assert bad["subject"] == "Shift on Monday"
     assert bad["body"] == "Hi Robert, see you."
+
+
+def test_readers_in_cc(judge: Judge) -> None:
+    """A desk, a client and the recipient may read along; an unknown private address is for review."""
+    fine = ["desk@agency.example", "w0@example.com", "ap@client.example"]
+    assert judge("email", draft(cc=fine), recipient=WHOM).ok
+    verdict = judge("email", draft(cc=["somebody@gmail.com"]), recipient=WHOM)
+    assert [(f.code, f.path, f.severity) for f in verdict.findings] == [
+        ("email.recipient_mismatch", "/cc/0", "review")
+    ]
+    assert judge("email", draft(cc=["w1@example.com"])).ok  # nobody is named
+
+
+def test_a_line_that_is_too_long_is_a_warning(judge: Judge) -> None:
+    body = "Dear Robert,\n" + "so " * 400 + "\nBye"
+    (finding,) = judge("email", draft(body=body), recipient=WHOM).findings
+    assert (finding.code, finding.severity, finding.span) == ("email.line_too_long", "warning", (13, 1213))
+    assert judge("email", draft(body="Dear Robert,\n" + "so so so\n" * 400), recipient=WHOM).findings == []
+    (header,) = judge("email", draft(headers={"X-A": "so " * 400}), recipient=WHOM).findings
+    assert (header.code, header.path) == ("email.line_too_long", "/headers/X-A")
+
+
+def test_no_fix_repeats_personal_data(judge: Judge) -> None:
+    bad = draft(subject="SSN\x0b123-45-6789", body="Hi Maria, your card is 4111 1111 1111 1111")
+    verdict = judge("email", bad, recipient=WHOM)
+    assert {finding.code for finding in verdict.findings} == {
+        "email.header_injection",
+        "email.name_mismatch",
+        "content.pii_ssn",
+        "content.pii_card",
+    }
+    told = verdict.model_dump_json()
+    assert "6789" not in told
+    assert "1111" not in told
+
+
+def test_more_addresses_than_any_mail_has_are_not_looked_at(judge: Judge) -> None:
+    verdict = judge("email", draft(to=["a@b.co"] * 1001))
+    assert found(verdict) == [("email.address_invalid", "/to")]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "bj\u00f8rn@example.com",
+        "a@sm\u00f8rrebr\u00f8d.example",
+        "a@\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444",
+        "a@b.test",
+    ],
+)
+def test_letters_of_other_languages_are_no_homographs(address: str) -> None:
+    read = Address.parse(address)
+    assert read is not None
+    assert not read.deceptive
+    assert read.deliverable == read.local.isascii()

@@ -25,6 +25,16 @@ from validators.engine.names import NameMatcher, Person
         ("Phillip Haris", "Philip", "Harris"),
         ("Suharto", "Suharto", ""),
         ("Łukasz Wójcik", "Lukasz", "Wojcik"),
+        ("Hans Mueller", "Hans", "Müller"),
+        ("Hans Müller", "Hans", "Mueller"),
+        ("Hans Muller", "Hans", "Müller"),
+        ("John Smith", "John", "Smith Jr."),
+        ("John Smith Junior", "John", "Smith Jr."),
+        ("John Smith II", "John", "Smith"),
+        ("Kim St. John", "Kim", "St. John"),
+        ("St John, Kim", "Kim", "St. John"),
+        ("Jan van der Berg", "Jan", "van der Berg"),
+        ("Sr. Young", "Sr.", "Young"),
     ],
 )
 def test_the_same_person(policy: Policy, written: str, first: str, last: str) -> None:
@@ -50,8 +60,30 @@ def test_the_same_person(policy: Policy, written: str, first: str, last: str) ->
         ("John Michael Smith", "John", "Smith"),
         ("Mаria Lopez", "Maria", "Lopez"),  # noqa: RUF001 - the second letter is Cyrillic
         ("", "John", "Smith"),
+        ("John Smith Jr.", "John", "Smith Sr."),
+        ("John Smith III", "John", "Smith Jr."),
+        ("Hans Moeller", "Hans", "Müller"),
+        ("Ana Lee", "Anna", "Lee"),
+        ("Amy Lee", "May", "Lee"),
+        ("Kim John", "Kim", "St. John"),
+        ("John St", "Kim", "St. John"),
+        ("x" * 500, "John", "Smith"),
         ("Robert Robert", "Robert", "Young"),
     ],
 )
 def test_somebody_else(policy: Policy, written: str, first: str, last: str) -> None:
     assert not NameMatcher(policy.nicknames).matches(written, Person.of(first, last))
+
+
+@pytest.mark.parametrize("written", ["William St. John", "Mr. St. John", "Mr. John", "Bill", "William"])
+def test_a_full_name_may_be_divided_anywhere(policy: Policy, written: str) -> None:
+    titled = written.startswith("Mr.")
+    person = Person.of_full("William St. John")
+    assert NameMatcher(policy.nicknames).greets(written, person, titled=titled)
+
+
+def test_a_full_name_greets_nobody_else(policy: Policy) -> None:
+    matcher = NameMatcher(policy.nicknames)
+    person = Person.of_full("William St. John")
+    assert not matcher.greets("Mr. St. James", person, titled=True)
+    assert not matcher.greets("Johnny", Person.of_full("Young, Robert"), titled=False)

@@ -7,6 +7,7 @@ import pytest
 
 from schemas.verdicts import Verdict
 from services.errors import InvalidRequest, Unavailable
+from validators.app import SHIPPED_POLICY
 from validators.engine import Policy, SmsValidator, gsm
 
 Judge = Callable[..., Verdict]
@@ -195,3 +196,70 @@ def test_naming_a_worker_needs_the_roster(policy: Policy) -> None:
     with pytest.raises(Unavailable):
         SmsValidator(policy).check({"to": TO, "body": BODY}, {"recipient": {"worker_id": "W-001"}}, none)
     assert SmsValidator(policy).check({"to": TO, "body": BODY}, {}, none).findings == []
+
+
+@pytest.mark.parametrize("to", [["+16145550100"], 16145550100, None])
+def test_who_has_opted_out_is_said_whatever_else_is_wrong(judge: Judge, to: Any) -> None:
+    assert found(judge("sms", {"to": to, "body": BODY}, opted_out=True)) == [
+        ("schema.invalid", "/to"),
+        ("sms.opted_out", "/to"),
+    ]
+
+
+def test_an_opt_out_at_the_end_of_a_long_text_counts(judge: Judge) -> None:
+    body = "so " * 250 + "Reply STOP to opt out"
+    assert judge("sms", {"to": TO, "body": body}, first_contact=True, segments_max=9).ok
+
+
+def test_a_first_message_may_have_to_name_its_sender(shipped: str) -> None:
+    policy = Policy(shipped.replace("sender_names = []", 'sender_names = ["Acme Staffing"]').encode())
+    check = SmsValidator(policy).check
+    told: dict[str, Any] = {"to": TO, "body": "ACME staffing: reply STOP to opt out"}
+    assert check(told, {"first_contact": True}, nobody).findings == []
+    untold: dict[str, Any] = {"to": TO, "body": "Acme: reply STOP to opt out"}
+    (finding,) = check(untold, {"first_contact": True}, nobody).findings
+    assert (finding.code, finding.path) == ("sms.sender_missing", "/body")
+    assert check(untold, {}, nobody).findings == []
+
+
+def test_segments_of_toll_free_numbers_are_a_matter_of_policy(shipped: str) -> None:
+    toll_free = Policy(shipped.replace("gsm_units_multi = 153", "gsm_units_multi = 152").encode())
+    assert gsm.segments("a" * 305, toll_free.file.sms).count == 3
+    assert gsm.segments("a" * 305, Policy(shipped.encode()).file.sms).count == 2
+
+
+def test_the_alphabet_has_128_characters_but_for_the_escape_itself() -> None:
+    assert len(gsm.BASIC) == 127
+    assert len(gsm.EXTENDED) == 10
+    assert not gsm.BASIC & gsm.EXTENDED
+
+
+def test_no_fix_repeats_personal_data(judge: Judge) -> None:
+    verdict = judge("sms", {"to": TO, "body": "Hi Maria, SSN 123-45-6789"}, recipient=WHOM)
+    assert found(verdict) == [("content.pii_ssn", "/body"), ("sms.name_mismatch", "/body")]
+    assert "6789" not in verdict.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"segments_max": "1"},
+        {"segments_max": True},
+        {"segments_max": 0},
+        {"opted_out": "yes"},
+        {"first_contact": 1},
+    ],
+)
+def test_a_context_of_other_types_is_refused(judge: Judge, context: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        judge("sms", {"to": TO, "body": BODY}, **context)
+    assert error.value.param == f"context.{next(iter(context))}"
+
+
+def nobody() -> Any:
+    raise AssertionError("these messages name no worker")
+
+
+@pytest.fixture
+def shipped() -> str:
+    return SHIPPED_POLICY.read_text()
