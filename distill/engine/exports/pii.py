@@ -86,10 +86,44 @@ NOBODY: Final = frozenset(
 )
 
 PLAIN: Final = frozenset(
-    ("role", "content", "messages", "prompt", "completion", "chosen", "rejected", "conversations", "from")
-    + ("value", "input", "preferred_output", "non_preferred_output", "weight", "tools", "tool_calls", "id")
-    + ("type", "function", "name", "arguments", "system", "user", "assistant", "tool", "human", "gpt")
-    + ("schema", "schema_version", "ext", "evidence_id", "task", "query", "text", "kind", "key")
+    (
+        "role",
+        "content",
+        "messages",
+        "prompt",
+        "completion",
+        "chosen",
+        "rejected",
+        "conversations",
+        "from",
+        "value",
+        "input",
+        "preferred_output",
+        "non_preferred_output",
+        "weight",
+        "tools",
+        "tool_calls",
+        "id",
+        "type",
+        "function",
+        "name",
+        "arguments",
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "human",
+        "gpt",
+        "schema",
+        "schema_version",
+        "ext",
+        "evidence_id",
+        "task",
+        "query",
+        "text",
+        "kind",
+        "key",
+    )
 )
 """Words of the rows' own forms, which need no look."""
 NUMBER_MIN: Final = 10**8
