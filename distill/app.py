@@ -10,7 +10,7 @@ import structlog
 
 from distill.backends import Disk, OsDisk
 from distill.engine import SHIPPED, Engine, Jobs, Limits, Log, LogLimits, Metrics, StageSettings
-from distill.routes import routes
+from distill.routes import RunsDoor, routes
 from distill.settings import Settings
 from services import daemon
 from services.daemon import Daemon
@@ -56,7 +56,7 @@ def create_app(settings: Settings, *, disk: Disk | None = None) -> Daemon:
             )
             yield {"settings": settings, "engine": engine, "checks": _checks(settings, store, under)}
 
-    return daemon.build("distill", routes, lifespan, settings, registry=registry)
+    return daemon.build("distill", routes, lifespan, settings, registry=registry, direct=RunsDoor)
 
 
 def _limits(settings: Settings) -> LogLimits:

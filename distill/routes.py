@@ -1,11 +1,13 @@
 """The routes of `distill`: parse, ask the engine, answer."""
 
+import asyncio
+import time
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.responses import FileResponse
 
-from distill.engine import Engine
+from distill.engine import INLINE_BYTES_MAX, Engine, Outcome, Received
 from distill.settings import Settings
 from schemas.distill import (
     DatasetPage,
@@ -19,7 +21,9 @@ from schemas.distill import (
 from schemas.evidence import Category
 from schemas.runs import Feedback, RunsAccepted
 from services import context, daemon
-from services.errors import InvalidRequest
+from services.errors import InvalidRequest, PlatformError
+from services.middleware import Frame, error_headers
+from services.protocol import DirectExchange
 
 routes = daemon.router()
 
@@ -72,6 +76,60 @@ async def keep_runs(request: Request, engine: EngineDep) -> RunsAccepted:
     return await engine.keep_lines(body, principal)
 
 
+class RunsDoor:
+    """Takes records that are sent a few at a time, without a task for each; the rest takes the route.
+
+    What is refused as a whole takes the route too, so that errors in a body are told in one place.
+    """
+
+    path = "/v1/runs"
+    body_bytes_max = INLINE_BYTES_MAX
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def take(self, exchange: DirectExchange) -> bool:
+        started = time.perf_counter()
+        if self._frame.drain.draining:
+            return False
+        engine: Engine = exchange.scope["state"]["engine"]
+        media_type = principal = None
+        for name, value in exchange.scope["headers"]:
+            if name == b"content-type":
+                media_type = value.partition(b";")[0].strip().lower()
+            elif name == b"x-stillhouse-principal":
+                principal = value.decode("latin-1")
+        try:
+            received = engine.receive(exchange.body, principal, single=media_type == b"application/json")
+            if not received.entries:
+                return False
+            kept = engine.offer(received)
+        except PlatformError:
+            return False
+        exchange.scope["route"] = RUNS_ROUTE
+        request = self._frame.begin(exchange.scope)
+
+        def answer(kept: asyncio.Future[list[Outcome]]) -> None:
+            status, headers, body = _answer(engine, received, kept, request.request_id)
+            exchange.respond(status, headers, body)
+            self._frame.end(exchange.scope, request, status, time.perf_counter() - started)
+
+        kept.add_done_callback(answer)
+        return True
+
+
+def _answer(
+    engine: Engine, received: Received, kept: asyncio.Future[list[Outcome]], request_id: str
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body for what became of records."""
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    try:
+        return 200, headers, engine.accepted(received, kept.result()).model_dump_json().encode()
+    except PlatformError as error:
+        extra = [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
+        return error.status, headers + extra, error.envelope(request_id).model_dump_json().encode()
+
+
 @routes.get("/v1/runs/{run_id}")
 async def get_run(run_id: str, engine: EngineDep) -> RunView:
     """A run with its verdicts and feedback, its evidence id and, once scored, its category."""
@@ -121,3 +179,7 @@ async def get_file(dataset_id: str, name: str, engine: EngineDep) -> FileRespons
     path = await engine.dataset_file(dataset_id, name)
     kind = "application/x-ndjson" if path.suffix == ".jsonl" else "application/json"
     return FileResponse(path, media_type=kind)
+
+
+RUNS_ROUTE = next(route for route in routes.routes if getattr(route, "name", "") == keep_runs.__name__)
+"""What logs and metrics know a request by that came through the door."""

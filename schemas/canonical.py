@@ -53,9 +53,8 @@ def _form_of(value: Any) -> _Form:
         if kind is str or item is None or kind is bool:
             continue
         if kind is dict:
-            for key in item:
-                if type(key) is not str or (not key.isascii() and max(key) >= KEY_ORDERS_DIFFER):
-                    return _Form.BY_THE_BOOK
+            if _has_odd_keys(item):
+                return _Form.BY_THE_BOOK
             pending.extend(item.values())
         elif kind is list:
             pending.extend(item)
@@ -66,6 +65,15 @@ def _form_of(value: Any) -> _Form:
         elif kind is not float or not FIXED_MIN <= abs(item) <= SAFE_INTEGER_MAX:
             return _Form.BY_THE_BOOK
     return form
+
+
+def _has_odd_keys(value: dict[Any, Any]) -> bool:
+    """Whether a key is no text, or may stand elsewhere in the standard's order than in orjson's."""
+    try:
+        keys = "".join(value)
+    except TypeError:
+        return True
+    return not keys.isascii() and max(keys) >= KEY_ORDERS_DIFFER
 
 
 def _is_whole(number: float) -> bool:

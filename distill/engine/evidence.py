@@ -1,7 +1,8 @@
 """What `distill` is asked to do: keep what was observed, tell what is known, and run the stages."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
@@ -33,6 +34,19 @@ INLINE_BYTES_MAX: Final = 64 * 1024
 """A smaller body is parsed on the event loop: handing it to a thread would take longer."""
 
 
+KEPT: Final[frozenset[Outcome]] = frozenset({"appended", "repeated"})
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The records of a body, each with the number of its line, and the lines that were refused."""
+
+    entries: list[Entry]
+    numbers: list[int]
+    refused: list[Refused]
+    single: bool
+
+
 class Engine:
     def __init__(
         self,
@@ -59,33 +73,47 @@ class Engine:
     async def keep_record(self, body: bytes, principal: str | None) -> RunsAccepted:
         """Keep one record. Raises `InvalidRequest` or, for a known id with other content, `Conflict`."""
         try:
-            entry = await _off_loop(
-                len(body), lambda: intake.parse_record(body, principal, depth_max=self._depth_max)
-            )
-            self._raise_for(entry, (await self._append([entry]))[0])
-        except (InvalidRequest, Conflict) as error:
+            received = await _off_loop(len(body), lambda: self.receive(body, principal, single=True))
+        except InvalidRequest as error:
             self._metrics.rejected.labels(error.code).inc()
             raise
-        return RunsAccepted(accepted=1, rejected=[])
+        return self.accepted(received, await self._append(received.entries))
 
     async def keep_lines(self, body: bytes, principal: str | None) -> RunsAccepted:
         """Keep the good lines of NDJSON, and say of each other one why it was not taken."""
-        parsed = await _off_loop(
-            len(body),
-            lambda: intake.parse_lines(body, principal, lines_max=self._lines_max, depth_max=self._depth_max),
-        )
-        outcomes = await self._append([entry for _, entry in parsed.entries])
-        refused = list(parsed.refused)
-        for (number, entry), outcome in zip(parsed.entries, outcomes, strict=True):
-            try:
-                self._raise_for(entry, outcome)
-            except (InvalidRequest, Conflict) as error:
-                refused.append(Refused(number, error))
+        received = await _off_loop(len(body), lambda: self.receive(body, principal, single=False))
+        return self.accepted(received, await self._append(received.entries))
+
+    def receive(self, body: bytes, principal: str | None, *, single: bool) -> "Received":
+        """Read one record or NDJSON. Raises `InvalidRequest` for a body that is refused as a whole."""
+        if not single:
+            parsed = intake.parse_lines(body, principal, lines_max=self._lines_max, depth_max=self._depth_max)
+            numbers = [number for number, _ in parsed.entries]
+            return Received([entry for _, entry in parsed.entries], numbers, parsed.refused, single=False)
+        entry = intake.parse_record(body, principal, depth_max=self._depth_max)
+        return Received([entry], [1], [], single=True)
+
+    def offer(self, received: "Received") -> asyncio.Future[list[Outcome]]:
+        """Hand records to the log; `accepted` makes the answer of what the future holds."""
+        return self._log.offer(received.entries)
+
+    def accepted(self, received: "Received", outcomes: Sequence[Outcome]) -> RunsAccepted:
+        """The answer. Raises `Conflict` where a single record was refused by the log."""
+        self._metrics.repeated.inc(outcomes.count("repeated"))
+        refused = list(received.refused)
+        for number, entry, outcome in zip(received.numbers, received.entries, outcomes, strict=True):
+            if outcome in KEPT:
+                continue
+            conflict = _conflict(entry, outcome)
+            if received.single:
+                self._metrics.rejected.labels(conflict.code).inc()
+                raise conflict
+            refused.append(Refused(number, conflict))
         for one in refused:
             self._metrics.rejected.labels(one.error.code).inc()
         refused.sort(key=lambda one: one.line)
         return RunsAccepted(
-            accepted=len(parsed.entries) + len(parsed.refused) - len(refused),
+            accepted=len(received.entries) + len(received.refused) - len(refused),
             rejected=[
                 LineRejection(line=one.line, code=one.error.code, message=one.error.message)
                 for one in refused
@@ -93,26 +121,7 @@ class Engine:
         )
 
     async def _append(self, entries: list[Entry]) -> list[Outcome]:
-        if not entries:
-            return []
-        outcomes = await self._log.append(entries)
-        self._metrics.repeated.inc(outcomes.count("repeated"))
-        return outcomes
-
-    def _raise_for(self, entry: Entry, outcome: Outcome) -> None:
-        if outcome == "run_id_conflict":
-            raise Conflict(
-                f"run {entry.owner.id!r} is in the log with other content; a run is never changed, "
-                "send this one under a new `run_id`",
-                code="run_id_conflict",
-                param="run_id",
-            )
-        if outcome == "notes_full":
-            raise Conflict(
-                f"{entry.owner.scope} {entry.owner.id!r} has as many verdicts and feedback as it may have",
-                code="notes_full",
-                param=f"{entry.owner.scope}_id",
-            )
+        return await self._log.append(entries) if entries else []
 
     async def keep_feedback(self, request: FeedbackRequest) -> Feedback:
         """Keep what somebody says. The run need not have arrived yet: recorders deliver with a delay."""
@@ -123,7 +132,9 @@ class Engine:
         record = feedback.model_dump(mode="json")
         intake.check_depth(record, self._depth_max)
         entry = intake.entry_of(record)
-        self._raise_for(entry, (await self._append([entry]))[0])
+        (outcome,) = await self._append([entry])
+        if outcome not in KEPT:
+            raise _conflict(entry, outcome)
         return feedback
 
     # --- telling ------------------------------------------------------------------------------
@@ -167,6 +178,22 @@ class Engine:
     async def dataset_file(self, dataset_id: str, name: str) -> Path:
         """Where a file of a dataset lies. Raises `NotFound`."""
         return await asyncio.to_thread(datasets.file_of, self._datasets, dataset_id, name)
+
+
+def _conflict(entry: Entry, outcome: Outcome) -> Conflict:
+    """Why the log did not take a record."""
+    if outcome == "run_id_conflict":
+        return Conflict(
+            f"run {entry.owner.id!r} is in the log with other content; a run is never changed, "
+            "send this one under a new `run_id`",
+            code="run_id_conflict",
+            param="run_id",
+        )
+    return Conflict(
+        f"{entry.owner.scope} {entry.owner.id!r} has as many verdicts and feedback as it may have",
+        code="notes_full",
+        param=f"{entry.owner.scope}_id",
+    )
 
 
 async def _off_loop(size: int, work: Callable[[], Result]) -> Result:

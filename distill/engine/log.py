@@ -263,6 +263,13 @@ class Log:
         Raises `Overloaded` when too much waits, `Unavailable` when the disk is full or failing; nothing of
         the call is in the log then.
         """
+        return await self.offer(entries)
+
+    def offer(self, entries: Sequence[Entry]) -> asyncio.Future[list[Outcome]]:
+        """The same for who does not wait in a task: what `append` returns or raises is in the future.
+
+        Raises `Overloaded` and `Unavailable` where that is known at once.
+        """
         self.check()
         size = sum(len(entry.line) for entry in entries)
         if self._queued_bytes and self._queued_bytes + size > self._limits.queue_bytes_max:
@@ -273,7 +280,7 @@ class Log:
         self._queue.append(ticket)
         self._queued_bytes += size
         self._wake.set()
-        return await ticket.answer
+        return ticket.answer
 
     async def commit_forever(self) -> None:
         """Write groups as they come: while one is being synced, the next one gathers."""

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     amount = auditing.add_mutually_exclusive_group()
     amount.add_argument("--sample", type=_count, default=SAMPLE_DEFAULT, metavar="N", help="links a file")
     amount.add_argument("--all", action="store_true", help="follow every link")
+    auditing.add_argument("--rebuild", action="store_true", help="make the evidence anew, and compare")
     auditing.add_argument("--seed", type=_count, default=None, help="draw the same sample again")
     auditing.add_argument("--key", type=Path, default=None, help="the public key, kept elsewhere")
     auditing.add_argument("--anchor", type=_anchor, default=None, metavar="COUNT:SHA256")
@@ -82,6 +83,7 @@ def _audit(chosen: argparse.Namespace) -> int:
         seed=secrets.randbelow(SEED_MAX) if chosen.seed is None else chosen.seed,
         public_key=chosen.key,
         anchor=chosen.anchor,
+        rebuild=chosen.rebuild,
     )
     report = audit(chosen.data.absolute(), options, _Told())
     _print(report.model_dump(mode="json", by_alias=True))

@@ -9,6 +9,7 @@ from distill.engine.audit import links, products, segments
 from distill.engine.audit.chain import Anchor, Chain, read_chain
 from distill.engine.audit.history import DATASETS
 from distill.engine.audit.links import PROVENANCE, Links, RawFiles, Sampling
+from distill.engine.audit.rebuild import rebuild
 from distill.engine.audit.report import Report
 from distill.engine.keys import KeyUnusable, PublicKey
 from distill.engine.progress import Progress
@@ -18,6 +19,8 @@ from services.errors import NotFound
 SAMPLE_DEFAULT: Final = 1000
 HASHING_SHARE: Final = 0.6
 """How much of the work hashing is, for the progress shown."""
+FOLLOWED_BY: Final = 0.7
+"""How far the work is when links were followed and the rest is made anew."""
 WITH_SOURCES: Final = ("distill/evidence/", "distill/quarantine/")
 
 
@@ -33,6 +36,7 @@ class AuditOptions:
     seed: int = 0
     public_key: Path | None = None
     anchor: Anchor | None = None
+    rebuild: bool = False
     findings_max: int = 1000
 
 
@@ -44,9 +48,12 @@ def audit(data: Path, options: AuditOptions, progress: Progress) -> Audit:
     report = Report(options.findings_max)
     key = _key(data, options, report)
     chain = read_chain(data, key, options.anchor, report)
-    holding = _Holding(data, chain, report, progress)
+    holding = _Holding(data, chain, report, progress, links_end=FOLLOWED_BY if options.rebuild else 1.0)
     differing = holding.check_files()
     holding.check_links(Sampling(options.sample, options.seed, differing))
+    if options.rebuild:
+        standing = chain.history.standing()
+        rebuild(data, chain.history, standing, report, progress, start=FOLLOWED_BY)
     if not chain.sha256:
         report.skip("receipts_none", "distill/receipts", "no stage has left a receipt here")
     return Audit(
@@ -84,11 +91,14 @@ def _key(data: Path, options: AuditOptions, report: Report) -> PublicKey | None:
 class _Holding:
     """Holds the files of a data folder against a chain of receipts."""
 
-    def __init__(self, data: Path, chain: Chain, report: Report, progress: Progress) -> None:
+    def __init__(
+        self, data: Path, chain: Chain, report: Report, progress: Progress, *, links_end: float
+    ) -> None:
         self._data = data
         self._chain = chain
         self._report = report
         self._progress = progress
+        self._links_end = links_end
         self._vouched = chain.history.standing()
         self._read = chain.history.read
         self._total = 2 * _bytes_of(data, "log") + _bytes_of(data, "distill") + _bytes_of(data, DATASETS)
@@ -117,7 +127,7 @@ class _Holding:
         with RawFiles(self._data, list(self._read)) as raw:
             following = Links(self._data, raw, self._report)
             for done, name in enumerate(names):
-                self._progress.reach(done, len(names), start=HASHING_SHARE)
+                self._progress.reach(done, len(names), start=HASHING_SHARE, end=self._links_end)
                 self._follow(following, name, sampling)
 
     def _follow(self, following: Links, name: str, sampling: Sampling) -> None:

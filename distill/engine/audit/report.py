@@ -31,6 +31,7 @@ Code = Literal[
     "product_missing",
     "provenance_count",
     "provenance_misplaced",
+    "rebuild_differs",
     "receipt_duplicate",
     "receipt_inconsistent",
     "receipt_invalid",
@@ -50,13 +51,22 @@ Code = Literal[
 ]
 """What can be found."""
 
-Reason = Literal["receipts_none", "source_missing", "tail_unfinished"]
+Reason = Literal["rebuild_impossible", "receipts_none", "source_missing", "tail_unfinished"]
 """Why something could not be checked."""
 
 SAME_MAX: Final = 20
 """Findings of one kind that are told of one file: behind a deleted line every line is another."""
 
-LOOKED_AT: Final = ("receipts", "segments", "sources", "products", "links", "bytes", "lines_not_yet_read")
+LOOKED_AT: Final = (
+    "receipts",
+    "segments",
+    "sources",
+    "products",
+    "links",
+    "bytes",
+    "lines_not_yet_read",
+    "rebuilt",
+)
 
 
 @dataclass(slots=True)
