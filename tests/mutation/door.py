@@ -16,6 +16,7 @@ from validators.settings import Settings
 
 Json = dict[str, Any]
 Result = TypeVar("Result")
+JSON = {"content-type": "application/json"}
 NDJSON = {"content-type": "application/x-ndjson"}
 BATCH = 500
 
@@ -42,18 +43,17 @@ class Door:
 
     def ask(self, content: bytes) -> httpx.Response:
         """The answer to one body."""
-        headers = {"content-type": "application/json"}
-        return self._run(self._client.post("/v1/validate", content=content, headers=headers))
+        return self._run(self._client.post("/v1/validate", content=content, headers=JSON))
 
     def judge_one(self, case: Case) -> Json:
-        answer: Json = self.ask(orjson.dumps(_request(case))).json()
+        answer: Json = self.ask(orjson.dumps(request_of(case))).json()
         return answer
 
     def judge(self, cases: Sequence[Case]) -> list[Json]:
         """The answer to each case, in order."""
         answers: list[Json] = []
         for at in range(0, len(cases), BATCH):
-            content = b"\n".join(orjson.dumps(_request(case)) for case in cases[at : at + BATCH])
+            content = b"\n".join(orjson.dumps(request_of(case)) for case in cases[at : at + BATCH])
             answer = self._run(self._client.post("/v1/validate/batch", content=content, headers=NDJSON))
             assert answer.status_code == 200, answer.text
             answers += [orjson.loads(line) for line in answer.content.splitlines()]
@@ -66,5 +66,5 @@ class Door:
         return {kind["kind"]: kind["codes"] for kind in kinds}
 
 
-def _request(case: Case) -> Json:
+def request_of(case: Case) -> Json:
     return {"kind": case.kind, "artifact": case.artifact, "context": case.context}

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+import orjson
 import pytest
 
 from tests.mutation.agency import Agency
 from tests.mutation.cases import MAKERS, Case
-from tests.mutation.door import Door
+from tests.mutation.door import JSON, Door, request_of
 from tests.mutation.operators import OPERATORS, Operator, mutate
+from tests.processes import running
 
 SEED = int(os.environ.get("MUTATION_SEED", "20261122"))
 CASES = int(os.environ.get("MUTATION_CASES", "6000"))
@@ -37,9 +40,9 @@ class Bench:
         self.valid = self._valid(max(count // 3, 600))
         self.single = self._mutants(count // 2, more=0)
         self.several = self._mutants(count - count // 2, more=4)
-        roster = folder / "roster.parquet"
-        self._agency.write(roster)
-        self.door = Door(roster)
+        self.roster = folder / "roster.parquet"
+        self._agency.write(self.roster)
+        self.door = Door(self.roster)
 
     def _valid(self, count: int) -> list[Case]:
         kinds = [*MAKERS, "fill", "email", "sms"]
@@ -130,6 +133,20 @@ def test_one_by_one_the_answers_are_those_of_the_batch(bench: Bench) -> None:
     cases = [*bench.valid[:20], *bench.several[::15]]
     for case, batched in zip(cases, bench.door.judge(cases), strict=True):
         assert timeless(bench.door.judge_one(case)) == timeless(batched), case
+
+
+@pytest.mark.usefixtures("socket_enabled")
+def test_a_process_answers_as_the_application_does(bench: Bench, tmp_path: Path) -> None:
+    """On a real port, requests may take a shorter way than through the application."""
+    cases = [*bench.valid[:30], *bench.single[::9], *bench.several[::15]]
+    environment = {"VALIDATORS_ROSTER": str(bench.roster)}
+    with (
+        running("validators", tmp_path, env=environment) as daemon,
+        httpx.Client(base_url=daemon.url, timeout=30.0, trust_env=False) as client,
+    ):
+        for case, expected in zip(cases, bench.door.judge(cases), strict=True):
+            answer = client.post("/v1/validate", content=orjson.dumps(request_of(case)), headers=JSON)
+            assert timeless(answer.json()) == timeless(expected), case
 
 
 def timeless(answer: dict[str, Any]) -> dict[str, Any]:
