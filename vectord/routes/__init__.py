@@ -1,0 +1,11 @@
+"""The routes: parse, ask the engine, answer."""
+
+from fastapi import APIRouter
+
+from vectord.routes import collections, points, roles, search
+
+routes = APIRouter()
+for topic in (collections, points, search, roles):
+    routes.include_router(topic.routes)
+
+__all__ = ["routes"]

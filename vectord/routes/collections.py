@@ -1,0 +1,31 @@
+"""Collections: make, list, describe, delete."""
+
+from schemas.vectors import Collection, CollectionList, CollectionSpec
+from services import daemon
+from vectord.routes.parts import EngineDep, LimitedDep, Name
+
+routes = daemon.router()
+
+
+@routes.put("/v1/collections/{name}")
+async def put_collection(name: Name, body: CollectionSpec, engine: EngineDep) -> Collection:
+    """Make a collection. The same again changes nothing; a different one is refused with 409."""
+    return await engine.create(name, body)
+
+
+@routes.get("/v1/collections")
+async def list_collections(engine: EngineDep) -> CollectionList:
+    """All collections, by name."""
+    return await engine.all()
+
+
+@routes.get("/v1/collections/{name}")
+async def get_collection(name: Name, engine: EngineDep) -> Collection:
+    """A collection as it stands."""
+    return await engine.describe(name)
+
+
+@routes.delete("/v1/collections/{name}")
+async def delete_collection(name: Name, engine: EngineDep, limited: LimitedDep) -> Collection:
+    """Delete a collection with everything in it; the answer is what it was."""
+    return await engine.drop(name, limited)
