@@ -55,7 +55,8 @@ def create_app(settings: Settings, *, source: RosterSource | None = None) -> Dae
     @asynccontextmanager
     async def lifespan(_: Daemon) -> AsyncIterator[State]:
         threads = Threads(threads=settings.threads, waiting_max=settings.waiting_max)
-        keeper = Keeper(policy, source or _roster(settings), metrics)
+        helper = Helper(timeout_s=settings.roster_timeout_s)
+        keeper = Keeper(policy, source or _roster(settings, helper), metrics)
         async with task_set() as tasks:
             await asyncio.to_thread(keeper.look)
             tasks.start(
@@ -72,6 +73,7 @@ def create_app(settings: Settings, *, source: RosterSource | None = None) -> Dae
             try:
                 yield {"settings": settings, "engine": engine, "checks": _checks(keeper)}
             finally:
+                helper.close()
                 threads.close()
 
     return daemon.build("validators", routes, lifespan, settings, registry=registry, direct=ValidateDoor)
@@ -108,10 +110,9 @@ def _own(
     )
 
 
-def _roster(settings: Settings) -> RosterSource:
+def _roster(settings: Settings, helper: Helper) -> RosterSource:
     if settings.roster is None:
         return FixedRoster(problem="none is configured")
-    helper = Helper(timeout_s=settings.roster_timeout_s)
     return RosterFile(settings.roster, helper, bytes_max=settings.roster_bytes_max)
 
 

@@ -39,25 +39,35 @@ class Helper:
 
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def __call__(self, path: Path, out: BinaryIO, serving: bool) -> None:
         nice = str(NICE if serving else 0)
         command = [sys.executable, "-P", str(PROGRAM), str(path), str(out.fileno()), nice]
-        try:
-            done = subprocess.run(  # noqa: S603 - our own program
-                command,
-                stdout=subprocess.PIPE,
-                pass_fds=(out.fileno(),),
-                timeout=self._timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BrokenRoster(f"it could not be read within {self._timeout_s:g} s") from error
-        reason = done.stdout.decode(errors="replace")[:REASON_CHARS_MAX]
-        if done.returncode == UNFIT:
+        with subprocess.Popen(  # noqa: S603 - our own program
+            command, stdout=subprocess.PIPE, pass_fds=(out.fileno(),)
+        ) as process:
+            self._process = process
+            try:
+                told, _ = process.communicate(timeout=self._timeout_s)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise BrokenRoster(f"it could not be read within {self._timeout_s:g} s") from error
+            finally:
+                self._process = None
+        reason = told.decode(errors="replace")[:REASON_CHARS_MAX]
+        if process.returncode == UNFIT:
             raise BrokenRoster(reason)
-        if done.returncode:
-            raise OSError(reason or f"reading it ended with status {done.returncode}")
+        if process.returncode:
+            stopped = "it was being read when the daemon stopped" if self._closed else ""
+            raise OSError(reason or stopped or f"reading it ended with status {process.returncode}")
+
+    def close(self) -> None:
+        """End what runs, so that a stopping daemon does not wait for it."""
+        self._closed = True
+        if (process := self._process) is not None:
+            process.kill()
 
 
 class RosterFile:

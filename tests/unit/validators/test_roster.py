@@ -207,6 +207,29 @@ def test_a_helper_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     assert look(file) == (None, "the roster file is refused: it could not be read within 0.001 s")
 
 
+def test_a_closed_helper_ends_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "roster.parquet"
+    os.mkfifo(path)  # whose reader waits for ever
+    helper = Helper(timeout_s=60)
+    failures: list[OSError] = []
+
+    def compile_it() -> None:
+        with tempfile.TemporaryFile() as out:
+            try:
+                helper(path, out, False)
+            except OSError as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=compile_it)
+    thread.start()
+    while helper._process is None:
+        thread.join(0.01)
+        assert thread.is_alive()
+    helper.close()
+    thread.join(30)
+    assert [str(each) for each in failures] == ["it was being read when the daemon stopped"]
+
+
 def test_what_may_be_better_later_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "roster.parquet"
     path.write_bytes(parquet(columns()))
