@@ -6,7 +6,7 @@ where it was.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 import numpy as np
 import orjson
 
+from distill.engine import notes
 from distill.engine.exports import checks, near, pairs, samples
 from distill.engine.exports.near import key_of
 from distill.engine.exports.pairs import Plan
@@ -25,7 +26,6 @@ from distill.engine.exports.samples import Made
 from distill.engine.exports.targets import FORMS, Row, Unfit
 from distill.engine.library import Item, Library, Shard
 from schemas.distill import JobRequest
-from services import files
 
 COLUMNS: Final = np.dtype(
     [
@@ -42,6 +42,8 @@ COLUMNS: Final = np.dtype(
     ]
 )
 COUNTERS: Final = ("reasons", "categories", "sources", "lengths", "pii")
+PARTS: Final = ("rows", "stubs", "forms", "left", "columns.npy", "bands.npy")
+"""The files that the first pass makes of a shard."""
 MICROSECONDS: Final = 1_000_000
 
 
@@ -51,6 +53,7 @@ class ShardTask:
     others.
     """
 
+    data: Path
     library: Path
     stamp: str
     shard: Shard
@@ -106,25 +109,33 @@ def _library(folder: Path, _stamp: str) -> Library:
 # --- the survey of preference pairs -----------------------------------------------------------
 
 
-def survey_shard(task: ShardTask) -> int:
-    """Write what each piece of evidence of the shard could be in a pair; return how many could be
-    something.
-    """
-    path = task.path("survey.npy")
-    if not path.exists():
-        library = _library(task.library, task.stamp)
-        maker = _Maker(library, task.options, None)
-        found = pairs.survey(library, task.shard.read(), task.options, maker.try_out)
-        _save(path, found)
-        return len(found)
-    return len(np.load(path, mmap_mode="r"))
+def survey_shard(task: ShardTask) -> None:
+    """Write what each piece of evidence of the shard could be in a pair."""
+    if _finished(task, "surveyed") is not None:
+        return
+    library = _library(task.library, task.stamp)
+    maker = _Maker(library, task.options, None)
+    found = pairs.survey(library, task.shard.read(), task.options, maker.try_out)
+    np.save(task.path("survey.npy"), found)
+    _finish(task, "surveyed", {}, ("survey.npy",))
 
 
-def _save(path: Path, array: np.ndarray[Any, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, array)
-    temporary.replace(path)
+def _finish(task: ShardTask, what: str, value: dict[str, Any], files: Sequence[str]) -> None:
+    """Leave a note, signed, that these files of the shard are finished."""
+    hashes = {name: _sha256_of(task.path(name)) for name in files}
+    notes.keep(task.data, task.path(what), {"value": value, "files": hashes})
+
+
+def _finished(task: ShardTask, what: str) -> dict[str, Any] | None:
+    """What the note says, if there is one and the files are those that it was left for."""
+    note = notes.kept(task.data, task.path(what))
+    if note is None:
+        return None
+    for name, sha256 in note["files"].items():
+        if not task.path(name).exists() or _sha256_of(task.path(name)) != sha256:
+            return None
+    value: dict[str, Any] = note["value"]
+    return value
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -169,9 +180,9 @@ def _dumped(row: Row) -> bytes:
 
 def row_shard(task: ShardTask) -> Done:
     """Turn the evidence of a shard into rows. What an earlier run finished is taken as it is."""
-    marker = task.path("done")
-    if marker.exists():
-        return _restored(marker)
+    before = _finished(task, "rowed")
+    if before is not None:
+        return _restored(before)
     plan_path = task.work / "plan.npy"
     library = _library(task.library, task.stamp)
     maker = _Maker(library, task.options, Plan.load(plan_path) if plan_path.exists() else None)
@@ -186,7 +197,7 @@ def row_shard(task: ShardTask) -> Done:
     np.save(task.path("bands.npy"), _by_band(writer.bands))
     done = Done(writer.tally, _sha256_of(task.shard.evidence), _sha256_of(task.shard.scored))
     writer.tally.pii.update(maker.scanner.masked)
-    _keep(marker, done)
+    _finish(task, "rowed", _content_of(done), PARTS)
     return done
 
 
@@ -197,26 +208,23 @@ def _by_band(signatures: list[near.Hashes]) -> near.Hashes:
     return np.ascontiguousarray(np.array(signatures, dtype=np.uint64).T)
 
 
-def _keep(marker: Path, done: Done) -> None:
+def _content_of(done: Done) -> dict[str, Any]:
     tally = done.tally
-    content = {
+    return {
         "seen": tally.seen,
         "rows": tally.rows,
         "drafts": tally.drafts,
-        **{name: getattr(tally, name) for name in COUNTERS},
+        **{name: dict(getattr(tally, name)) for name in COUNTERS},
         "evidence_sha256": done.evidence_sha256,
         "scored_sha256": done.scored_sha256,
     }
-    files.replace(marker, orjson.dumps(content))
 
 
-def _restored(marker: Path) -> Done:
-    content = orjson.loads(marker.read_bytes())
-    evidence, scored = content.pop("evidence_sha256"), content.pop("scored_sha256")
+def _restored(content: dict[str, Any]) -> Done:
     tally = Tally(content["seen"], content["rows"], content["drafts"])
     for name in COUNTERS:
         getattr(tally, name).update(content[name])
-    return Done(tally, evidence, scored)
+    return Done(tally, content["evidence_sha256"], content["scored_sha256"])
 
 
 def _sha256_of(path: Path) -> str:

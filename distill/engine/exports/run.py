@@ -151,7 +151,7 @@ class _Run:
         self._pool = pool
         self._progress = progress
         self._tasks = [
-            ShardTask(library, places.stamp, shard, number, work, options)
+            ShardTask(places.data, library, places.stamp, shard, number, work, options)
             for number, shard in enumerate(Library(library).shards())
         ]
         self._holdout = HoldoutIds(places.data / HOLDOUT_IDS, options.salt)
@@ -191,15 +191,10 @@ class _Run:
 
     def _pair(self) -> None:
         """Look at all evidence and decide who is in a pair with whom."""
-        path = self._work / "plan.npy"
-        if path.exists():
-            return
         for _ in self._each(survey_shard, self._tasks, 0.0, 0.3):
             pass
         surveys = [task.path("survey.npy") for task in self._tasks]
-        temporary = self._work / "plan.tmp.npy"
-        pairs.plan(pairs.worth_planning(surveys)).save(temporary)
-        temporary.replace(path)
+        pairs.plan(pairs.worth_planning(surveys)).save(self._work / "plan.npy")
 
     def _share_out(self) -> None:
         count = len(self._tasks)

@@ -110,6 +110,21 @@ def test_a_run_that_was_cut_short_goes_on_and_ends_alike(scored: Path, tmp_path:
     assert list((there / "datasets").iterdir()) == [resumed]
 
 
+def test_what_somebody_changed_in_the_meantime_is_made_again(scored: Path, tmp_path: Path) -> None:
+    data, there = tmp_path / "data", tmp_path / "there"
+    for folder in (data, there):
+        shutil.copytree(scored, folder)
+    with pytest.raises(Stopped):
+        made(data, Pool(1), StopAt(0.74))
+    (work,) = (data / "datasets").glob(".export-*")
+    for number, path in enumerate(sorted(work.glob("*.rows"))):
+        if number % 2:
+            path.write_bytes(path.read_bytes().replace(b"e", b"a"))
+    for path in sorted(work.glob("*.rowed"))[::3]:
+        path.write_bytes(b"{}")
+    assert contents(made(data, Pool(1))) == contents(made(there, Pool(1)))
+
+
 def test_what_an_other_export_left_is_removed(scored: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(scored, data)
