@@ -1,6 +1,7 @@
 """The kind `json_schema`: any JSON, checked against a schema that the caller brings."""
 
 from collections import deque
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NoReturn
 
@@ -18,12 +19,15 @@ from validators.engine.references import Meetings, UnusableReference, expansion_
 from validators.engine.validator import Checked, RosterNeeded, parse_context
 
 COMPILED_MAX: Final = 128
-MEETINGS_MAX: Final = 50_000
+MEETINGS_MAX: Final = 20_000
 """Beyond this many meetings of a value with a subschema, errors are not told one by one: each may be one."""
 
 WORK_MAX: Final = 1_000_000
 """Values times subschemas beyond which so many meetings are refused: the library cannot be stopped."""
 
+PLACES_MAX: Final = 100
+TOLD_MAX: Final = 100
+"""Ways and errors that are gone through to put properties without a name back into a pointer."""
 MESSAGE_CHARS_MAX: Final = 300
 
 
@@ -137,17 +141,53 @@ class _Paths:
     """
 
     def __init__(self, compiled: jsonschema_rs.Validator, artifact: JsonValue) -> None:
+        self._artifact = artifact
         self._known: dict[tuple[str, str], deque[str]] = {}
+        self._told: list[tuple[str, str]] = []
         for found in compiled.evaluate(artifact).errors() if _has_empty_key(artifact) else ():
             path = found["instanceLocation"]
             key = (_without_empty(found["schemaLocation"]), _without_empty(path))
             self._known.setdefault(key, deque()).append(path)
+            if len(self._told) < TOLD_MAX:
+                self._told.append((key[0], path))
 
     def path(self, error: jsonschema_rs.ValidationError) -> str:
         """Errors of one keyword at like places come in the same order both ways."""
         given = pointer(*error.instance_path)
-        paths = self._known.get((pointer(*error.schema_path), given))
-        return paths.popleft() if paths else given
+        if not self._told:
+            return given
+        keyword = pointer(*error.schema_path)
+        if paths := self._known.get((keyword, given)):
+            return paths.popleft()
+        # Of `anyOf` and its like only the branches are named: they are about the same value, or parts of it.
+        within = [
+            path
+            for schema, path in self._told
+            if schema.startswith(f"{keyword}/") and f"{_without_empty(path)}/".startswith(f"{given}/")
+        ]
+        places = _places(self._artifact, [str(part) for part in error.instance_path])
+        fitting = [
+            place for place in places if all(path == place or path.startswith(f"{place}/") for path in within)
+        ]
+        return max(fitting, key=len, default=given) if within else given
+
+
+def _places(artifact: JsonValue, parts: list[str]) -> Iterator[str]:
+    """Every place in the artifact that these parts may lead to, properties without a name in between."""
+    pending: list[tuple[JsonValue, int, str]] = [(artifact, 0, "")]
+    for _ in range(PLACES_MAX):
+        if not pending:
+            break
+        value, at, path = pending.pop()
+        if at == len(parts):
+            yield path
+        if isinstance(value, dict):
+            if "" in value:
+                pending.append((value[""], at, f"{path}/"))
+            if at < len(parts) and parts[at] in value:
+                pending.append((value[parts[at]], at + 1, path + pointer(parts[at])))
+        elif isinstance(value, list) and at < len(parts) and parts[at] in map(str, range(len(value))):
+            pending.append((value[int(parts[at])], at + 1, path + pointer(parts[at])))
 
 
 def _size(artifact: JsonValue) -> int:

@@ -140,6 +140,42 @@ def test_a_property_without_a_name_keeps_its_place_in_the_pointer(judge: Judge) 
     assert "y" not in verdict.findings[1].message.replace("type", "")
 
 
+@pytest.mark.parametrize(
+    ("artifact", "schema", "paths"),
+    [
+        ({"": {}}, {"properties": {"": {"required": [""]}}}, ["/"]),
+        ({"a": {"": {}}}, {"properties": {"a": {"properties": {"": {"required": ["x"]}}}}}, ["/a/"]),
+        (
+            {"": {"": {}}},
+            {
+                "$defs": {"n": {"required": ["x"]}},
+                "properties": {"": {"properties": {"": {"$ref": "#/$defs/n"}}}},
+            },
+            ["//"],
+        ),
+        (
+            {"k": {"": {"k": {}}, "k": {"k": {}}}},
+            {"properties": {"k": {"$ref": "#"}, "": {"$ref": "#"}}, "required": ["k"]},
+            ["/k//k", "/k/k/k"],
+        ),
+        (
+            {"": [1]},
+            {"properties": {"": {"anyOf": [{"type": "string"}, {"items": {"type": "string"}}]}}},
+            ["/"],
+        ),
+        (
+            [{"": {}}],
+            {"items": {"anyOf": [{"properties": {"": {"required": ["a"]}}}, {"type": "string"}]}},
+            ["/0"],
+        ),
+    ],
+)
+def test_nameless_properties_in_odd_places(
+    judge: Judge, artifact: Any, schema: dict[str, Any], paths: list[str]
+) -> None:
+    assert [finding.path for finding in judge("json_schema", artifact, schema=schema).findings] == paths
+
+
 COSTLY: dict[str, tuple[Any, dict[str, Any]]] = {
     "one of many": (list(range(3000)), {"items": {"oneOf": [{"const": -n} for n in range(1, 300)]}}),
     "all of many": (list(range(1500)), {"allOf": [{"items": {"const": -1}}] * 300}),
