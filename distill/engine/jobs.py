@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -260,7 +260,7 @@ class Stages:
                 materials=_materials(made),
                 products=made.products,
                 counts=made.counts,
-                config={"source": request.source, "part_bytes": self._settings.limits.part_bytes},
+                config={"source": request.source, **asdict(self._settings.limits)},
                 schema_versions={one.schema_id: one.version for one in (Evidence, Quarantined)},
                 started_at=started_at,
             )

@@ -26,6 +26,8 @@ Examples:
 
   stillhouse distill audit --data /backup/data --all      every link, of a copy
 
+  stillhouse distill audit --all --rebuild                evidence and categories made anew, and compared
+
   stillhouse distill audit --sample 100 --seed 7 --json
 
   stillhouse distill audit --key receipts.pub.pem --anchor 12:9f86d081…
@@ -61,6 +63,12 @@ def audit(
         int, typer.Option(min=0, help="Links that are followed back to the raw bytes, in each file.")
     ] = 1000,
     all_: Annotated[bool, typer.Option("--all", help="Follow every link.")] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild", help="Also make evidence and categories anew from the raw bytes, and compare."
+        ),
+    ] = False,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -87,6 +95,7 @@ def audit(
     """Hold the data folder against its receipts: signatures, chain, products, and links to the raw bytes."""
     arguments = ["audit", "--data", str(data or load_settings().data)]
     arguments += ["--all"] if all_ else ["--sample", str(sample)]
+    arguments += ["--rebuild"] if rebuild else []
     for name, value in (("--seed", seed), ("--key", key), ("--anchor", anchor)):
         arguments += [name, str(value)] if value is not None else []
     status, out = _run(arguments)

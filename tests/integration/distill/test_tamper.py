@@ -563,6 +563,19 @@ def test_evidence_that_is_not_what_its_id_says_is_found_though_it_is_signed(data
     assert "evidence_differs" in codes(audited(data))
 
 
+def test_a_verdict_changed_in_signed_evidence_is_found_by_making_it_anew(data: Path) -> None:
+    report = audited(data, rebuild=True)
+    assert (report.outcome, report.unchecked) == ("vouched", [])
+    assert report.checked["rebuilt"] >= 6
+    rejected, accepted = b'"verdict":"rejected"', b'"verdict":"accepted"'
+    shard = next(path for path in products(data, "evidence") if rejected in path.read_bytes())
+    shard.write_bytes(shard.read_bytes().replace(rejected, accepted))
+    vouch_again(data, shard)
+    assert audited(data).outcome == "vouched"  # ids are not made of verdicts, so nothing else can tell
+    report = audited(data, rebuild=True)
+    assert [one.file for one in report.findings if one.code == "rebuild_differs"] == [named(data, shard)]
+
+
 def test_a_chain_cut_short_with_everything_it_vouched_for_is_found_by_an_anchor_alone(data: Path) -> None:
     before = audited(data).head
     assert before is not None
