@@ -22,9 +22,9 @@ SEED = int(os.environ.get("CHAOS_SEED", "5"))
 
 
 def audit(data: Path) -> None:
-    """As an auditor does it: nothing runs, every link is followed."""
+    """As an auditor does it: nothing runs, every link is followed, and the evidence is made anew."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "distill", "audit", "--data", str(data), "--all"],
+        [sys.executable, "-P", "-m", "distill", "audit", "--data", str(data), "--all", "--rebuild"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         check=False,
