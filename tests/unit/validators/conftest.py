@@ -90,12 +90,12 @@ PROPOSAL = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def policy() -> Policy:
     return Policy(SHIPPED_POLICY.read_bytes())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def roster(policy: Policy) -> FakeRoster:
     return FakeRoster(WORKERS, policy)
 
