@@ -111,15 +111,14 @@ def near_clusters(work: Path, count: int, pool: Pool) -> Nodes:
 class _Texts:
     """The different masked texts, in the order of their keys, and where each lies.
 
-    `nodes` are rows that have them, `places` their columns among the band keys.
+    `nodes` are rows that have them, `places` their columns among the band keys; a row of `where` is shard,
+    place and size.
     """
 
     work: Path
     nodes: Nodes
     places: Nodes
-    shard: Nodes
-    at: Nodes
-    size: Nodes
+    where: Nodes
 
     @classmethod
     def of(cls, work: Path, count: int, forms: Keys) -> "_Texts":
@@ -129,7 +128,8 @@ class _Texts:
         stored = np.flatnonzero(at >= 0)
         _, first = np.unique(forms[stored], return_index=True)
         nodes = stored[first]
-        return cls(work, nodes, first, shard[nodes], at[nodes], size[nodes].astype(np.int64))
+        where = np.stack((shard[nodes], at[nodes], size[nodes].astype(np.int64)), axis=1)
+        return cls(work, nodes, first, where)
 
 
 def _join_band(keys: near.Hashes, texts: _Texts, found: Components, unlike: Nodes, pool: Pool) -> Nodes:
@@ -166,12 +166,11 @@ class _Comparison:
 
 
 def _compare(texts: _Texts, one: Nodes, other: Nodes, pool: Pool) -> Flags:
-    where = np.stack((texts.shard, texts.at, texts.size), axis=1)
     tasks = [
         _Comparison(
             texts.work,
-            where[one[start : start + PAIRS_OF_A_TASK]],
-            where[other[start : start + PAIRS_OF_A_TASK]],
+            texts.where[one[start : start + PAIRS_OF_A_TASK]],
+            texts.where[other[start : start + PAIRS_OF_A_TASK]],
         )
         for start in range(0, len(one), PAIRS_OF_A_TASK)
     ]

@@ -6,6 +6,7 @@ over all evidence (`survey`) finds out who can be paired with whom, `plan` decid
 twice, and `preference` makes the sample.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,38 +146,45 @@ def worth_planning(paths: Sequence[Path]) -> Surveyed:
 
 
 def plan(surveyed: Surveyed) -> Plan:
-    """Each draft goes to its first repair, in the order of ids; each other better answer gets one worse
-    one.
-    """
-    entries: list[tuple[bytes, int, bytes]] = []
+    """Each draft goes to its first repair, in the order of ids; any other better answer gets one worse one."""
     repairs = surveyed[surveyed["draft"] != b""]
     repairs = repairs[np.lexsort((repairs["id"], repairs["draft"]))]
-    drafts: set[bytes] = set()
-    for repair in repairs:
-        if repair["draft"] in drafts:
-            entries.append((repair["id"], REFUSED, b""))
-        else:
-            drafts.add(repair["draft"])
-            entries.append((repair["draft"], DRAFT, b""))
-    entries += _answers(surveyed[surveyed["side"] != 0], drafts)
-    result = np.array(entries, dtype=PLANNED)
-    return Plan(result[np.argsort(result["id"], kind="stable")])
+    again = np.zeros(len(repairs), dtype=np.bool_)
+    again[1:] = repairs["draft"][1:] == repairs["draft"][:-1]
+    drafts = repairs["draft"][~again]
+    answers = surveyed[surveyed["side"] != 0]
+    answers = answers[(answers["side"] > 0) | ~np.isin(answers["id"], drafts)]
+    entries = np.concatenate(
+        (
+            _entries(drafts, DRAFT),
+            _entries(repairs["id"][again], REFUSED),
+            np.array(list(_answers(answers)), dtype=PLANNED),
+        )
+    )
+    return Plan(entries[np.argsort(entries["id"], kind="stable")])
 
 
-def _answers(surveyed: Surveyed, drafts: set[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
-    ordered = surveyed[np.lexsort((surveyed["id"], surveyed["prompt"]))]
+def _entries(ids: NDArray[np.bytes_], role: int) -> NDArray[np.void]:
+    entries = np.zeros(len(ids), dtype=PLANNED)
+    entries["id"], entries["role"] = ids, role
+    return entries
+
+
+def _answers(answers: Surveyed) -> Iterator[tuple[bytes, int, bytes]]:
+    ordered = answers[np.lexsort((answers["id"], answers["prompt"]))]
     bounds = np.flatnonzero(np.diff(ordered["prompt"])) + 1
     for alike in np.split(ordered, bounds) if len(ordered) else ():
-        if len(alike) < 2:
-            continue
-        worse = [one for one in alike if one["side"] < 0 and one["id"] not in drafts]
-        for better in (one for one in alike if one["side"] > 0):
-            for place, one in enumerate(worse):
-                if one["output"] != better["output"]:
-                    yield better["id"], PREFERRED, one["id"]
-                    yield one["id"], DRAFT, b""
-                    del worse[place]
-                    break
+        worse: dict[int, deque[bytes]] = {}
+        for one in alike[alike["side"] < 0]:
+            worse.setdefault(int(one["output"]), deque()).append(one["id"])
+        for better in alike[alike["side"] > 0]:
+            other = next((output for output in worse if output != better["output"]), None)
+            if other is not None:
+                rejected = worse[other].popleft()
+                if not worse[other]:
+                    del worse[other]
+                yield better["id"], PREFERRED, rejected
+                yield rejected, DRAFT, b""
 
 
 # --- samples ----------------------------------------------------------------------------------

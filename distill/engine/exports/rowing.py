@@ -347,7 +347,7 @@ def left_out(evidence: dict[str, Any], reason: str, detail: str) -> bytes:
 
 def column(work: Path, count: int, name: str) -> np.ndarray[Any, Any]:
     """One column of all shards, in order. Memory holds this one alone."""
-    found = [np.load(part(work, number, "columns.npy"))[name] for number in range(count)]
+    found = [np.load(part(work, number, "columns.npy"))[name].copy() for number in range(count)]
     return np.concatenate(found) if found else np.empty(0, dtype=COLUMNS[name])
 
 
