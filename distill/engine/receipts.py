@@ -4,6 +4,7 @@
 the machine stand here and nowhere else, so that products stay the same bytes on every machine.
 """
 
+import contextlib
 import hashlib
 import platform
 import re
@@ -25,7 +26,7 @@ from schemas.canonical import canonical_bytes, content_id
 from schemas.evidence import ProductFile
 from schemas.proof import Head, Material, Receipt, ReceiptRef, Statement, Subject, Tool
 from services import files
-from services.errors import NotFound, PlatformError
+from services.errors import Conflict, PlatformError
 
 log = structlog.get_logger(__name__)
 
@@ -65,23 +66,30 @@ class Receipts:
         self._data = data
         self.folder = data / FOLDER
 
-    def prepare(self) -> PublicKey:
-        """Make the key when there is neither one nor anything signed; finish a receipt that a crash cut off.
+    def key(self) -> SigningKey:
+        """The key, made when there is neither one nor anything signed. Harmless while another process works.
 
-        Raises `ChainBroken` and `KeyUnusable`. Call it before the work, so that none is done in vain.
+        Raises `ChainBroken` when there are receipts and no key, and `KeyUnusable`.
         """
-        try:
-            key = keys.load(self._data)
-        except NotFound:
+        if not keys.private_path(self._data).exists():
             if any(self.folder.glob("*.dsse.json")):
                 raise ChainBroken(
                     f"{keys.private_path(self._data)} is missing, and there are receipts that it signed;"
                     " put it back, or move the receipts away to begin a new chain"
-                ) from None
-            log.info("key made", key_id=keys.generate(self._data).id)
-            key = keys.load(self._data)
+                )
+            with contextlib.suppress(Conflict):  # another process was faster
+                log.info("key made", key_id=keys.generate(self._data).id)
+        key = keys.load(self._data)
         if not keys.public_path(self._data).exists():
             files.replace(keys.public_path(self._data), key.public.pem.encode(), mode=0o644)
+        return key
+
+    def prepare(self) -> PublicKey:
+        """Have a key, and finish what a crash left of a receipt. Only for who alone runs stages here.
+
+        Raises `ChainBroken` and `KeyUnusable`. Call it before the work, so that none is done in vain.
+        """
+        key = self.key()
         self._settle(key)
         self._head(key)
         return key.public

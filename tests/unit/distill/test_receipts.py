@@ -176,6 +176,13 @@ def test_the_key_is_for_its_owner_and_is_never_overwritten(data: Path) -> None:
     assert [path.name for path in keys.private_path(data).parent.iterdir() if path.name[0] == "."] == []
 
 
+def test_two_processes_that_start_at_once_have_one_key(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, generate = keys.private_path(data), keys.generate
+    monkeypatch.setattr(keys, "generate", lambda folder: (generate(folder), generate(folder)))
+    assert Receipts(data).key().public.id == keys.load(data).public.id
+    assert path.exists()
+
+
 def test_a_key_that_others_can_read_is_refused(data: Path) -> None:
     keys.generate(data)
     keys.private_path(data).chmod(0o644)
