@@ -21,7 +21,7 @@ from distill.engine.inputs import Part
 from distill.engine.partindex import FENCES, PartIndex, Table
 from distill.engine.sources import AGAIN, OWN
 
-RANGE_ENTRIES: Final = 1 << 17
+RANGE_ENTRIES = 1 << 17
 """About as many entries of all parts are looked at in one go."""
 
 JOIN: Final = np.dtype(

@@ -16,7 +16,7 @@ from schemas.evidence import ProductFile
 
 ENTRY: Final = np.dtype([("id", "V32"), ("offset", "<u8"), ("length", "<u4"), ("shard", "<u4")])
 ID_BYTES: Final = 32
-RANGE_ENTRIES: Final = 1 << 17
+RANGE_ENTRIES = 1 << 17
 
 Entries = NDArray[np.void]
 

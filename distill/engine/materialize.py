@@ -202,12 +202,14 @@ def _read(
     stamps = {part.segment: _stamp(part.path) for part, _ in parts}  # before the first look into the files
     index = folder / shards.INDEX
     tasks = [ScanTask(part, index, limits.line_bytes_max, limits.depth_max, digest) for part, digest in parts]
-    read: list[Scanned] = []
-    for one in pool.map(scan, tasks):
-        read.append(one)
-        progress.reach(len(read), len(tasks), end=READ_UNTIL)
-    _Known(folder).learn(read, stamps)
-    return read
+    missing = [task for task in tasks if not task.is_done()]
+    read = {task.part: scan(task) for task in set(tasks).difference(missing)}
+    for done, one in enumerate(pool.map(scan, missing), start=1):
+        read[one.part] = one
+        progress.reach(done, len(missing), end=READ_UNTIL)
+    in_order = [read[task.part] for task in tasks]
+    _Known(folder).learn(in_order, stamps)
+    return in_order
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,20 +59,19 @@ class Pool:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise Unavailable(
-                "a process that did a part of the work died, of too little memory perhaps; start the job"
-                " again, what is done stays done",
-                code="worker_died",
-            ) from None
+            raise _died() from None
         finally:
             for future in waiting:
                 future.cancel()
 
     def call(self, function: Callable[[Task], Result], task: Task) -> Result:
-        """One call, in a process if there are any, so that it does not hold up this one."""
-        if self._executor is None:
+        """One call, in another process where there may be some, so that it does not hold up this one."""
+        if self.processes == 1:
             return function(task)
-        return self._executor.submit(function, task).result()
+        try:
+            return self._started().submit(function, task).result()
+        except BrokenProcessPool:
+            raise _died() from None
 
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:
@@ -80,6 +79,14 @@ class Pool:
             spawn = multiprocessing.get_context("spawn")
             self._executor = ProcessPoolExecutor(self.processes, spawn, initializer=_prepare)
         return self._executor
+
+
+def _died() -> Unavailable:
+    return Unavailable(
+        "a process that did a part of the work died, of too little memory perhaps; start the job again,"
+        " what is done stays done",
+        code="worker_died",
+    )
 
 
 def _prepare() -> None:

@@ -37,6 +37,13 @@ class ScanTask:
     depth_max: int
     known: str | None = None
 
+    def index(self, digest: str) -> Path:
+        """Where the index of a part of this content lies."""
+        return self.folder / f"{self.part.name}-{digest[:16]}.idx"
+
+    def is_done(self) -> bool:
+        return self.known is not None and self.index(self.known).exists()
+
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
@@ -51,7 +58,7 @@ class Scanned:
 def scan(task: ScanTask) -> Scanned:
     """Make sure that the part has an index."""
     digest = task.known or inputs.digest(task.part).hex()
-    path = task.folder / f"{task.part.name}-{digest[:16]}.idx"
+    path = task.index(digest)
     if not path.exists():
         reader = Reader(task.part.kind, task.depth_max)
         for line in inputs.lines(task.part, task.line_bytes_max):

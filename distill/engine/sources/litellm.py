@@ -29,7 +29,7 @@ def read(row: Json) -> Turn:
     if key is None:
         raise Unreadable("record.no_id", "the payload has no `id`")
     call_type = row.get("call_type", "completion")
-    if call_type not in CALLS:
+    if not isinstance(call_type, str) or call_type not in CALLS:
         raise Unreadable("record.not_chat", "the call is no chat completion")
     messages = messages_of(row.get("messages"))
     output = _output(row)

@@ -18,9 +18,10 @@ START = datetime(2026, 1, 5, 6, 0, tzinfo=UTC)
 CITIES = ("Dayton", "Toledo", "Akron", "Lima", "Canton", "Parma", "Lorain", "Kent", "Xenia", "Troy")
 ROLES = ("forklift operator", "picker", "packer", "welder", "line cook", "cleaner", "driver", "machinist")
 CODES = ("fill.underage", "fill.role_mismatch", "fill.cert_missing", "fill.double_booked")
-WORDS = tuple(
-    "shift dock order crew badge gate pallet label count night early truck scanner aisle safety vest boots"
-    " report break lead check invoice carton freight load ramp clock board route zone lift chain rack".split()
+WORDS = (
+    *("shift", "dock", "order", "crew", "badge", "gate", "pallet", "label", "count", "night", "early"),
+    *("truck", "scanner", "aisle", "safety", "vest", "boots", "report", "break", "lead", "check", "load"),
+    *("invoice", "carton", "freight", "ramp", "clock", "board", "route", "zone", "lift", "chain", "rack"),
 )
 SYSTEM = (
     "You place workers on orders of an agency. Use only the notes that are given. Answer with JSON that names"
@@ -159,21 +160,30 @@ def write_log(
     All but the last are sealed. `first` is the number of the first segment that is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    number, lines, size, digest = first, 0, 0, hashlib.sha256()
-    file = (folder / f"runs-{number:06d}.jsonl").open("wb")
+    number, size = first, 0
+    path = folder / f"runs-{number:06d}.jsonl"
+    file = path.open("wb")
     for record in maker.records(runs):
         line = canonical_bytes(record) + b"\n"
         if size + len(line) > segment_bytes:
             file.close()
-            name = f"runs-{number:06d}"
-            manifest = SegmentManifest(
-                segment=f"{name}.jsonl", sha256=digest.hexdigest(), lines=lines, bytes=size
-            )
-            (folder / f"{name}.manifest.json").write_text(manifest.model_dump_json() + "\n")
-            number, lines, size, digest = number + 1, 0, 0, hashlib.sha256()
-            file = (folder / f"runs-{number:06d}.jsonl").open("wb")
+            seal(path)
+            number, size = number + 1, 0
+            path = folder / f"runs-{number:06d}.jsonl"
+            file = path.open("wb")
         file.write(line)
-        digest.update(line)
-        lines, size = lines + 1, size + len(line)
+        size += len(line)
     file.close()
     return number
+
+
+def seal(path: Path) -> None:
+    """Put a segment's manifest beside it."""
+    content = path.read_bytes()
+    manifest = SegmentManifest(
+        segment=path.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        lines=content.count(b"\n"),
+        bytes=len(content),
+    )
+    path.with_suffix(".manifest.json").write_text(manifest.model_dump_json() + "\n")
