@@ -156,9 +156,11 @@ export interface EmailDraft {
  * `evidence_id` covers source key, task, role, input, output and model, never a time, so the same run has
  * the same id on every machine; verdict and feedback may join later without changing it. `role` is the
  * job role of the retrieved texts, where they agree on one. `repair_of` names the failed attempt that this
- * run was made to repair.
+ * run was made to repair, `repaired_by` the first run that was made to repair this one. `ts` is the run's own
+ * time, where its source tells one. `duplicates` counts the records beyond the first that said the same.
  */
 export interface Evidence {
+  duplicates?: number;
   episode_id?: string | null;
   evidence_id: string;
   ext?: {
@@ -169,11 +171,15 @@ export interface Evidence {
   model: ModelRef;
   output?: RunOutput | null;
   repair_of?: string | null;
+  repaired_by?: string | null;
+  review?: EvidenceReview[];
   role?: string | null;
   schema: "stillhouse.evidence";
   schema_version: string;
   source: Source;
   task?: Task | null;
+  ts?: string | null;
+  usage?: Usage;
   verdict?: Verdict | null;
 }
 /**
@@ -231,6 +237,17 @@ export interface RunOutput {
     | null;
 }
 /**
+ * What a person decided on this piece of evidence, as in `stillhouse.review`.
+ */
+export interface EvidenceReview {
+  by: string;
+  correction?: RunOutput | null;
+  decision: "accept" | "reject" | "correct";
+  note?: string | null;
+  review_id: string;
+  ts: string;
+}
+/**
  * Where a record came from, so that anybody can find the line again and check that it is unchanged.
  *
  * `key` is the record's own name in that source (`run_id` for `stillhouse`). `offset` and `length` are bytes
@@ -250,6 +267,14 @@ export interface Source {
 export interface Task {
   key?: string | null;
   kind: string;
+}
+/**
+ * Tokens and money. Unknown is null, never zero.
+ */
+export interface Usage {
+  completion_tokens?: number | null;
+  cost_usd?: number | null;
+  prompt_tokens?: number | null;
 }
 /**
  * All findings on one artifact, and what they amount to. `ok` is true for `accepted` alone.
@@ -369,20 +394,40 @@ export interface Preference {
 /**
  * `stillhouse.provenance`: what stands behind one exported line. Lies beside the training file.
  *
- * `line` counts from 1. `rejected` is set for preference pairs alone, as are `reasons`.
+ * `line` counts from 1. `split` is the file's; rows of one `group` are never in two splits. `input_sha256`
+ * is over the canonical form of the prompt, messages and tools, as the model saw it. `rejected` is set for
+ * preference pairs alone, as are `reasons`, `margin` and `pair`, which says where the pair comes from: a
+ * repair, a correction by a person (`correction` then names the feedback that holds it), or two answers to
+ * one prompt. `masked` counts personal values for which a placeholder stands in the row.
  */
 export interface Provenance {
+  correction?: string | null;
+  duplicates?: Duplicates;
   evidence_id: string;
   ext?: {
     [k: string]: JsonValue;
   };
+  group?: string | null;
+  input_sha256?: string | null;
   line: number;
   line_sha256: string;
+  margin?: number | null;
+  masked?: number;
+  pair?: ("repair" | "correction" | "feedback") | null;
   reasons?: string[];
   rejected?: EvidenceRef | null;
   schema: "stillhouse.provenance";
   schema_version: string;
   source: Source;
+  split?: ("train" | "validation" | "holdout") | null;
+}
+/**
+ * How many further pieces of evidence say the same as a row: `exact` gave the very same row and were left
+ * out, `near` are alike but for a few words and the values of their slots, and have rows of their own.
+ */
+export interface Duplicates {
+  exact?: number;
+  near?: number;
 }
 /**
  * A piece of evidence and where it came from.
@@ -522,7 +567,7 @@ export interface Replay {
   schema_version: string;
   task?: Task | null;
   ts: string;
-  usage?: Usage1;
+  usage?: Usage2;
 }
 /**
  * One run of the replay; `codes` are the findings that it was refused for.
@@ -532,13 +577,13 @@ export interface ReplayAttempt {
   latency_ms?: number | null;
   model: ModelRef;
   run_id: string;
-  usage?: Usage;
+  usage?: Usage1;
   verdict?: ("accepted" | "partially_accepted" | "rejected" | "needs_human_review") | null;
 }
 /**
  * Tokens and money. Unknown is null, never zero.
  */
-export interface Usage {
+export interface Usage1 {
   completion_tokens?: number | null;
   cost_usd?: number | null;
   prompt_tokens?: number | null;
@@ -546,7 +591,7 @@ export interface Usage {
 /**
  * Tokens and money. Unknown is null, never zero.
  */
-export interface Usage1 {
+export interface Usage2 {
   completion_tokens?: number | null;
   cost_usd?: number | null;
   prompt_tokens?: number | null;
@@ -592,7 +637,7 @@ export interface Run {
   task?: Task | null;
   ts: string;
   ttft_ms?: number | null;
-  usage?: Usage2;
+  usage?: Usage3;
   verdict?: Verdict | null;
 }
 /**
@@ -621,7 +666,7 @@ export interface RunRequest {
 /**
  * Tokens and money. Unknown is null, never zero.
  */
-export interface Usage2 {
+export interface Usage3 {
   completion_tokens?: number | null;
   cost_usd?: number | null;
   prompt_tokens?: number | null;
