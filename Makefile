@@ -51,6 +51,7 @@ repair: setup  ## how many of 50 orders the small model fills, at once or repair
 	$(BIN)/python -m pytest -q -m bench -s --timeout 1800 tests/bench/validators/test_repair.py
 
 chaos: setup  ## real processes killed over and over: nothing acknowledged is lost
+	RECOVERY_S=5 $(BIN)/python -m pytest -q tests/e2e/test_house.py -k killed
 	$(BIN)/python -m pytest -q -m chaos -s --timeout 3600 tests/chaos
 
 mutation: setup  ## every kind of defect planted in valid artifacts, thousands of times
