@@ -146,7 +146,7 @@ def worth_planning(paths: Sequence[Path]) -> Surveyed:
 
 
 def plan(surveyed: Surveyed) -> Plan:
-    """Each draft goes to its first repair, in the order of ids; other better answers get one worse one each."""
+    """Each draft goes to its first repair, in the order of ids; other better answers get a worse one each."""
     repairs = surveyed[surveyed["draft"] != b""]
     repairs = repairs[np.lexsort((repairs["id"], repairs["draft"]))]
     again = np.zeros(len(repairs), dtype=np.bool_)

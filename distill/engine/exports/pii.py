@@ -7,7 +7,7 @@ fields, salutations, labels), and then masked wherever they stand in the row.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, get_args
 
@@ -22,6 +22,10 @@ _RUN: Final = re.compile(rf"\d(?:{_SEP}{{0,3}}\d){{8,}}")
 """Nine digits or more with at most a few separators between two: no number that is looked for has fewer, but
 for account numbers, which are found by the word before them."""
 _RUN_MARGIN: Final = 4
+_SALUTES: Final = re.compile(r"H(?:i|ello|ey|ola|I|ELLO) |D(?:ear |r|EAR )|M(?:r|s|iss )")
+_DIGITS_ZERO: Final = bytes(0x30 if 0x30 <= octet <= 0x39 else 0x61 for octet in range(256))
+_ASCII_SEPS: Final = b"-./() "
+_ADDRESS, _NUMBERS, _ACCOUNT, _LABEL, _SALUTE = 1, 2, 4, 8, 16
 
 EMAIL: Final = re.compile(r"[\w.+%'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}")
 SSN: Final = re.compile(
@@ -54,10 +58,8 @@ _TITLES: Final = r"(?:Mr|Ms|Mrs|Dr)\.? |Miss "
 SALUTED: Final = re.compile(
     rf"\b(?:(?:Hi|Hello|Hey|Dear|Hola|HI|HELLO|DEAR) (?:{_TITLES})?|{_TITLES})({_NAME}(?: {_NAME}){{0,2}})"
 )
-LABELLED: Final = re.compile(
-    r"(?i:\b(?:name|worker|candidate|employee|recipient|contact)) {0,2}[:=] {0,2}"
-    rf"({_NAME}(?: {_NAME}){{1,2}})"
-)
+LABELLED: Final = re.compile(rf"[:=] {{0,2}}({_NAME}(?: {_NAME}){{1,2}})")
+LABELS: Final = ("name", "worker", "candidate", "employee", "recipient", "contact")
 NOBODY: Final = frozenset(
     [
         "all",
@@ -175,12 +177,14 @@ class Scanner:
         texts, others = _leaves(row)
         for other in others:
             self._refuse(other)
-        doubtful = [text for text in texts if suspicious(text)]
+        looks = {text: _look(text) for text in texts}
+        doubtful = {text: look for text, look in looks.items() if look}
         if not doubtful:
             return row, 0
         names = self._names_of(doubtful)
         masks = _Masks()
-        masked = {text: self._mask(text, names, masks) for text in (texts if names else doubtful)}
+        looked_at = looks if names else doubtful
+        masked = {text: self._mask(text, look, names, masks) for text, look in looked_at.items()}
         if not masks.given:
             return row, 0
         for kind in masks.counts:
@@ -194,11 +198,11 @@ class Scanner:
                     f"pii.{one.kind}", "a key or a number looks like personal data and cannot be masked"
                 )
 
-    def _names_of(self, texts: Iterable[str]) -> tuple[str, ...]:
+    def _names_of(self, texts: Mapping[str, int]) -> tuple[str, ...]:
         """The names in the texts, longer ones first."""
         if not self._names:
             return ()
-        found = {name for text in texts for name in names_in(text)}
+        found = {name for text, look in texts.items() for name in _names_in(text, look)}
         if found and self._policy["name"] == "quarantine":
             raise Unfit("pii.name", "the row names a person")
         if len(found) > NAMES_MAX:
@@ -207,10 +211,10 @@ class Scanner:
             )
         return tuple(sorted(found, key=lambda one: (-len(one), one)))
 
-    def _mask(self, text: str, names: Sequence[str], masks: _Masks) -> str:
+    def _mask(self, text: str, look: int, names: Sequence[str], masks: _Masks) -> str:
         pieces: list[str] = []
         at = 0
-        for one in spans(text, names):
+        for one in _spans(text, look, names):
             action = self._policy[one.kind]
             if action == "keep":
                 continue
@@ -231,31 +235,46 @@ class Scanner:
 
 def suspicious(text: str) -> bool:
     """Whether a closer look is worth it: always where `spans` or `names_in` would find something."""
+    return _look(text) != 0
+
+
+def _look(text: str) -> int:
+    """What a text may hold, as bits; a cheap look, so that few texts need a closer one."""
     lower = text.lower()
     return (
-        "@" in text
-        or _mentions_account(lower)
-        or _labels(lower)
-        or _salutes(text)
-        or _RUN.search(text) is not None
+        ("@" in text) * _ADDRESS
+        | _has_run(text) * _NUMBERS
+        | ("account" in lower or "acct" in lower) * _ACCOUNT
+        | _labels(lower) * _LABEL
+        | (_SALUTES.search(text) is not None) * _SALUTE
     )
+
+
+def _has_run(text: str) -> bool:
+    """Whether there may be nine digits in a run."""
+    if text.isascii():
+        return b"000000000" in text.encode().translate(_DIGITS_ZERO, _ASCII_SEPS)
+    return _RUN.search(text) is not None
 
 
 def spans(text: str, names: Sequence[str] = ()) -> list[Span]:
     """What is personal in a text, from left to right, none overlapping another."""
+    return _spans(text, _look(text), names)
+
+
+def _spans(text: str, look: int, names: Sequence[str]) -> list[Span]:
     found: list[Span] = []
-    if "@" in text:
+    if look & _ADDRESS:
         found += [Span(*match.span(), "email", match[0].casefold()) for match in EMAIL.finditer(text)]
-    run = _RUN.search(text)
-    if run is not None:
-        for digits in _RUN.finditer(text, run.start()):
+    if look & _NUMBERS:
+        for digits in _RUN.finditer(text):
             found += _numbers(text, *digits.span())
         found += [
             Span(*one.span(), "bank", one[0].replace(" ", ""))
             for one in IBAN.finditer(text)
             if _is_iban(one[0])
         ]
-    if _mentions_account(text.lower()):
+    if look & _ACCOUNT:
         found += [Span(*match.span(1), "bank", _bare(match[1])) for match in ACCOUNT.finditer(text)]
     for name in names:
         found += _places(text, name)
@@ -278,47 +297,30 @@ def _in_word(character: str) -> bool:
 
 def names_in(text: str) -> Iterator[str]:
     """Names that the text itself says are names."""
-    wanted = [JSON_NAME, LABELLED] if _labels(text.lower()) else []
-    if _salutes(text):
-        wanted.append(SALUTED)
-    for pattern in wanted:
-        for match in pattern.finditer(text):
-            name = next(part for part in match.groups() if part).strip()
-            words = name.casefold().split()
-            if len(name) > 2 and not NOBODY.intersection(words) and not name.startswith("["):
-                yield name
+    return _names_in(text, _look(text))
 
 
-def _mentions_account(lower: str) -> bool:
-    return "account" in lower or "acct" in lower
+def _names_in(text: str, look: int) -> Iterator[str]:
+    found: list[str] = []
+    if look & _LABEL:
+        found += [next(filter(None, match.groups())) for match in JSON_NAME.finditer(text)]
+        found += [match[1] for match in LABELLED.finditer(text) if _is_label(text, match.start())]
+    if look & _SALUTE:
+        found += [match[1] for match in SALUTED.finditer(text)]
+    for one in found:
+        name = one.strip()
+        words = name.casefold().split()
+        if len(name) > 2 and not NOBODY.intersection(words) and not name.startswith("["):
+            yield name
+
+
+def _is_label(text: str, end: int) -> bool:
+    """Whether the words before a colon say that a name follows."""
+    return text[max(0, end - 16) : end].rstrip().lower().endswith(LABELS)
 
 
 def _labels(lower: str) -> bool:
-    return (
-        "name" in lower
-        or "worker" in lower
-        or "candidate" in lower
-        or "employee" in lower
-        or "recipient" in lower
-        or "contact" in lower
-    )
-
-
-def _salutes(text: str) -> bool:
-    return (
-        "Dear " in text
-        or "Hello " in text
-        or "Hi " in text
-        or "Hey " in text
-        or "Hola " in text
-        or "Mr" in text
-        or "Ms" in text
-        or "Dr" in text
-        or "Miss " in text
-        or "HI " in text
-        or "HELLO " in text
-        or "DEAR " in text
-    )
+    return any(label in lower for label in LABELS)
 
 
 def _numbers(text: str, run_start: int, run_end: int) -> Iterator[Span]:
