@@ -146,18 +146,19 @@ class _Paths:
         self._told: list[tuple[str, str]] = []
         for found in compiled.evaluate(artifact).errors() if _has_empty_key(artifact) else ():
             path = found["instanceLocation"]
-            key = (_without_empty(found["schemaLocation"]), _without_empty(path))
+            schema = _without_empty(found["schemaLocation"])
+            key = (schema.rpartition("/")[0], _without_empty(path))
             self._known.setdefault(key, deque()).append(path)
             if len(self._told) < TOLD_MAX:
-                self._told.append((key[0], path))
+                self._told.append((schema, path))
 
     def path(self, error: jsonschema_rs.ValidationError) -> str:
-        """Errors of one keyword at like places come in the same order both ways."""
+        """Errors of one schema at like places come in the same order both ways."""
         given = pointer(*error.instance_path)
         if not self._told:
             return given
         keyword = pointer(*error.schema_path)
-        if paths := self._known.get((keyword, given)):
+        if paths := self._known.get((keyword.rpartition("/")[0], given)):
             return paths.popleft()
         # Of `anyOf` and its like only the branches are named: they are about the same value, or parts of it.
         within = [
