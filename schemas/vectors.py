@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.base import SAFE_INTEGER_MAX, JsonObject, Model
+from schemas.base import SAFE_INTEGER_MAX, JsonObject, Measure, Model, Timestamp
 
 FILTER_DEPTH_MAX: Final = 16
 """How deep filters may nest; a plain condition list has depth 1."""
@@ -250,6 +250,19 @@ class CountResponse(Model):
 Mode = Literal["dense", "sparse", "hybrid"]
 
 
+class Weights(Model):
+    """How much each side of a hybrid search counts in the fusion; they need not add up to anything."""
+
+    dense: Annotated[Measure, Field(ge=0, le=1000)] = 1.0
+    sparse: Annotated[Measure, Field(ge=0, le=1000)] = 1.0
+
+    @model_validator(mode="after")
+    def _one_counts(self) -> Self:
+        if not self.dense and not self.sparse:
+            raise ValueError("one of the weights is above 0")
+        return self
+
+
 class SearchRequest(Model):
     """A search for the `k` nearest.
 
@@ -263,6 +276,7 @@ class SearchRequest(Model):
     vector: VectorIn | None = None
     k: Annotated[int, Field(ge=1, strict=True)] = 10
     mode: Mode = "dense"
+    weights: Weights | None = None
     filter: BoundedFilter | None = None
     role: str | None = None
     exact: StrictBool = False
@@ -277,6 +291,8 @@ class SearchRequest(Model):
             raise ValueError("a sparse search takes `text`, not `vector`")
         if self.mode != "dense" and self.text is None:
             raise ValueError(f"a {self.mode} search needs `text`")
+        if self.mode != "hybrid" and self.weights is not None:
+            raise ValueError("`weights` are for mode hybrid")
         return self
 
 
@@ -297,6 +313,106 @@ class SearchResponse(Model):
     exact: bool
 
 
+class SearchBatchRequest(Model):
+    """Several searches in one call. An error names the search: `searches.3.vector`."""
+
+    searches: Annotated[list[SearchRequest], Field(min_length=1)]
+
+
+class SearchBatchResponse(Model):
+    """One answer for each search, in order."""
+
+    results: list[SearchResponse]
+
+
+class FacetsRequest(Model):
+    """How often each value of the field `key` occurs among the points that match."""
+
+    key: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    limit: Annotated[int, Field(ge=1, le=1000, strict=True)] = 10
+    filter: BoundedFilter | None = None
+    role: str | None = None
+
+
+class Facet(Model):
+    """A value, and the number of points that have it. A point with a list has each of its elements once."""
+
+    value: Scalar
+    count: int
+
+
+class FacetsResponse(Model):
+    """The most frequent values first; `points` were looked at, `values` were found in all."""
+
+    facets: list[Facet]
+    values: int
+    points: int
+
+
+class ExportRequest(Model):
+    """A page of everything in a collection; `cursor` is the one of the page before."""
+
+    limit: Annotated[int, Field(ge=1, strict=True)] = 500
+    cursor: Annotated[str, StringConstraints(max_length=64)] | None = None
+    filter: BoundedFilter | None = None
+
+
+class ExportedPoint(Model):
+    """A point as stored; `vector` is little-endian float32 in base64."""
+
+    id: PointId
+    vector: str
+    text: str | None = None
+    role: str | None = None
+    payload: JsonObject = {}
+
+
+class ExportResponse(Model):
+    points: list[ExportedPoint]
+    cursor: str | None = None
+
+
+SnapshotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,127}$")]
+
+
+class Snapshot(Model):
+    """A collection in one file, as it was at one moment."""
+
+    name: str
+    collection: str
+    created: Timestamp
+    points: int
+    bytes: int
+    sha256: str
+
+
+class SnapshotList(Model):
+    snapshots: list[Snapshot]
+
+
+class RestoreRequest(Model):
+    """Make a collection of a snapshot. `collection` says whose it is, where that is another one."""
+
+    snapshot: SnapshotName
+    collection: CollectionName | None = None
+
+
+class ReembedRequest(Model):
+    """Embed every text again, by another model or by the collection's own as it is now."""
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+
+
+class ReembedState(Model):
+    """How far it is. While it is `running` the vectors of before are searched, also after it `failed`."""
+
+    state: Literal["running", "done", "failed"]
+    model: str
+    done: int
+    total: int
+    error: str | None = None
+
+
 class RetrieveRequest(Model):
     """One question to several collections at once."""
 
@@ -306,6 +422,13 @@ class RetrieveRequest(Model):
     k: Annotated[int, Field(ge=1, strict=True)] = 5
     filter: BoundedFilter | None = None
     mode: Mode = "dense"
+    weights: Weights | None = None
+
+    @model_validator(mode="after")
+    def _weights_have_two_sides(self) -> Self:
+        if self.mode != "hybrid" and self.weights is not None:
+            raise ValueError("`weights` are for mode hybrid")
+        return self
 
 
 class RetrievedHit(Model):

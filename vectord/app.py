@@ -12,7 +12,7 @@ from services.http import PeerClient
 from services.tasks import task_set
 from services.telemetry import CollectorRegistry
 from vectord.backends import Store, WorkerStore
-from vectord.engine import Collections, Disk, Embedder, Engine, Limits, Metrics, Runner
+from vectord.engine import Collections, Disk, Embedder, Engine, Limits, Metrics, Recall, Runner
 from vectord.routes import routes
 from vectord.settings import Settings
 
@@ -51,7 +51,16 @@ def create_app(
             )
             stack.callback(collections.close)
             stack.callback(runner.close)  # before the shards are closed: calls under way use them
-            engine = Engine(collections, disk, embedder, runner=runner, limits=limits, metrics=metrics)
+            recall = Recall(
+                share=settings.recall_share,
+                interval_s=settings.recall_interval_s,
+                runner=runner,
+                metrics=metrics,
+                tasks=tasks,
+            )
+            engine = Engine(
+                collections, disk, embedder, runner=runner, limits=limits, metrics=metrics, recall=recall
+            )
             await engine.start()
             yield {
                 "engine": engine,

@@ -67,3 +67,36 @@ class Settings(DaemonSettings):
         ge=100,
         description="Points written to a collection before its index is rebuilt in the background.",
     )
+    batch_max: int = Field(64, ge=1, le=1024, description="Searches in one call of `search/batch`.")
+    facet_points_max: int = Field(
+        200_000,
+        ge=1,
+        description="Points that one call of `facets` may look at; it reads each, so filter beyond that.",
+    )
+    snapshots_max: int = Field(
+        16, ge=1, description="Snapshots kept of one collection; delete one to make another."
+    )
+    snapshot_bytes_max: int = Field(
+        64 * 1024**3,
+        ge=1024,
+        description="Bytes that a snapshot may hold when it is unpacked; a larger one is not restored.",
+    )
+    recall_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the searches that are run again exactly, to measure recall; 0 turns it off.",
+    )
+    recall_interval_s: float = Field(
+        0.5,
+        ge=0,
+        description="Seconds between two such measurements, at least: an exact search reads every vector.",
+    )
+    canary_interval_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds between two rounds of questions that the role gate has to withstand.",
+    )
+    canary_probes_max: int = Field(
+        32, ge=0, description="Questions in one such round, over all gated collections; 0 turns it off."
+    )

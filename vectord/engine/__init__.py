@@ -6,6 +6,7 @@ from vectord.engine.disk import Disk
 from vectord.engine.embedding import Embedder
 from vectord.engine.limits import Limits
 from vectord.engine.metrics import Metrics
+from vectord.engine.recall import Recall
 from vectord.engine.runner import Runner
 
-__all__ = ["Collections", "Disk", "Embedder", "Engine", "Limited", "Limits", "Metrics", "Runner"]
+__all__ = ["Collections", "Disk", "Embedder", "Engine", "Limited", "Limits", "Metrics", "Recall", "Runner"]

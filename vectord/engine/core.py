@@ -33,7 +33,7 @@ from schemas.vectors import (
     UpsertResponse,
 )
 from services.errors import Forbidden, InvalidRequest, Unavailable
-from vectord.backends import Record, Scored, Where
+from vectord.backends import Query, Record, Scored, Where
 from vectord.engine.collections import Collections, Opened
 from vectord.engine.disk import Disk
 from vectord.engine.embedding import Embedder, Vector, check_digest, model_of, no_model
@@ -42,6 +42,7 @@ from vectord.engine.limits import Limits, at_most, check_filter, check_text, che
 from vectord.engine.metrics import Metrics
 from vectord.engine.points import Rules, check_points
 from vectord.engine.ranking import Question, comparable, merge, search
+from vectord.engine.recall import Recall
 from vectord.engine.roles import Roles
 from vectord.engine.runner import Runner
 
@@ -61,6 +62,7 @@ class Engine:
         runner: Runner,
         limits: Limits,
         metrics: Metrics,
+        recall: Recall,
     ) -> None:
         self._collections = collections
         self._disk = disk
@@ -68,6 +70,7 @@ class Engine:
         self._runner = runner
         self._limits = limits
         self._metrics = metrics
+        self._recall = recall
         self._roles = Roles(RoleCatalogue(roles=[]))
         self._changing_roles = asyncio.Lock()
 
@@ -103,6 +106,7 @@ class Engine:
                 _refuse_limited(limited, f"the gated collection {name!r} holds other roles' points too")
             described = await self._collections.describe(opened)
         await self._collections.delete(name)
+        self._recall.forget(name)
         return described
 
     # --- roles ---
@@ -239,6 +243,7 @@ class Engine:
                 request.exact,
                 request.score_min,
                 with_vector="vector" in request.with_,
+                weights=_weights(request),
             )
             checked = self._check(gate, await self._ask(opened, question, gate.where))
         return SearchResponse(
@@ -266,6 +271,9 @@ class Engine:
         started = time.perf_counter()
         hits = await self._runner.run(search, opened, question, where)
         self._metrics.search_seconds.labels(question.mode).observe(time.perf_counter() - started)
+        if question.vector is not None:
+            query = Query(question.k, question.vector, exact=question.exact)
+            self._recall.offer(opened, query, where)
         if question.score_min is None:
             return hits
         return [hit for hit in hits if hit.score >= question.score_min]
@@ -292,7 +300,7 @@ class Engine:
             vectors = await self._query_vectors(asked, request)
             for opened, gate in zip(asked, gates, strict=True):
                 vector = vectors.get(opened.name)
-                question = Question(request.mode, request.k, request.query, vector)
+                question = Question(request.mode, request.k, request.query, vector, weights=_weights(request))
                 hits = await self._ask(opened, question, gate.where)
                 checked = self._check(gate, hits)
                 seen += len(hits)
@@ -387,6 +395,10 @@ def _check_mode(opened: Opened, mode: str, *, param: str) -> None:
             code="not_hybrid",
             param=param,
         )
+
+
+def _weights(request: SearchRequest | RetrieveRequest) -> tuple[float, float]:
+    return (request.weights.dense, request.weights.sparse) if request.weights else (1.0, 1.0)
 
 
 def _write(opened: Opened, records: Sequence[Record], wanted: Durability) -> Durability:

@@ -25,3 +25,30 @@ class Metrics:
         self.optimize_seconds = Histogram(
             "vectord_optimize_seconds", "Time to rebuild an index.", registry=registry, buckets=SECONDS
         )
+        self.recall = Gauge(
+            "vectord_recall_at_10",
+            "Share of the 10 nearest that searches find, over the last sampled queries of a collection.",
+            ["collection"],
+            registry=registry,
+        )
+        self.recall_samples = Counter(
+            "vectord_recall_samples",
+            "Sampled queries: run again exactly, or skipped because one was under way or had just been.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.canary_probes = Counter(
+            "vectord_canary_probes",
+            "Questions asked as one role for a point of another, and as its own.",
+            registry=registry,
+        )
+        self.canary_leaks = Counter(
+            "vectord_canary_leaks",
+            "Points that an answer showed to a role that may not see them. Must stay 0.",
+            registry=registry,
+        )
+        self.canaries_missing = Counter(
+            "vectord_canaries_missing",
+            "Points that their own role was not shown, though they are there.",
+            registry=registry,
+        )

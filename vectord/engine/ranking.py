@@ -25,11 +25,15 @@ class Question:
     exact: bool = False
     score_min: float | None = None
     with_vector: bool = False
+    weights: tuple[float, float] = (1.0, 1.0)
+    """Of the vectors and of the words, where both are asked."""
 
 
 def search(opened: Opened, question: Question, where: Where) -> list[Scored]:
     def ask(limit: int, *, vector: Vector | None = None, text: str | None = None) -> list[Scored]:
-        query = Query(limit, vector, text, exact=question.exact, with_vector=question.with_vector)
+        query = Query(
+            limit, vector, text, exact=question.exact, with_vector=question.with_vector, ef=question.ef
+        )
         return opened.shard.search(query, where)
 
     if question.mode == "dense":
@@ -38,7 +42,7 @@ def search(opened: Opened, question: Question, where: Where) -> list[Scored]:
         return ask(question.k, text=question.text)
     candidates = max(CANDIDATES_MIN, 2 * question.k)
     rankings = (ask(candidates, vector=question.vector), ask(candidates, text=question.text))
-    fused = reciprocal_rank(rankings, lambda hit: hit.record.id)
+    fused = reciprocal_rank(rankings, lambda hit: hit.record.id, weights=question.weights)
     return [Scored(hit.record, score) for hit, score in fused[: question.k]]
 
 
