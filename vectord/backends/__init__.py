@@ -3,6 +3,7 @@
 from vectord.backends.edge import EdgeStore
 from vectord.backends.fake import FakeStore
 from vectord.backends.paths import Path, parse_datetime, parse_path
+from vectord.backends.prompt import Found, PromptShard, Rendered
 from vectord.backends.store import (
     Page,
     Query,
@@ -21,10 +22,13 @@ from vectord.backends.workers import WorkerStore
 __all__ = [
     "EdgeStore",
     "FakeStore",
+    "Found",
     "Page",
     "Path",
+    "PromptShard",
     "Query",
     "Record",
+    "Rendered",
     "RoleScope",
     "Scored",
     "Shard",

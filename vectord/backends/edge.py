@@ -9,7 +9,7 @@ import orjson
 import qdrant_edge as edge
 
 from schemas.vectors import Condition, Distance, Filter, PointId, Range
-from vectord.backends import projection
+from vectord.backends import generations, projection
 from vectord.backends.bm25 import model
 from vectord.backends.ids import decode_cursor, encode_cursor, stored_id
 from vectord.backends.paths import Path, parse_datetime, parse_path
@@ -28,6 +28,9 @@ from vectord.backends.store import (
 DENSE: Final = "dense"
 WORDS: Final = "words"
 ROLE_KEY: Final = "role_key"
+KEPT: Final = edge.PayloadSelector.Include(["id", "json", "text", "role", ROLE_KEY])
+"""What is read back: all but the searchable form of the payload."""
+
 DISTANCES: Final[dict[Distance, edge.Distance]] = {
     "cosine": edge.Distance.Cosine,
     "dot": edge.Distance.Dot,
@@ -66,7 +69,8 @@ class EdgeStore:
 
     def open(self, folder: pathlib.Path, spec: ShardSpec) -> "EdgeShard":
         with _translated("cannot open the shard"):
-            return EdgeShard(edge.EdgeShard.load(str(folder), _config(spec)), spec)
+            path = generations.current(folder)
+            return EdgeShard(edge.EdgeShard.load(str(path), _config(spec)), spec)
 
 
 def _config(spec: ShardSpec) -> edge.EdgeConfig:
@@ -97,7 +101,7 @@ class EdgeShard:
         with _translated("cannot read points"):
             found = self._shard.retrieve(
                 [stored_id(item) for item in wanted],
-                with_payload=True,
+                with_payload=KEPT,
                 with_vector=[DENSE] if with_vector else False,
             )
         by_id = {record.id: record for record in map(_record, found)}
@@ -111,7 +115,7 @@ class EdgeShard:
                     offset=offset,
                     limit=limit,
                     filter=_where(where),
-                    with_payload=True,
+                    with_payload=KEPT,
                     with_vector=[DENSE] if with_vector else False,
                 )
             )
@@ -123,6 +127,24 @@ class EdgeShard:
             return self._shard.count(edge.CountRequest(exact=True, filter=_where(where)))
 
     def search(self, query: Query, where: Where) -> list[Scored]:
+        found = self._query(query, where, KEPT)
+        sign = -1.0 if self._spec.distance == "euclid" and query.text is None else 1.0
+        return [Scored(_record(item), sign * item.score) for item in found]
+
+    def search_rendered(
+        self, query: Query, where: Where, parts: frozenset[str]
+    ) -> list[tuple[str | None, float, bytes]]:
+        """What a search by vector finds, as the fields of `Rendered`; `parts` of `payload` and `text`."""
+        keys = ["id", "role"]
+        if "payload" in parts:
+            keys.append("json")
+        if "text" in parts:
+            keys.append("text")
+        sign = -1.0 if self._spec.distance == "euclid" else 1.0
+        found = self._query(query, where, edge.PayloadSelector.Include(keys))
+        return [_rendered(item, sign * item.score) for item in found]
+
+    def _query(self, query: Query, where: Where, kept: edge.PayloadSelector) -> Sequence[edge.ScoredPoint]:
         if query.text is not None:
             corpus = _where(Where(scope=where.scope))
             nearest = edge.Query.Nearest(self._bm25.embed_query(query.text), using=WORDS)
@@ -131,20 +153,18 @@ class EdgeShard:
         else:
             assert query.vector is not None
             nearest = edge.Query.Nearest(list(query.vector), using=DENSE)
-            params = edge.SearchParams(exact=query.exact)
+            params = edge.SearchParams(exact=query.exact, hnsw_ef=query.ef)
         with _translated("cannot search"):
-            found = self._shard.query(
+            return self._shard.query(
                 edge.QueryRequest(
                     limit=query.limit,
                     query=nearest,
                     filter=_where(where),
                     params=params,
-                    with_payload=True,
+                    with_payload=kept,
                     with_vector=[DENSE] if query.with_vector else False,
                 )
             )
-        sign = -1.0 if self._spec.distance == "euclid" and query.text is None else 1.0
-        return [Scored(_record(item), sign * item.score) for item in found]
 
     def flush(self) -> None:
         with _translated("cannot flush"):
@@ -188,6 +208,20 @@ def _record(found: edge.Record | edge.ScoredPoint) -> Record:
         payload.get(ROLE_KEY),
         orjson.loads(payload["json"]),
     )
+
+
+def _rendered(found: edge.ScoredPoint, score: float) -> tuple[str | None, float, bytes]:
+    payload = found.payload or {}
+    parts = [b'{"id":', orjson.dumps(payload["id"]), b',"score":', orjson.dumps(score)]
+    role = payload.get("role")
+    if role is not None:
+        parts += (b',"role":', orjson.dumps(role))
+    if "json" in payload:
+        parts += (b',"payload":', payload["json"].encode())
+    if "text" in payload:
+        parts += (b',"text":', orjson.dumps(payload["text"]))
+    parts.append(b"}")
+    return role, score, b"".join(parts)
 
 
 # --- filters ----------------------------------------------------------------------------------

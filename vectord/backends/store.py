@@ -66,13 +66,18 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search: by `vector`, or by the words of `text` (BM25). Exactly one is given."""
+    """A search: by `vector`, or by the words of `text` (BM25). Exactly one is given.
+
+    `ef` says how widely a graph of neighbours is searched: more of the nearest are found, in more time. None
+    leaves it to the store.
+    """
 
     limit: int
     vector: Sequence[float] | None = None
     text: str | None = None
     exact: bool = False
     with_vector: bool = False
+    ef: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

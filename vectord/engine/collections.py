@@ -11,7 +11,7 @@ import structlog
 from schemas.vectors import Collection, CollectionSpec
 from services.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from services.tasks import TaskSet
-from vectord.backends import Shard, ShardInfo, Store, StoreError
+from vectord.backends import Shard, Store, StoreError
 from vectord.engine.disk import Disk, Manifest, check_name
 from vectord.engine.embedding import Embedder
 from vectord.engine.limits import Limits, at_most, check_path
@@ -33,7 +33,6 @@ class Opened:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     written: int = 0
     optimizing: bool = False
-    rebuilding: ShardInfo | None = None  # how it stood when the rebuild began; the shard answers nothing now
 
     @property
     def spec(self) -> CollectionSpec:
@@ -197,9 +196,7 @@ class Collections:
         return described
 
     async def describe(self, opened: Opened) -> Collection:
-        info = opened.rebuilding
-        if info is None:
-            info = await self._runner.run(opened.shard.info)
+        info = await self._runner.run(opened.shard.info)
         size = await self._runner.run(self._disk.bytes_of, opened.name)
         spec = opened.spec
         return Collection(
@@ -213,7 +210,7 @@ class Collections:
             gated=spec.gated,
             hybrid=spec.hybrid,
             payload_indexes=spec.payload_indexes,
-            index="building" if opened.rebuilding else "ready",
+            index="building" if opened.optimizing else "ready",
             bytes=size,
         )
 
@@ -228,14 +225,12 @@ class Collections:
         try:
             with opened.in_use():
                 written, started = opened.written, time.perf_counter()
-                opened.rebuilding = await self._runner.run(opened.shard.info)
                 await self._runner.run(opened.shard.optimize)
                 opened.written -= written
                 seconds = time.perf_counter() - started
                 self._metrics.optimize_seconds.observe(seconds)
                 log.info("index rebuilt", collection=opened.name, duration_ms=round(seconds * 1000, 1))
         finally:
-            opened.rebuilding = None
             opened.optimizing = False
 
     def close(self) -> None:

@@ -18,9 +18,13 @@ class Pass:
 
     def reason_against(self, record: Record) -> str | None:
         """Why the record must not be shown, or None when it may be."""
-        if self.grant is None or (record.role is None and not self.gated):
+        return self.reason_against_role(record.role)
+
+    def reason_against_role(self, role: str | None) -> str | None:
+        """The same, of a point of which nothing else has to be known."""
+        if self.grant is None or (role is None and not self.gated):
             return None
-        canonical = self.roles.canonical(record.role)
+        canonical = self.roles.canonical(role)
         if canonical is None:
             return "role_unknown"
         return None if canonical in self.grant.visible else "role_mismatch"

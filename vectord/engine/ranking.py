@@ -27,6 +27,7 @@ class Question:
     with_vector: bool = False
     weights: tuple[float, float] = (1.0, 1.0)
     """Of the vectors and of the words, where both are asked."""
+    ef: int | None = None
 
 
 def search(opened: Opened, question: Question, where: Where) -> list[Scored]:
