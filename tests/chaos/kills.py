@@ -157,11 +157,13 @@ def name_of(stage: Json) -> str:
 
 
 def remove_products(data: Path) -> None:
-    """Leave the log, the key and the receipts."""
+    """Leave the log with its index, the key, the receipts and what was held out."""
     shutil.rmtree(data / "datasets", ignore_errors=True)
-    for path in (data / "distill").glob("*"):
-        if path.name not in ("keys", "receipts"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (data / "distill").rglob("*"):
+        name = path.relative_to(data / "distill")
+        kept = name.parts[0] in ("keys", "receipts", "holdout") or name.name.startswith("log-")
+        if path.is_file() and not kept:
+            path.unlink()
 
 
 # --- stories ------------------------------------------------------------------------------------
