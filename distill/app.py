@@ -4,12 +4,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TypedDict
 
 import structlog
 
 from distill.backends import Disk, OsDisk
 from distill.engine import SHIPPED, Engine, Jobs, Limits, Log, LogLimits, Metrics, StageSettings
+from distill.engine.receipts import Receipts
 from distill.routes import RunsDoor, routes
 from distill.settings import Settings
 from services import daemon
@@ -41,6 +43,7 @@ def create_app(settings: Settings, *, disk: Disk | None = None) -> Daemon:
             store = Log(data / "log", settings.writer_id, _limits(settings), under, metrics, index=index)
             stack.callback(store.close)
             await _open(store)
+            await _ready_to_sign(data)
             tasks = await stack.enter_async_context(task_set())
             tasks.start(store.commit_forever(), name="commit")
             jobs = Jobs(store, data, tasks, metrics, _stages(settings), kept_max=settings.jobs_kept_max)
@@ -87,6 +90,14 @@ async def _open(store: Log) -> None:
     except PlatformError as error:
         log.critical("the log cannot be opened", code=error.code, reason=error.message)
         raise
+
+
+async def _ready_to_sign(data: Path) -> None:
+    """Have a key for receipts. Without one, stages fail, and records are kept all the same."""
+    try:
+        await asyncio.to_thread(Receipts(data).key)
+    except PlatformError as error:
+        log.warning("no receipts can be signed", code=error.code, reason=error.message)
 
 
 def _checks(settings: Settings, store: Log, disk: Disk) -> dict[str, Check]:

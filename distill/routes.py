@@ -28,6 +28,11 @@ from services.protocol import DirectExchange
 routes = daemon.router()
 
 LIMIT_DEFAULT = 100
+MEDIA_TYPES = {
+    ".jsonl": "application/x-ndjson",
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+}
 
 
 def _engine(request: Request) -> Engine:
@@ -177,8 +182,7 @@ async def list_datasets(
 async def get_file(dataset_id: str, name: str, engine: EngineDep) -> FileResponse:
     """A file of a dataset, streamed: one that the manifest names, or `manifest.json`."""
     path = await engine.dataset_file(dataset_id, name)
-    kind = "application/x-ndjson" if path.suffix == ".jsonl" else "application/json"
-    return FileResponse(path, media_type=kind)
+    return FileResponse(path, media_type=MEDIA_TYPES.get(path.suffix, "application/octet-stream"))
 
 
 RUNS_ROUTE = next(route for route in routes.routes if getattr(route, "name", "") == keep_runs.__name__)

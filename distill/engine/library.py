@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,9 +28,14 @@ Answer = TypeVar("Answer")
 class Item:
     """One piece of evidence with its category: the lines as they lie on the disk, parsed when asked for."""
 
-    def __init__(self, evidence_line: bytes, scored_line: bytes) -> None:
+    def __init__(self, evidence_line: bytes, scored_line: Callable[[], bytes]) -> None:
         self.evidence_line = evidence_line
-        self.scored_line = scored_line
+        self._find_scored = scored_line
+
+    @cached_property
+    def scored_line(self) -> bytes:
+        """The category's line. Raises `Conflict` when score is behind."""
+        return self._find_scored()
 
     @cached_property
     def evidence(self) -> dict[str, Any]:
@@ -79,7 +84,7 @@ class Shard:
             other = next(scored, None)
             if other is None or id_of(other) != id_of(line):
                 raise _stale()
-            yield Item(line, other)
+            yield Item(line, partial(_given, other))
         if next(scored, None) is not None:
             raise _stale()
 
@@ -151,10 +156,7 @@ class Library:
     def item(self, evidence_id: str) -> Item | None:
         """The piece with this id, in whichever shard it is."""
         found = self._lookup.find(bytes.fromhex(evidence_id)) if self._lookup else None
-        if found is None:
-            return None
-        scored = self._scored_line(found)
-        return Item(self._evidence_line(found), scored) if scored is not None else None
+        return Item(self._evidence_line(found), partial(self._scored, found)) if found is not None else None
 
     def first(self, item: Item) -> Item | None:
         """The attempt that a chain of repairs began with, or None when it cannot be followed to there."""
@@ -180,6 +182,12 @@ class Library:
         assert self.evidence_manifest is not None
         path = self._data / self.evidence_manifest.shards[found.shard].evidence.name
         return self._readers.read(path, found.offset, found.length)
+
+    def _scored(self, found: Found) -> bytes:
+        line = self._scored_line(found)
+        if line is None:
+            raise _stale()
+        return line
 
     def _scored_line(self, found: Found) -> bytes | None:
         """The category's line, when there is one of this very evidence."""
@@ -252,6 +260,10 @@ class _Readers:
     def __del__(self) -> None:
         for file in self._open.values():
             file.close()
+
+
+def _given(line: bytes) -> bytes:
+    return line
 
 
 def _stale() -> Conflict:

@@ -17,7 +17,7 @@ import orjson
 import structlog
 from numpy.typing import NDArray
 
-from distill.engine import inputs, link, partindex, shards
+from distill.engine import inputs, link, notes, partindex, shards
 from distill.engine.assemble import NOTHING_SAID, Said, evidence_of, feedback_of, review_of
 from distill.engine.inputs import Input, Part
 from distill.engine.link import JOIN, Joins, Linked, LinkTask
@@ -228,6 +228,19 @@ class WriteTask:
         name = self.read.part.name
         return f"{name}-{shards.key(LAYOUT, name, self.read.sha256, self.joins.sha256)}"
 
+    @property
+    def note(self) -> Path:
+        return self.data / shards.FOLDER / shards.INDEX / f"{self.stem}.evidence"
+
+    def finished(self) -> EvidenceShard | None:
+        """The shard as it was written before, if that was here and its files are all there."""
+        known = notes.kept(self.data, self.note)
+        if known is None or not self.note.with_suffix(".ids").exists():
+            return None
+        shard = EvidenceShard.model_validate(known)
+        made = [product for product in (shard.evidence, shard.quarantine) if product is not None]
+        return shard if all(shards.is_there(self.data, product) for product in made) else None
+
 
 def _write_tasks(read: Sequence[Scanned], linked: Linked, joins: Path, data: Path) -> list[WriteTask]:
     origins = {link.origin_of(one.part.segment): one.part.path for one in read}
@@ -236,19 +249,18 @@ def _write_tasks(read: Sequence[Scanned], linked: Linked, joins: Path, data: Pat
 
 def _write(tasks: Sequence[WriteTask], data: Path, pool: Pool, progress: Progress) -> list[EvidenceShard]:
     """Write the shards that are not there as they have to be."""
-    index = data / shards.FOLDER / shards.INDEX
-    missing = [task for task in tasks if not (index / f"{task.stem}.evidence").exists()]
-    for done, _ in enumerate(pool.map(write_shard, missing), start=1):
+    finished = {task.stem: task.finished() for task in tasks}
+    missing = [task for task in tasks if finished[task.stem] is None]
+    for done, (task, shard) in enumerate(zip(missing, pool.map(write_shard, missing), strict=True), start=1):
+        finished[task.stem] = shard
         progress.reach(done, len(missing), start=LINKED_AT)
     log.info("evidence written", shards=len(missing), kept=len(tasks) - len(missing))
     for name in (shards.EVIDENCE, shards.QUARANTINE):
         files.sync_folder(data / shards.FOLDER / name)
-    return [
-        EvidenceShard.model_validate_json((index / f"{task.stem}.evidence").read_bytes()) for task in tasks
-    ]
+    return [shard for shard in finished.values() if shard is not None]
 
 
-def write_shard(task: WriteTask) -> None:
+def write_shard(task: WriteTask) -> EvidenceShard:
     """Write one shard, its ids and, when those are there, the note that it is finished."""
     writer = ShardWriter(task)
     lines = writer.lines()
@@ -271,7 +283,8 @@ def write_shard(task: WriteTask) -> None:
         quarantine=_named(quarantine, shards.QUARANTINE) if quarantine else None,
         counts=writer.counts(),
     )
-    shards.record(folder / shards.INDEX / f"{task.stem}.evidence", shard.model_dump(mode="json"))
+    notes.keep(task.data, task.note, shard.model_dump(mode="json"))
+    return shard
 
 
 def _below(data: Path, path: Path) -> str:

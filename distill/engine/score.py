@@ -8,7 +8,7 @@ from typing import Final, get_args
 
 import orjson
 
-from distill.engine import rules, shards
+from distill.engine import notes, rules, shards
 from distill.engine.pool import Pool
 from distill.engine.products import ProductWriter
 from distill.engine.progress import Progress
@@ -43,6 +43,16 @@ class ScoreTask:
     def stem(self) -> str:
         return f"{self.shard.name}-{shards.key(self.shard.evidence.sha256, self.rules_sha256)}"
 
+    @property
+    def note(self) -> Path:
+        return self.data / shards.FOLDER / shards.INDEX / f"{self.stem}.scored"
+
+    def finished(self) -> ScoredShard | None:
+        """The categories as they were written before, if that was here and the file is there."""
+        known = notes.kept(self.data, self.note)
+        shard = ScoredShard.model_validate(known) if known is not None else None
+        return shard if shard is not None and shards.is_there(self.data, shard.scored) else None
+
 
 def score_evidence(data: Path, rule_file: Path, pool: Pool, progress: Progress) -> ScoredProduct:
     """Give every piece of evidence its category. Raises `Conflict` when there is no evidence yet."""
@@ -55,11 +65,13 @@ def score_evidence(data: Path, rule_file: Path, pool: Pool, progress: Progress) 
     applied = Rules(content)
     tasks = [ScoreTask(shard, data, content, applied.sha256) for shard in evidence.shards]
     index = folder / shards.INDEX
-    missing = [task for task in tasks if not (index / f"{task.stem}.scored").exists()]
-    for done, _ in enumerate(pool.map(score_shard, missing), start=1):
+    finished = {task.stem: task.finished() for task in tasks}
+    missing = [task for task in tasks if finished[task.stem] is None]
+    for done, (task, shard) in enumerate(zip(missing, pool.map(score_shard, missing), strict=True), start=1):
+        finished[task.stem] = shard
         progress.reach(done, len(missing))
     files.sync_folder(folder / shards.SCORED)
-    scored = [ScoredShard.model_validate_json((index / f"{task.stem}.scored").read_bytes()) for task in tasks]
+    scored = [shard for shard in finished.values() if shard is not None]
     counts = shards.total([dict.fromkeys(("in", *CATEGORIES), 0), *(shard.counts for shard in scored)])
     assert counts["in"] == sum(counts.values()) - counts["in"], counts
     manifest = ScoredManifest(
@@ -75,7 +87,7 @@ def score_evidence(data: Path, rule_file: Path, pool: Pool, progress: Progress) 
     return ScoredProduct(manifest, [*(shard.scored for shard in scored), product], counts)
 
 
-def score_shard(task: ScoreTask) -> None:
+def score_shard(task: ScoreTask) -> ScoredShard:
     """Write the categories of one shard and, when they are there, the note that it is finished."""
     applied = _rules(task.rules)
     counts = dict.fromkeys(("in", *CATEGORIES), 0)
@@ -96,7 +108,8 @@ def score_shard(task: ScoreTask) -> None:
         scored=written.model_copy(update={"name": name}),
         counts=counts,
     )
-    shards.record(folder / shards.INDEX / f"{task.stem}.scored", shard.model_dump(mode="json"))
+    notes.keep(task.data, task.note, shard.model_dump(mode="json"))
+    return shard
 
 
 @lru_cache(maxsize=1)

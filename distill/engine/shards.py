@@ -15,6 +15,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from schemas.base import Model
+from schemas.canonical import canonical_bytes
 from schemas.evidence import Count, ProductFile, Sha256
 from services import files
 
@@ -86,7 +87,7 @@ def key(*parts: str) -> str:
 
 
 def write_manifest(path: Path, manifest: Model) -> ProductFile:
-    content = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_APPEND_NEWLINE)
+    content = canonical_bytes(manifest.model_dump(mode="json")) + b"\n"
     files.replace(path, content)
     return ProductFile(
         name=f"{FOLDER}/{path.name}",
@@ -143,6 +144,14 @@ def digest_of(products: Sequence[ProductFile]) -> str:
 def file_of(data: Path, product: ProductFile) -> Path:
     """Where a product lies. Products are named by their path below the data folder."""
     return data / product.name
+
+
+def is_there(data: Path, product: ProductFile) -> bool:
+    """Whether a product lies where it should, in its size. What is in it is for an audit to say."""
+    try:
+        return file_of(data, product).stat().st_size == product.bytes
+    except FileNotFoundError:
+        return False
 
 
 def keep_only(folder: Path, names: set[str], pattern: str = "*") -> None:

@@ -19,6 +19,7 @@ from distill.engine.library import Library
 from distill.engine.materialize import Limits, Materialized, materialize
 from distill.engine.pool import Pool
 from distill.engine.progress import Progress, Stopped
+from distill.engine.receipts import Receipts
 from distill.engine.rules import SHIPPED
 from distill.engine.score import score_evidence
 from schemas.canonical import canonical_bytes
@@ -43,6 +44,7 @@ def inputs_of(data: Path) -> list[Input]:
 
 def stages(data: Path, part_bytes: int = 4096, progress: Progress | None = None) -> Materialized:
     """Materialize and score, in this process."""
+    Receipts(data).key()
     limits = Limits(part_bytes=part_bytes, line_bytes_max=1 << 20, depth_max=64)
     with Pool(1) as pool:
         made = materialize(inputs_of(data), data, limits, pool, progress or Progress())
@@ -284,11 +286,13 @@ from tests.unit.distill.test_shards import inputs_of
 from distill.engine.materialize import Limits, materialize
 from distill.engine.pool import Pool
 from distill.engine.progress import Progress
+from distill.engine.receipts import Receipts
 from distill.engine.rules import SHIPPED
 from distill.engine.score import score_evidence
 
 if __name__ == "__main__":
     data = Path(sys.argv[1])
+    Receipts(data).key()
     with Pool(int(sys.argv[2])) as pool:
         inputs = inputs_of(data)
         materialize(inputs[:: int(sys.argv[3])], data, Limits(4096, 1 << 20, 64), pool, Progress())
@@ -320,6 +324,20 @@ def test_processes_time_zone_locale_and_hash_seed_do_not_show(tmp_path: Path) ->
         made.append(products(data))
     assert made[0] == made[1] == made[2]
     assert len(made[0]) > 10
+
+
+@pytest.mark.parametrize("victim", ["evidence", "scored", "index/*.evidence", "index/*.ids"])
+def test_what_was_taken_away_or_edited_is_made_again(tmp_path: Path, victim: str) -> None:
+    write_segment(tmp_path, many(0, 4))
+    stages(tmp_path)
+    before = products(tmp_path)
+    pattern = victim if "*" in victim else f"{victim}/*.jsonl"
+    first, second = sorted((tmp_path / "distill").glob(pattern))[:2]
+    first.unlink()
+    if victim == "index/*.evidence":
+        second.write_bytes(second.read_bytes()[:-3] + b'x"}')
+    stages(tmp_path)
+    assert products(tmp_path) == before
 
 
 # --- finding ------------------------------------------------------------------------------------
