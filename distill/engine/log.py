@@ -470,13 +470,10 @@ class Log:
     async def run_line(self, run_id: str) -> bytes | None:
         """The line of a run, or None when there is none of this id."""
         location = self.index.run(run_id)
-        if location is None and self._has_others():
+        if location is None:  # another writer may have it
             await asyncio.to_thread(self.refresh)
             location = self.index.run(run_id)
         return None if location is None else await asyncio.to_thread(self.read, location)
-
-    def _has_others(self) -> bool:
-        return any(one.name.writer != self._writer for one in list(self._segments.values()))
 
     async def note_lines(self, owner: Owner) -> list[bytes]:
         """The lines of the verdicts and feedback on `owner`, in the order in which they came."""

@@ -8,7 +8,7 @@ import pytest
 
 from distill.backends import FakeDisk
 from distill.engine.segments import LogDamaged, LogInUse
-from tests.unit.distill.builders import distill, lines, ndjson, run, send
+from tests.unit.distill.builders import distill, done, lines, ndjson, run, send
 
 pytestmark = pytest.mark.anyio
 
@@ -205,3 +205,51 @@ async def test_what_waits_for_the_disk_is_bounded(tmp_path: Path) -> None:
         statuses = [response.status_code for response in await asyncio.gather(*sending)]
     assert set(statuses) == {200, 429}
     assert len(lines(segment(tmp_path))) == statuses.count(200)
+
+
+async def test_replicas_write_beside_one_another_and_see_each_others_runs(tmp_path: Path) -> None:
+    async with distill(tmp_path, writer_id="a") as one, distill(tmp_path, writer_id="b") as other:
+        await send(one, [run("r1"), run("both")])
+        await send(other, [run("r2"), run("both")])
+        assert (await one.get("/v1/runs/r2")).status_code == 200
+        assert (await other.get("/v1/runs/r1")).status_code == 200
+        job = await done(other, stage="materialize")
+    assert job["counts"]["in"] == 4
+    assert (job["counts"]["out"], job["counts"]["duplicates"]) == (3, 1)
+    names = sorted(path.name for path in (tmp_path / "log").glob("runs-*.jsonl"))
+    assert names == ["runs-a-000001.jsonl", "runs-b-000001.jsonl"]
+
+
+def index(data: Path) -> Path:
+    return data / "distill" / "index" / "log-own.sqlite"
+
+
+async def knows(data: Path, *run_ids: str) -> None:
+    """These runs are found, and are not written again."""
+    async with distill(data) as client:
+        for run_id in run_ids:
+            assert (await client.get(f"/v1/runs/{run_id}")).json()["run"]["run_id"] == run_id
+        assert (await send(client, [run(run_id) for run_id in run_ids]))["accepted"] == len(run_ids)
+    assert len(lines(segment(data))) == len(run_ids)
+
+
+async def test_an_index_that_is_gone_damaged_or_behind_is_made_again(tmp_path: Path) -> None:
+    await fill(tmp_path, 2)
+    await knows(tmp_path, "r0", "r1")
+    index(tmp_path).unlink()
+    await knows(tmp_path, "r0", "r1")
+    index(tmp_path).write_bytes(b"no database " * 1000)
+    await knows(tmp_path, "r0", "r1")
+    before = index(tmp_path).read_bytes()
+    await fill(tmp_path, 3)
+    index(tmp_path).write_bytes(before)  # as if the last group had not reached it
+    await knows(tmp_path, "r0", "r1", "r2")
+
+
+async def test_an_index_of_another_log_is_not_believed(tmp_path: Path) -> None:
+    await fill(tmp_path, 3)
+    content = segment(tmp_path).read_bytes()
+    segment(tmp_path).write_bytes(content.replace(b"r2", b"r9"))
+    async with distill(tmp_path) as client:
+        assert (await client.get("/v1/runs/r2")).status_code == 404
+        assert (await client.get("/v1/runs/r9")).status_code == 200
