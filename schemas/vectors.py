@@ -24,6 +24,9 @@ FILTER_DEPTH_MAX: Final = 16
 FILTER_CONDITIONS_MAX: Final = 1024
 """How many conditions and nested filters one filter may have, all levels together."""
 
+EF_MAX: Final = 4096
+"""The widest that a search may have the index look."""
+
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 PointId = (
     Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -280,6 +283,18 @@ class SearchRequest(Model):
     filter: BoundedFilter | None = None
     role: str | None = None
     exact: StrictBool = False
+    ef: (
+        Annotated[
+            int,
+            Field(
+                ge=1,
+                le=EF_MAX,
+                strict=True,
+                description="How widely the index looks: more of the nearest are found, in more time.",
+            ),
+        ]
+        | None
+    ) = None
     score_min: Number | None = None
     with_: Annotated[list[Part], Field(alias="with")] = ["payload", "text"]
 

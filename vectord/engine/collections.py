@@ -33,6 +33,8 @@ class Opened:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     written: int = 0
     optimizing: bool = False
+    ef: int | None = None
+    """How widely searches look that do not say it themselves; None leaves it to the store."""
 
     @property
     def spec(self) -> CollectionSpec:

@@ -37,19 +37,17 @@ from vectord.backends import Query, Record, Scored, Where
 from vectord.engine.collections import Collections, Opened
 from vectord.engine.disk import Disk
 from vectord.engine.embedding import Embedder, Vector, check_digest, model_of, no_model
-from vectord.engine.gate import Checked, Pass
-from vectord.engine.limits import Limits, at_most, check_filter, check_text, checked_vector
+from vectord.engine.gate import Checked, Limited, Pass, pass_for
+from vectord.engine.limits import Limits, at_most, check_text, checked_vector
 from vectord.engine.metrics import Metrics
 from vectord.engine.points import Rules, check_points
+from vectord.engine.prompt import PromptSearches
 from vectord.engine.ranking import Question, comparable, merge, search
 from vectord.engine.recall import Recall
 from vectord.engine.roles import Roles
 from vectord.engine.runner import Runner
 
 log = structlog.get_logger(__name__)
-
-Limited = Sequence[str] | None
-"""The roles that the caller's key is limited to; None means that it is not."""
 
 
 class Engine:
@@ -73,6 +71,9 @@ class Engine:
         self._recall = recall
         self._roles = Roles(RoleCatalogue(roles=[]))
         self._changing_roles = asyncio.Lock()
+        self.prompt = PromptSearches(
+            collections, lambda: self._roles, limits=limits, metrics=metrics, recall=recall
+        )
 
     async def start(self) -> None:
         self._roles = Roles(await self._runner.run(self._disk.read_roles))
@@ -244,6 +245,7 @@ class Engine:
                 request.score_min,
                 with_vector="vector" in request.with_,
                 weights=_weights(request),
+                ef=request.ef or opened.ef,
             )
             checked = self._check(gate, await self._ask(opened, question, gate.where))
         return SearchResponse(
@@ -272,7 +274,7 @@ class Engine:
         hits = await self._runner.run(search, opened, question, where)
         self._metrics.search_seconds.labels(question.mode).observe(time.perf_counter() - started)
         if question.vector is not None:
-            query = Query(question.k, question.vector, exact=question.exact)
+            query = Query(question.k, question.vector, exact=question.exact, ef=question.ef)
             self._recall.offer(opened, query, where)
         if question.score_min is None:
             return hits
@@ -300,7 +302,9 @@ class Engine:
             vectors = await self._query_vectors(asked, request)
             for opened, gate in zip(asked, gates, strict=True):
                 vector = vectors.get(opened.name)
-                question = Question(request.mode, request.k, request.query, vector, weights=_weights(request))
+                question = Question(
+                    request.mode, request.k, request.query, vector, weights=_weights(request), ef=opened.ef
+                )
                 hits = await self._ask(opened, question, gate.where)
                 checked = self._check(gate, hits)
                 seen += len(hits)
@@ -346,23 +350,10 @@ class Engine:
         request: PointSelector | SearchRequest | RetrieveRequest,
         limited: Limited,
     ) -> Pass:
-        """Decide what the caller may see. Every way to a point leads through here.
-
-        Raises 400 without a role on a gated collection, or with an unknown one anywhere; 403 for a role
-        that the key may not ask for. On a collection that is not gated a role only narrows: points of
-        other roles are left out.
-        """
-        check_filter(request.filter)
         ids = request.ids if isinstance(request, PointSelector) else None
-        if ids is not None:
-            at_most("ids", len(ids), self._limits.points_max, param="ids")
-        gated = opened.spec.gated
-        roles = self._roles
-        if not gated and request.role is None:
-            return Pass(opened.name, gated, None, roles, Where(request.filter, ids))
-        grant = roles.grant(request.role, limited)
-        scope = roles.scope(grant, without_role=not gated)
-        return Pass(opened.name, gated, grant, roles, Where(request.filter, ids, scope))
+        return pass_for(
+            opened, self._roles, limited, self._limits, role=request.role, filter_=request.filter, ids=ids
+        )
 
     def _check(self, gate: Pass, hits: Sequence[Scored]) -> Checked:
         """The gate's second look: what the index should not have let through stops here, loudly."""
@@ -404,7 +395,7 @@ def _weights(request: SearchRequest | RetrieveRequest) -> tuple[float, float]:
 def _write(opened: Opened, records: Sequence[Record], wanted: Durability) -> Durability:
     """The engine always writes its log, so `memory` asks for less than there is and is told so."""
     opened.shard.upsert(records)
-    if wanted != "fsync":
+    if wanted != "fsync" or not opened.durable:
         return "wal"
     opened.shard.flush()
     return "fsync"

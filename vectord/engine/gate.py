@@ -1,9 +1,16 @@
 """What one caller may see of one collection: asked of the index, and again of every hit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from schemas.vectors import Filter, PointId
 from vectord.backends import Record, Scored, Where
+from vectord.engine.collections import Opened
+from vectord.engine.limits import Limits, at_most, check_filter
 from vectord.engine.roles import Grant, Roles
+
+Limited = Sequence[str] | None
+"""The roles that the caller's key is limited to; None means that it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +43,30 @@ class Checked:
 
     hits: list[Scored]
     dropped: list[tuple[Record, str]]
+
+
+def pass_for(
+    opened: Opened,
+    roles: Roles,
+    limited: Limited,
+    limits: Limits,
+    *,
+    role: str | None,
+    filter_: Filter | None = None,
+    ids: Sequence[PointId] | None = None,
+) -> Pass:
+    """Decide what the caller may see. Every way to a point leads through here.
+
+    Raises 400 without a role on a gated collection, or with an unknown one anywhere; 403 for a role
+    that the key may not ask for. On a collection that is not gated a role only narrows: points of
+    other roles are left out.
+    """
+    check_filter(filter_)
+    if ids is not None:
+        at_most("ids", len(ids), limits.points_max, param="ids")
+    gated = opened.spec.gated
+    if not gated and role is None:
+        return Pass(opened.name, gated, None, roles, Where(filter_, ids))
+    grant = roles.grant(role, limited)
+    scope = roles.scope(grant, without_role=not gated)
+    return Pass(opened.name, gated, grant, roles, Where(filter_, ids, scope))

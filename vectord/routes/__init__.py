@@ -3,9 +3,10 @@
 from fastapi import APIRouter
 
 from vectord.routes import collections, points, roles, search
+from vectord.routes.search import SearchDoor
 
 routes = APIRouter()
 for topic in (collections, points, search, roles):
     routes.include_router(topic.routes)
 
-__all__ = ["routes"]
+__all__ = ["SearchDoor", "routes"]
