@@ -65,8 +65,11 @@ def rebuild(
             products = _materialize(data, again, made, pool, _Share(progress, start, middle))
             _compare("distill/evidence/", products, vouched, report)
             _compare("distill/quarantine/", products, vouched, report)
-            products = _score(again, history.current.get("score"), pool, _Share(progress, middle, 1.0))
-            _compare("distill/scored/", products, vouched, report)
+            scored = history.current.get("score")
+            if scored is not None:
+                _check_same_evidence(made, scored)
+                products = _score(again, scored, pool, _Share(progress, middle, 1.0))
+                _compare("distill/scored/", products, vouched, report)
         except (_Impossible, PlatformError) as error:
             report.skip("rebuild_impossible", "distill/evidence", str(error))
 
@@ -99,9 +102,14 @@ def _input(data: Path, uri: str, end: int) -> Input:
     return Input(name.partition("/")[0], name, path, end)
 
 
-def _score(again: Path, receipt: Receipt | None, pool: Pool, progress: Progress) -> list[ProductFile]:
-    if receipt is None:
-        return []
+def _check_same_evidence(made: Receipt, scored: Receipt) -> None:
+    """What was made anew is the evidence of today, which the categories may be behind."""
+    there = {(one.name, one.sha256) for one in made.products}
+    if any((one.uri, one.sha256) not in there for one in scored.materials):
+        raise _Impossible("the categories are older than the evidence; run the stage `score` first")
+
+
+def _score(again: Path, receipt: Receipt, pool: Pool, progress: Progress) -> list[ProductFile]:
     applied, there = receipt.config.get("rules_sha256"), Rules(rules.read(SHIPPED)).sha256
     if applied != there:
         raise _Impossible(f"the rules that were applied ({applied}) are not those of this version ({there})")
@@ -113,8 +121,6 @@ def _compare(
 ) -> None:
     made = {one.name: one for one in products if one.name.startswith(folder)}
     names = {name for name in vouched if name.startswith(folder)}
-    if not made and folder == "distill/scored/":
-        return
     for name in sorted(names | made.keys()):
         report.checked["rebuilt"] += 1
         expected = vouched[name].product.sha256 if name in vouched else None

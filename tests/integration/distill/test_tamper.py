@@ -533,6 +533,29 @@ def test_a_changed_row_is_named_by_its_line(data: Path) -> None:
     assert _finding(audited(data, sample=0), "row_differs").line == number + 1
 
 
+def test_the_next_run_does_not_vouch_for_what_was_changed(data: Path) -> None:
+    """Neither a shard of the same size, nor one whose note was changed to fit, is signed by a later run."""
+    shard, other = products(data, "evidence")[:2]
+    before = shard.read_bytes()
+    flip(shard)
+    flip(other)
+    note = data / "distill" / "index" / f"{other.stem}.evidence"
+    found = hashlib.sha256(other.read_bytes()).hexdigest()
+    edit_payload(note, lambda value: value["is"]["evidence"].update(sha256=found))
+
+    async def story() -> None:
+        async with distill(data, disk_free_bytes_min=0) as client:
+            await send(client, [run("later")])
+            await done(client, stage="materialize")
+
+    asyncio.run(story())
+    changed = {one.file for one in audited(data).findings if one.code == "product_differs"}
+    assert changed == {named(data, shard)}  # the other was written anew
+    shard.write_bytes(before)
+    report = audited(data, rebuild=True)
+    assert (report.findings, [one.code for one in report.unchecked]) == ([], ["rebuild_impossible"])
+
+
 # --- with the key in hand: signatures hold, what they vouch for does not ------------------------------
 
 
