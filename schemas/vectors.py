@@ -40,6 +40,7 @@ VectorIn = Annotated[list[StrictFloat], Field(min_length=1)]
 Distance = Literal["cosine", "dot", "euclid"]
 Durability = Literal["memory", "wal", "fsync"]
 IndexKind = Literal["keyword", "integer", "float", "bool", "datetime"]
+EngineName = Literal["edge", "lance", "qdrant"]
 Scalar = str | StrictBool | SafeInt | StrictFloat
 
 
@@ -138,7 +139,7 @@ class CollectionSpec(Model):
     model: Annotated[str, Field(min_length=1)] | None = None
     dimension: Annotated[int, Field(ge=1, strict=True)] | None = None
     distance: Distance = "cosine"
-    engine: Literal["edge"] = "edge"
+    engine: EngineName | Literal["auto"] = "edge"
     gated: StrictBool = False
     hybrid: StrictBool = True
     payload_indexes: Annotated[dict[str, IndexKind], Field(max_length=32)] = {}
@@ -150,6 +151,37 @@ class CollectionSpec(Model):
         return self
 
 
+class EngineAdvice(Model):
+    """Whether a collection with `engine: "auto"` should move to another engine, and the figures behind it."""
+
+    move_to: EngineName | None
+    reason: str
+    rows: int
+    rows_max: int
+    memory_bytes: int
+    memory_bytes_max: int
+
+
+class MigrateRequest(Model):
+    """Move a collection to another engine; it is served throughout."""
+
+    engine: EngineName
+
+
+class Migration(Model):
+    """How far a move is. While it is `running`, and after it `failed`, the engine of before serves.
+
+    `recall` is the share of the 10 nearest that the new engine finds, over points sampled from the old one.
+    """
+
+    state: Literal["running", "done", "failed"]
+    engine: EngineName
+    done: int
+    total: int
+    recall: float | None = None
+    error: str | None = None
+
+
 class Collection(Model):
     """A collection as it stands."""
 
@@ -159,12 +191,14 @@ class Collection(Model):
     model: str | None
     model_digest: str | None
     distance: Distance
-    engine: str
+    engine: EngineName
     gated: bool
     hybrid: bool
     payload_indexes: dict[str, IndexKind]
     index: Literal["ready", "building"]
     bytes: int
+    advice: EngineAdvice | None = None
+    migration: Migration | None = None
 
 
 class CollectionList(Model):

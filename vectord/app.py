@@ -11,7 +11,7 @@ from services.health import Check
 from services.http import PeerClient
 from services.tasks import task_set
 from services.telemetry import CollectorRegistry
-from vectord.backends import Store, WorkerStore
+from vectord.backends import Engines, Store, WorkerStore
 from vectord.engine import Collections, Disk, Embedder, Engine, Limits, Metrics, Recall, Runner
 from vectord.routes import SearchDoor, routes
 from vectord.settings import Settings
@@ -42,7 +42,7 @@ def create_app(
             tasks = await stack.enter_async_context(task_set())
             collections = Collections(
                 disk,
-                store or _workers(settings, stack),
+                Engines(store or _workers(settings, stack)),
                 embedder,
                 runner=runner,
                 limits=limits,

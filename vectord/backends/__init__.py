@@ -1,10 +1,13 @@
 """What holds the vectors: the store's protocol, qdrant-edge on disk, and an exact one in memory."""
 
 from vectord.backends.edge import EdgeStore
+from vectord.backends.engines import Engines
 from vectord.backends.fake import FakeStore
 from vectord.backends.paths import Path, parse_datetime, parse_path
 from vectord.backends.prompt import Found, PromptShard, Rendered
 from vectord.backends.store import (
+    EngineMissing,
+    EngineUnreachable,
     Page,
     Query,
     Record,
@@ -21,6 +24,9 @@ from vectord.backends.workers import WorkerStore
 
 __all__ = [
     "EdgeStore",
+    "EngineMissing",
+    "EngineUnreachable",
+    "Engines",
     "FakeStore",
     "Found",
     "Page",

@@ -1,17 +1,26 @@
 """The store's protocol: one shard a collection, blocking calls, values in and values out."""
 
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from schemas.vectors import Distance, Filter, IndexKind, PointId
+from schemas.vectors import Distance, EngineName, Filter, IndexKind, PointId
 
 Payload = dict[str, Any]
 
 
 class StoreError(Exception):
     """The store could not do what was asked; the message is for the log."""
+
+
+class EngineMissing(StoreError):
+    """The engine is not installed or not configured; the message is for the caller, and says what to do."""
+
+
+class EngineUnreachable(StoreError):
+    """The engine's server does not answer; the message is for the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,17 @@ class ShardSpec:
     distance: Distance
     hybrid: bool
     payload_indexes: Mapping[str, IndexKind] = field(default_factory=dict)
+    engine: EngineName = "edge"
+    name: str = "shard"
+    model_digest: str | None = None
+    gated: bool = False
+
+    def stamp(self) -> str:
+        """What two processes that share one shard must agree on."""
+        indexes = sorted(self.payload_indexes.items())
+        return json.dumps(
+            [self.dimension, self.distance, self.hybrid, indexes, self.model_digest, self.gated]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +154,13 @@ class Store(Protocol):
         """Make an empty shard in `folder`, which does not exist yet."""
 
     def open(self, folder: pathlib.Path, spec: ShardSpec) -> Shard: ...
+
+
+class OutsideStore(Store, Protocol):
+    """A store that may keep points outside the folder; what lies there is its locator."""
+
+    def drop(self, folder: pathlib.Path) -> None:
+        """Remove what is kept outside the folder, if this folder made it."""
+
+    def durable(self) -> bool:
+        """Whether `flush` reaches a medium that survives a power loss."""

@@ -2,37 +2,57 @@
 
 import asyncio
 import contextlib
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
 import structlog
 
-from schemas.vectors import Collection, CollectionSpec
-from services.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from schemas.vectors import Collection, CollectionSpec, EngineName, Migration
+from services.errors import Conflict, InvalidRequest, NotFound, PlatformError, Unavailable
 from services.tasks import TaskSet
-from vectord.backends import Shard, Store, StoreError
-from vectord.engine.disk import Disk, Manifest, check_name
+from vectord.backends import EngineMissing, Engines, EngineUnreachable, Shard, StoreError
+from vectord.engine.advice import advise
+from vectord.engine.disk import Disk, Manifest, check_name, folder_name
 from vectord.engine.embedding import Embedder
 from vectord.engine.limits import Limits, at_most, check_path
 from vectord.engine.metrics import Metrics
+from vectord.engine.rebuild import Copy, Progress, Recording, Touched, Transform
 from vectord.engine.runner import Runner
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
+class Users:
+    """Those who may be using one shard of a collection."""
+
+    count: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
 class Opened:
-    """A collection in use. `writer` is held by the one that writes."""
+    """A collection in use. `writer` is held by the one that writes.
+
+    `shard` is another one after a move: take it anew for every call.
+    """
 
     name: str
     manifest: Manifest
     shard: Shard
+    durable: bool = True
+    """Whether the shard's `flush` makes writes survive a power loss."""
     writer: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    users: Users = field(default_factory=Users)
     written: int = 0
+    commits: int = 0
     optimizing: bool = False
+    moving: bool = False
+    migration: Migration | None = None
     ef: int | None = None
     """How widely searches look that do not say it themselves; None leaves it to the store."""
 
@@ -43,14 +63,15 @@ class Opened:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Hold the shard open for the length of a block."""
-        self.users += 1
-        self.idle.clear()
+        users = self.users
+        users.count += 1
+        users.idle.clear()
         try:
             yield
         finally:
-            self.users -= 1
-            if self.users == 0:
-                self.idle.set()
+            users.count -= 1
+            if users.count == 0:
+                users.idle.set()
 
 
 class Collections:
@@ -63,7 +84,7 @@ class Collections:
     def __init__(
         self,
         disk: Disk,
-        store: Store,
+        store: Engines,
         embedder: Embedder,
         *,
         runner: Runner,
@@ -83,13 +104,18 @@ class Collections:
         self._changing = asyncio.Lock()
 
     async def open_all(self) -> None:
+        for folder in await self._runner.run(self._disk.retired):
+            await self._clear(folder, sorted(folder.glob("shard*")))
         for name, manifest in (await self._runner.run(self._disk.scan)).items():
+            for folder in await self._runner.run(self._disk.left_over, name, manifest):
+                log.warning("unfinished move removed", collection=name)
+                await self._clear(folder, [folder])
             try:
                 shard = await self._runner.run(self._open_shard, name, manifest)
             except Unavailable as error:
                 self.broken[name] = error.message
                 continue
-            opened = Opened(name, manifest, shard)
+            opened = Opened(name, manifest, shard, self._store.durable(manifest.engine))
             self._add(opened)
             # Nobody knows how much was written since the last rebuild; one that is not due does nothing.
             info = await self._runner.run(shard.info)
@@ -98,7 +124,9 @@ class Collections:
 
     def _open_shard(self, name: str, manifest: Manifest) -> Shard:
         try:
-            return self._store.open(self._disk.shard_folder(name), manifest.shard_spec())
+            return self._store.open(self._disk.shard_folder(name, manifest), manifest.shard_spec(name))
+        except (EngineMissing, EngineUnreachable) as error:
+            raise Unavailable(f"the collection {name!r} cannot be opened: {error}") from error
         except StoreError as error:
             log.exception("collection cannot be opened", collection=name)
             raise Unavailable(f"the collection {name!r} cannot be opened; the log says why") from error
@@ -136,7 +164,7 @@ class Collections:
                 if name not in self._open and name not in self.broken:
                     await self._make(name, manifest)
         with self.use(name) as opened:
-            if _settled(spec, opened.manifest) != _settled(opened.spec, opened.manifest):
+            if not _is_same(spec, opened.manifest):
                 raise Conflict(
                     f"the collection {name!r} exists with another specification"
                     f" (GET /v1/collections/{name} shows it)",
@@ -150,10 +178,19 @@ class Collections:
         if spec.dimension is not None:
             at_most("dimension", spec.dimension, self._limits.dimension_max, param="dimension")
 
+    async def check_engine(self, engine: EngineName) -> None:
+        """Raise 400 for an engine that is not installed or not configured here."""
+        try:
+            await asyncio.to_thread(self._store.check, engine)
+        except EngineMissing as error:
+            raise InvalidRequest(str(error), code="engine_missing", param="engine") from error
+
     async def _manifest(self, spec: CollectionSpec) -> Manifest:
+        engine = _first_engine(spec)
+        await self.check_engine(engine)
         if spec.model is None:
             assert spec.dimension is not None
-            return Manifest(spec=spec, dimension=spec.dimension, model_digest=None)
+            return Manifest(spec=spec, dimension=spec.dimension, model_digest=None, engine=engine)
         dimension, digest = await self._embedder.probe(spec.model)
         if spec.dimension not in (None, dimension):
             raise InvalidRequest(
@@ -161,7 +198,7 @@ class Collections:
                 param="dimension",
             )
         at_most("dimension", dimension, self._limits.dimension_max, param="model")
-        return Manifest(spec=spec, dimension=dimension, model_digest=digest)
+        return Manifest(spec=spec, dimension=dimension, model_digest=digest, engine=engine)
 
     async def _make(self, name: str, manifest: Manifest) -> None:
         if len(self._open) + len(self.broken) >= self._limits.collections_max:
@@ -172,23 +209,137 @@ class Collections:
             )
         await self._runner.run(self._make_on_disk, name, manifest)
         shard = await self._runner.run(self._open_shard, name, manifest)
-        self._add(Opened(name, manifest, shard))
+        self._add(Opened(name, manifest, shard, self._store.durable(manifest.engine)))
         log.info("collection made", collection=name, dimension=manifest.dimension)
 
     def _make_on_disk(self, name: str, manifest: Manifest) -> None:
         with self._disk.making(name, manifest) as folder:
-            self._store.create(folder, manifest.shard_spec())
+            self._store.create(folder, manifest.shard_spec(name))
 
     async def delete(self, name: str) -> None:
         """Take it away once those who use it are done; new ones get 404 from now on."""
         async with self._changing:
             with self.use(name) as opened:
+                _refuse_moving(opened)
                 del self._open[name]
             self._metrics.collections.set(len(self._open))
-            await opened.idle.wait()
+            await opened.users.idle.wait()
             await self._runner.run(opened.shard.close)
-            await self._runner.run(self._disk.remove, name)
+            away = await self._runner.run(self._disk.retire, name)
+            await self._clear(away, sorted(away.glob("shard*")))
         log.info("collection deleted", collection=name)
+
+    async def _clear(self, folder: Path, shards: list[Path]) -> None:
+        """Remove a folder, and what its shards keep elsewhere; what cannot be is left for the next start."""
+
+        def clear() -> None:
+            for shard in shards:
+                self._store.drop(shard)
+            if folder.exists():
+                shutil.rmtree(folder)
+
+        try:
+            await asyncio.to_thread(clear)
+        except (StoreError, OSError) as error:
+            log.warning("left-over cannot be removed yet", folder=folder.name, reason=str(error))
+
+    # --- another shard ---
+
+    async def rebuild(
+        self,
+        name: str,
+        manifest: Manifest,
+        *,
+        progress: Progress,
+        transform: Transform | None = None,
+    ) -> float:
+        """Move the collection to a new shard as `manifest` describes it (its `shard` is chosen here).
+
+        Reads and writes go on. `transform` changes records on the way; without it they stay the same. The
+        answer is the new index's recall@10 over sampled points. Any failure leaves the old shard serving.
+        """
+        with self.use(name) as opened:
+            _refuse_moving(opened)
+            opened.moving = True
+            try:
+                old, users, recall = await self._move(opened, manifest, progress, transform)
+            finally:
+                opened.moving = False
+        await users.idle.wait()
+        await self._runner.run(old.close)
+        for folder in await self._runner.run(self._disk.left_over, name, opened.manifest):
+            await self._clear(folder, [folder])
+        return recall
+
+    async def _move(
+        self, opened: Opened, manifest: Manifest, progress: Progress, transform: Transform | None
+    ) -> tuple[Shard, Users, float]:
+        name, source = opened.name, opened.shard
+        manifest = manifest.model_copy(update={"shard": folder_name(manifest.engine)})
+        folder = self._disk.shard_folder(name, manifest)
+        touched = Touched(self._limits.rebuild_changes_max)
+        target: Shard | None = None
+        try:
+            await self._runner.run(self._store.create, folder, manifest.shard_spec(name))
+            target = await self._runner.run(self._open_shard, name, manifest)
+            copy = Copy(source, target, touched, self._runner.run, progress, transform)
+            async with opened.writer:
+                opened.shard = cast("Shard", Recording(source, touched))
+            await copy.everything()
+            await self._runner.run(target.optimize)
+            await copy.settle_down()
+            recall = await copy.check_samples(self._limits.rebuild_recall_min)
+            async with opened.writer:
+                await copy.catch_up()
+                await copy.check_count()
+                await self._runner.run(target.flush)
+                # On this thread, with nothing awaited before it is known everywhere: no half-made move.
+                self._disk.settle(name, manifest)
+                users, opened.users = opened.users, Users()
+                opened.manifest, opened.shard = manifest, target
+                opened.durable = self._store.durable(manifest.engine)
+        except asyncio.CancelledError:
+            opened.shard = source  # the daemon ends, perhaps in a call; the next start clears up
+            raise
+        except BaseException:
+            opened.shard = source
+            if target is not None:
+                await self._runner.run(target.close)
+            await self._clear(folder, [folder])
+            raise
+        log.info("collection moved", collection=name, engine=manifest.engine, points=copy.done)
+        return source, users, recall
+
+    def migrate(self, name: str, engine: EngineName) -> Migration:
+        """Begin to move a collection to another engine; `describe` says how far it is."""
+        with self.use(name) as opened:
+            _refuse_moving(opened)
+            if engine == opened.manifest.engine:
+                raise Conflict(f"the collection {name!r} is on {engine!r} already", code="same_engine")
+            if opened.migration is not None and opened.migration.state == "running":
+                raise Conflict(f"the collection {name!r} is being moved already", code="collection_moving")
+            opened.migration = Migration(state="running", engine=engine, done=0, total=0)
+            self._tasks.start(self._migrate(opened, engine), name="migrate")
+            return opened.migration
+
+    async def _migrate(self, opened: Opened, engine: EngineName) -> None:
+        def report(**fields: object) -> None:
+            assert opened.migration is not None
+            opened.migration = opened.migration.model_copy(update=fields)
+
+        manifest = opened.manifest.model_copy(update={"engine": engine})
+        try:
+            recall = await self.rebuild(
+                opened.name, manifest, progress=lambda done, total: report(done=done, total=total)
+            )
+        except PlatformError as error:
+            log.warning("move failed", collection=opened.name, engine=engine, reason=error.message)
+            report(state="failed", error=error.message)
+        except BaseException:
+            report(state="failed", error="it broke off; the log says why")
+            raise
+        else:
+            report(state="done", recall=recall)
 
     async def describe_all(self) -> list[Collection]:
         described = []
@@ -208,27 +359,33 @@ class Collections:
             model=spec.model,
             model_digest=opened.manifest.model_digest,
             distance=spec.distance,
-            engine=spec.engine,
+            engine=opened.manifest.engine,
             gated=spec.gated,
             hybrid=spec.hybrid,
             payload_indexes=spec.payload_indexes,
             index="building" if opened.optimizing else "ready",
             bytes=size,
+            advice=advise(opened.manifest, info.points, self._limits) if spec.engine == "auto" else None,
+            migration=opened.migration,
         )
 
     def wrote(self, opened: Opened, points: int) -> None:
         """Count writes, and have the index rebuilt when there were enough since the last time."""
         opened.written += points
-        if opened.written >= self._limits.optimize_after_points and not opened.optimizing:
+        opened.commits += 1
+        # Every write to a Lance dataset is a commit, with files of its own.
+        many = opened.manifest.engine == "lance" and opened.commits >= self._limits.optimize_after_commits
+        if (many or opened.written >= self._limits.optimize_after_points) and not opened.optimizing:
             opened.optimizing = True
             self._tasks.start(self._optimize(opened), name="optimize")
 
     async def _optimize(self, opened: Opened) -> None:
         try:
             with opened.in_use():
-                written, started = opened.written, time.perf_counter()
+                written, commits, started = opened.written, opened.commits, time.perf_counter()
                 await self._runner.run(opened.shard.optimize)
                 opened.written -= written
+                opened.commits -= commits
                 seconds = time.perf_counter() - started
                 self._metrics.optimize_seconds.observe(seconds)
                 log.info("index rebuilt", collection=opened.name, duration_ms=round(seconds * 1000, 1))
@@ -246,8 +403,29 @@ class Collections:
         self._open.clear()
 
 
-def _settled(spec: CollectionSpec, manifest: Manifest) -> CollectionSpec:
-    """The specification with the dimension that it led to, so that naming it or not is the same."""
-    if spec.model is None or spec.dimension is not None:
-        return spec
-    return spec.model_copy(update={"dimension": manifest.dimension})
+def _first_engine(spec: CollectionSpec) -> EngineName:
+    """The engine that a collection begins with; `auto` says later when another would be better."""
+    return "edge" if spec.engine == "auto" else spec.engine
+
+
+def _refuse_moving(opened: Opened) -> None:
+    if opened.moving:
+        raise Conflict(
+            f"the collection {opened.name!r} is being moved or rebuilt; wait until that has ended",
+            code="collection_moving",
+        )
+
+
+def _is_same(spec: CollectionSpec, manifest: Manifest) -> bool:
+    """Whether the specification describes the collection.
+
+    Naming the dimension that the model has, or not, is the same; so is naming the engine that the collection
+    was made with, or the one that it has moved to.
+    """
+    made = manifest.spec
+    same: dict[str, object] = {}
+    if spec.engine in (made.engine, manifest.engine):
+        same["engine"] = made.engine
+    if made.model is not None and spec.dimension in (None, manifest.dimension):
+        same["dimension"] = made.dimension
+    return spec.model_copy(update=same) == made

@@ -7,13 +7,13 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import structlog
-from pydantic import ValidationError
+from pydantic import StringConstraints, ValidationError
 
 from schemas.base import Model
-from schemas.vectors import CollectionSpec, RoleCatalogue
+from schemas.vectors import CollectionSpec, EngineName, RoleCatalogue
 from services import files
 from services.errors import InvalidRequest, Unavailable
 from vectord.backends import ShardSpec
@@ -21,22 +21,32 @@ from vectord.backends import ShardSpec
 log = structlog.get_logger(__name__)
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+SHARD: Final = re.compile(r"^shard(-(edge|lance|qdrant)-[0-9a-f]{32})?$")
 
 
 class Manifest(Model):
-    """What a collection is: written once, when it is made."""
+    """What a collection is. `spec` is as it was asked for; `engine` and `shard` say where the points are now.
+
+    It is replaced as a whole when the points move to another shard: that is the moment of the move.
+    """
 
     format: int = 1
     spec: CollectionSpec
     dimension: int
     model_digest: str | None
+    engine: EngineName = "edge"
+    shard: Annotated[str, StringConstraints(pattern=SHARD.pattern)] = "shard"
 
-    def shard_spec(self) -> ShardSpec:
+    def shard_spec(self, name: str) -> ShardSpec:
         return ShardSpec(
             dimension=self.dimension,
             distance=self.spec.distance,
             hybrid=self.spec.hybrid,
             payload_indexes=self.spec.payload_indexes,
+            engine=self.engine,
+            name=name,
+            model_digest=self.model_digest,
+            gated=self.spec.gated,
         )
 
 
@@ -50,8 +60,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def folder_name(engine: EngineName) -> str:
+    """A name for a new shard's folder."""
+    return f"shard-{engine}-{uuid.uuid4().hex}"
+
+
 class Disk:
-    """Collections as folders: `<name>/manifest.json` and `<name>/shard/`.
+    """Collections as folders: `<name>/manifest.json` and the shard that it names.
 
     Names with a dot are ours: `.making-*` and `.deleting-*` are unfinished work, `.aside` keeps what was
     found broken.
@@ -80,8 +95,23 @@ class Disk:
 
     # --- collections ---
 
-    def shard_folder(self, name: str) -> Path:
-        return self.folder / check_name(name) / "shard"
+    def shard_folder(self, name: str, manifest: Manifest) -> Path:
+        return self.folder / check_name(name) / manifest.shard
+
+    def settle(self, name: str, manifest: Manifest) -> None:
+        """Name the shard that is the collection from now on. Raises OSError where the old one stays."""
+        path = self.folder / check_name(name) / "manifest.json"
+        try:
+            files.replace(path, manifest.model_dump_json().encode())
+        except OSError:
+            if Manifest.model_validate_json(path.read_bytes()) != manifest:
+                raise
+            log.exception("manifest is in place, but may not survive a power loss", collection=name)
+
+    def left_over(self, name: str, manifest: Manifest) -> list[Path]:
+        """Shards that a move began and did not finish, or left behind."""
+        inside = (self.folder / check_name(name)).iterdir()
+        return [path for path in inside if SHARD.match(path.name) and path.name != manifest.shard]
 
     @contextlib.contextmanager
     def making(self, name: str, manifest: Manifest) -> Iterator[Path]:
@@ -97,20 +127,22 @@ class Disk:
             shutil.rmtree(draft, ignore_errors=True)
             raise
 
-    def remove(self, name: str) -> None:
-        """Gone as soon as it is renamed; the files follow."""
+    def retire(self, name: str) -> Path:
+        """Take the collection away; its files, in the folder returned, are still to be removed."""
         away = self.folder / f".deleting-{check_name(name)}-{uuid.uuid4().hex}"
         (self.folder / name).rename(away)
         files.sync_folder(self.folder)
-        shutil.rmtree(away)
+        return away
+
+    def retired(self) -> list[Path]:
+        """Deletions that were not finished."""
+        return [path for path in sorted(self.folder.iterdir()) if path.name.startswith(".deleting-")]
 
     def scan(self) -> dict[str, Manifest]:
-        """The collections there are. Unfinished deletions are finished, everything half-made is set aside."""
+        """The collections there are. Everything half-made is set aside."""
         found = {}
         for path in sorted(self.folder.iterdir()):
-            if path.name.startswith(".deleting-"):
-                shutil.rmtree(path)
-            elif path.name.startswith(".making-"):
+            if path.name.startswith(".making-"):
                 self._set_aside(path, "it was never finished")
             elif path.is_dir() and NAME.fullmatch(path.name) and (manifest := self._manifest(path)):
                 found[path.name] = manifest

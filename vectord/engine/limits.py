@@ -27,6 +27,12 @@ class Limits:
     payload_bytes_max: int = 65_536
     embed_batch_max: int = 128
     optimize_after_points: int = 10_000
+    optimize_after_commits: int = 64
+    rebuild_changes_max: int = 1_000_000
+    rebuild_recall_min: float = 0.95
+    edge_rows_max: int = 5_000_000
+    edge_memory_bytes_max: int = 8 * 1024**3
+    lance_rows_max: int = 50_000_000
 
 
 def at_most(what: str, given: int, limit: int, *, param: str) -> None:

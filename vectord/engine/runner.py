@@ -7,8 +7,8 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from services.errors import Overloaded, PlatformError
-from vectord.backends import StoreError
+from services.errors import Overloaded, PlatformError, Unavailable
+from vectord.backends import EngineUnreachable, StoreError
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ class Runner:
         self._under_way += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
+        except EngineUnreachable as error:
+            raise Unavailable(str(error)) from error
         except StoreError as error:
             log.exception("store failed")
             raise PlatformError("the store failed; the log says why", code="store_failed") from error
