@@ -184,7 +184,7 @@ class EdgeShard:
             self._shard.close()
 
     def _point(self, record: Record) -> edge.Point:
-        vectors: dict[str, Any] = {DENSE: list(record.vector)}
+        vectors: dict[str, Any] = {DENSE: record.vector}
         if self._spec.hybrid and record.text is not None:
             vectors[WORDS] = self._bm25.embed_document(record.text)
         payload: EdgePayload = {

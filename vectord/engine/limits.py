@@ -1,6 +1,7 @@
 """What a request may ask for, and the one way to say that it asks for too much."""
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,10 @@ class Limits:
     edge_rows_max: int = 5_000_000
     edge_memory_bytes_max: int = 8 * 1024**3
     lance_rows_max: int = 50_000_000
+    batch_max: int = 64
+    facet_points_max: int = 200_000
+    snapshots_max: int = 16
+    snapshot_bytes_max: int = 64 * 1024**3
 
 
 def at_most(what: str, given: int, limit: int, *, param: str) -> None:
@@ -44,7 +49,9 @@ def check_text(text: str, limits: Limits, *, param: str) -> None:
     at_most("UTF-8 bytes of text", len(text.encode()), limits.text_bytes_max, param=param)
 
 
-def checked_vector(vector: Sequence[float], dimension: int, distance: Distance, *, param: str) -> list[float]:
+def checked_vector(
+    vector: Sequence[float], dimension: int, distance: Distance, *, param: str
+) -> Sequence[float]:
     """The vector, fit to be stored as float32 and compared: finite, of the right length, not zero."""
     if len(vector) != dimension:
         raise InvalidRequest(
@@ -52,16 +59,15 @@ def checked_vector(vector: Sequence[float], dimension: int, distance: Distance, 
             code="dimension_mismatch",
             param=param,
         )
-    largest = max(map(abs, vector))
-    if not math.isfinite(math.fsum(vector)) or largest > COMPONENT_MAX:
+    length = math.hypot(*vector)
+    if not length <= COMPONENT_MAX and not all(abs(number) <= COMPONENT_MAX for number in vector):
         raise InvalidRequest(f"the vector's numbers are finite and at most {COMPONENT_MAX:g}", param=param)
     if distance != "cosine":
-        return list(vector)
-    length = math.hypot(*vector)
+        return array("f", vector)
     if length == 0:
         raise InvalidRequest("a vector of zeros has no direction, and no cosine", param=param)
     # Very short or long ones would under- or overflow when the engine squares them in float32.
-    return list(vector) if 1e-3 < length < 1e3 else [number / length for number in vector]
+    return array("f", vector if 1e-3 < length < 1e3 else [number / length for number in vector])
 
 
 def check_payload(payload: dict[str, object], limits: Limits, *, param: str) -> None:

@@ -20,6 +20,7 @@ from schemas.vectors import (
     RetrieveResponse,
     SearchRequest,
     SearchResponse,
+    numbers_of,
 )
 from services import daemon
 from services.context import RequestContext
@@ -58,7 +59,7 @@ JSON: Final = b"application/json"
 def usual(body: bytes) -> PromptQuestion | None:
     """What a body in the usual form asks for; None for any other, and for any that is wrong.
 
-    Of the vector it says only that it is a list.
+    Of the vector it says only that it is a list, of whatever.
     """
     try:
         data: Any = orjson.loads(body)
@@ -66,11 +67,12 @@ def usual(body: bytes) -> PromptQuestion | None:
         return None
     if not isinstance(data, dict) or not data.keys() <= FIELDS:
         return None
-    vector, k, ef = data.get("vector"), data.get("k", 10), data.get("ef")
+    vector: Any = data.get("vector")
+    k, ef = data.get("k", 10), data.get("ef")
     role, exact, least = data.get("role"), data.get("exact", False), data.get("score_min")
     parts = data.get("with", ("payload", "text"))
     if not (
-        type(vector) is list
+        type(vector) in (list, str)
         and type(k) is int
         and k > 0
         and data.get("mode", "dense") == "dense"
@@ -84,6 +86,8 @@ def usual(body: bytes) -> PromptQuestion | None:
         return None
     given = data.get("filter")
     try:
+        if type(vector) is str:
+            vector = numbers_of(vector)
         filter_ = None if given is None else _filter(body, given)
     except (ValidationError, ValueError):
         return None
