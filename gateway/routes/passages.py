@@ -52,6 +52,16 @@ COLLECTION: Final = "/v1/collections/{name}"
 
 PASSAGES: Final = (
     Passage("POST", "/v1/chat/completions", "chatd", "Chat, as JSON or as a stream.", ("chat",)),
+    Passage("POST", "/v1/responses", "chatd", "Chat in the form of OpenAI's Responses.", ("chat",)),
+    Passage("POST", "/v1/messages", "chatd", "Chat in the form of Anthropic's Messages.", ("chat",)),
+    Passage(
+        "POST",
+        "/v1/chat/explain",
+        "chatd",
+        "Which models would be tried, and why.",
+        ("chat",),
+        repeatable=True,
+    ),
     Passage("POST", ITERATE, "chatd", "Generate, validate, repair.", ("chat",)),
     Passage("GET", "/v1/models", "chatd", "Models of all providers.", repeatable=True),
     Passage("GET", "/v1/models/{model:path}", "chatd", "One model.", repeatable=True),
@@ -113,6 +123,7 @@ HOP_HEADERS: Final = frozenset(
 NOT_FORWARDED: Final = HOP_HEADERS | {
     b"host",
     b"authorization",
+    b"x-api-key",
     b"cookie",
     b"content-length",
     b"expect",
@@ -236,6 +247,17 @@ DoorkeeperDep = Annotated[Doorkeeper, Depends(_doorkeeper)]
 FleetsDep = Annotated[dict[str, Fleet], Depends(_fleets)]
 
 
+def authorization_of(headers: Headers) -> str | None:
+    """What the caller presents: the first such header, or the key alone as Anthropic's clients send it."""
+    key = None
+    for name, value in headers:
+        if name == b"authorization":
+            return str(value, "latin-1")
+        if name == b"x-api-key" and key is None:
+            key = f"Bearer {str(value, 'latin-1')}"
+    return key
+
+
 def allowed(
     passage: Passage, doorkeeper: Doorkeeper, authorization: str | None
 ) -> tuple[Principal, Limiter | None]:
@@ -305,7 +327,7 @@ def _path_parameters(path: str) -> list[dict[str, object]]:
 
 def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
     async def forward(request: Request, doorkeeper: DoorkeeperDep, fleets: FleetsDep) -> Response:
-        principal, limiter = allowed(passage, doorkeeper, request.headers.get("authorization"))
+        principal, limiter = allowed(passage, doorkeeper, authorization_of(request.scope["headers"]))
         if limiter is not None:  # only what may pass counts against the caller's rate
             limiter.admit()
         current = context.current()

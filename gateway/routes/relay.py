@@ -9,7 +9,6 @@ import time
 from typing import Final
 
 import structlog
-from starlette.types import Scope
 
 from gateway.backends import Call, Headers
 from gateway.engine import Doorkeeper, Fleet, Limiter
@@ -19,6 +18,7 @@ from gateway.routes.passages import (
     PASSAGES,
     Passage,
     allowed,
+    authorization_of,
     check_content,
     concerns_run,
     encoded,
@@ -42,14 +42,6 @@ GATHERED_BYTES_MAX: Final = 64 * 1024
 JSON: Final = (b"content-type", b"application/json")
 
 
-def authorization_of(scope: Scope) -> str | None:
-    """The first such header, as the long way reads it."""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return str(value, "latin-1")
-    return None
-
-
 class RelayDoor:
     """Takes the requests of one passage; keys, limits and the frame are those of the long way."""
 
@@ -67,7 +59,7 @@ class RelayDoor:
         doorkeeper: Doorkeeper = scope["state"]["doorkeeper"]
         fleet: Fleet = scope["state"]["fleets"][passage.daemon]
         try:
-            principal, limiter = allowed(passage, doorkeeper, authorization_of(scope))
+            principal, limiter = allowed(passage, doorkeeper, authorization_of(scope["headers"]))
             check_content(passage, principal, exchange.body)
             if limiter is not None:
                 limiter.admit()

@@ -221,6 +221,22 @@ async def test_a_key_s_gate_goes_with_its_chats_and_nowhere_else(tmp_path: Path,
     assert any(gateway.taken) == short
 
 
+@pytest.mark.parametrize("short", [True, False])
+async def test_a_key_may_come_as_anthropic_s_clients_send_it(tmp_path: Path, *, short: bool) -> None:
+    plain = key(tmp_path)["authorization"].removeprefix("Bearer ")
+    async with (
+        stub(answers(whole(OK))) as daemon,
+        house(tmp_path, [daemon.url]) as gateway,
+        gateway.client(**{"x-api-key": plain}) as client,
+    ):
+        taken = await client.post("/v1/messages", content=b"{}" if short else in_pieces(b"{}"))
+        wrong = await client.post("/v1/messages", content=b"{}", headers={"authorization": "Bearer sh-no"})
+    assert (taken.status_code, wrong.status_code) == (200, 401)
+    seen = dict(daemon.asked[0].headers)
+    assert b"x-api-key" not in seen
+    assert seen[b"x-stillhouse-principal"] == b"tests"
+
+
 @pytest.mark.parametrize("body", [b'{"retrieve":{}}', b'{"retr\\u0069eve":{}}'])
 async def test_an_escaped_key_is_the_same_key(tmp_path: Path, body: bytes) -> None:
     headers = key(tmp_path, scopes=("chat",))
