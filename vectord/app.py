@@ -9,16 +9,31 @@ from services.clients import EmbeddClient
 from services.daemon import Daemon
 from services.health import Check
 from services.http import PeerClient
-from services.tasks import task_set
+from services.tasks import every, task_set
 from services.telemetry import CollectorRegistry
 from vectord.backends import Engines, Store, WorkerStore
-from vectord.engine import Collections, Disk, Embedder, Engine, Limits, Metrics, Recall, Runner
+from vectord.engine import (
+    Canaries,
+    Collections,
+    Disk,
+    Embedder,
+    Engine,
+    Exports,
+    Limits,
+    Metrics,
+    Recall,
+    Runner,
+    Snapshots,
+)
 from vectord.routes import SearchDoor, routes
 from vectord.settings import Settings
 
 
 class State(TypedDict):
     engine: Engine
+    limits: Limits
+    snapshots: Snapshots
+    exports: Exports
     checks: dict[str, Check]
 
 
@@ -62,10 +77,21 @@ def create_app(
                 collections, disk, embedder, runner=runner, limits=limits, metrics=metrics, recall=recall
             )
             await engine.start()
+            snapshots = Snapshots(disk.folder / ".snapshots", collections, runner=runner, limits=limits)
+            await snapshots.start()
+            canaries = Canaries(
+                engine, collections, runner=runner, metrics=metrics, probes_max=settings.canary_probes_max
+            )
+            tasks.start(every(settings.canary_interval_s, canaries.round, name="canaries"), name="canaries")
             yield {
                 "engine": engine,
+                "limits": limits,
+                "snapshots": snapshots,
+                "exports": Exports(collections, runner=runner, limits=limits),
                 "checks": {
                     "storage": Check(engine.check_storage),
+                    "gate": Check(canaries.check),
+                    "index": Check(canaries.check_index, required=False),
                     "embedd": Check(client.ping, required=False),  # vectors of one's own need no model
                 },
             }
@@ -90,4 +116,8 @@ def _limits(settings: Settings) -> Limits:
         payload_bytes_max=settings.payload_bytes_max,
         embed_batch_max=settings.embed_batch_max,
         optimize_after_points=settings.optimize_after_points,
+        batch_max=settings.batch_max,
+        facet_points_max=settings.facet_points_max,
+        snapshots_max=settings.snapshots_max,
+        snapshot_bytes_max=settings.snapshot_bytes_max,
     )

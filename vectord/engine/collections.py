@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,10 @@ from vectord.engine.rebuild import Copy, Progress, Recording, Touched, Transform
 from vectord.engine.runner import Runner
 
 log = structlog.get_logger(__name__)
+
+SETTLE_S: Final = 0.5
+SETTLE_FACTOR: Final = 20
+"""So many times the points after which an index is due are written, at most, before it is made."""
 
 
 @dataclass(slots=True)
@@ -100,6 +105,7 @@ class Collections:
         self._metrics = metrics
         self._tasks = tasks
         self._open: dict[str, Opened] = {}
+        self._reserved: set[str] = set()
         self.broken: dict[str, str] = {}
         self._changing = asyncio.Lock()
 
@@ -186,7 +192,7 @@ class Collections:
             raise InvalidRequest(str(error), code="engine_missing", param="engine") from error
 
     async def _manifest(self, spec: CollectionSpec) -> Manifest:
-        engine = _first_engine(spec)
+        engine = first_engine(spec)
         await self.check_engine(engine)
         if spec.model is None:
             assert spec.dimension is not None
@@ -200,21 +206,58 @@ class Collections:
         at_most("dimension", dimension, self._limits.dimension_max, param="model")
         return Manifest(spec=spec, dimension=dimension, model_digest=digest, engine=engine)
 
+    async def make_filled(self, name: str, manifest: Manifest, fill: Callable[[Shard], None]) -> None:
+        """Make a collection that is there only once `fill`, called on a thread, has put its points in.
+
+        Raises 409 where the name is taken.
+        """
+        check_name(name)
+        self._check(manifest.spec)
+        at_most("dimension", manifest.dimension, self._limits.dimension_max, param="dimension")
+        await self.check_engine(manifest.engine)
+        async with self._changing:
+            if name in self._open or name in self.broken:
+                raise Conflict(f"the collection {name!r} exists; delete it first", code="collection_exists")
+            self._refuse_more(name)
+            self._reserved.add(name)
+        try:
+            await self._runner.run(self._make_on_disk, name, manifest, fill)
+            await self._open_made(name, manifest)
+        finally:
+            self._reserved.discard(name)
+
     async def _make(self, name: str, manifest: Manifest) -> None:
-        if len(self._open) + len(self.broken) >= self._limits.collections_max:
+        self._refuse_more(name)
+        await self._runner.run(self._make_on_disk, name, manifest)
+        await self._open_made(name, manifest)
+
+    def _refuse_more(self, name: str) -> None:
+        if name in self._reserved:
+            raise Conflict(f"the collection {name!r} is being restored", code="collection_exists")
+        if len(self._open) + len(self.broken) + len(self._reserved) >= self._limits.collections_max:
             raise Conflict(
                 f"there are {self._limits.collections_max} collections already, which is the limit;"
                 " delete one first",
                 code="collections_max",
             )
-        await self._runner.run(self._make_on_disk, name, manifest)
+
+    async def _open_made(self, name: str, manifest: Manifest) -> None:
         shard = await self._runner.run(self._open_shard, name, manifest)
         self._add(Opened(name, manifest, shard, self._store.durable(manifest.engine)))
         log.info("collection made", collection=name, dimension=manifest.dimension)
 
-    def _make_on_disk(self, name: str, manifest: Manifest) -> None:
+    def _make_on_disk(
+        self, name: str, manifest: Manifest, fill: Callable[[Shard], None] | None = None
+    ) -> None:
         with self._disk.making(name, manifest) as folder:
             self._store.create(folder, manifest.shard_spec(name))
+            if fill is not None:
+                shard = self._store.open(folder, manifest.shard_spec(name))
+                try:
+                    fill(shard)
+                    shard.flush()
+                finally:
+                    shard.close()
 
     async def delete(self, name: str) -> None:
         """Take it away once those who use it are done; new ones get 404 from now on."""
@@ -379,8 +422,20 @@ class Collections:
             opened.optimizing = True
             self._tasks.start(self._optimize(opened), name="optimize")
 
+    async def _settled(self, opened: Opened) -> None:
+        """Return when writing pauses: an index made in the midst of a load would be made again at its end.
+
+        A load without end is not waited for either.
+        """
+        most = SETTLE_FACTOR * self._limits.optimize_after_points
+        commits = -1
+        while commits != opened.commits and opened.written < most:
+            commits = opened.commits
+            await asyncio.sleep(SETTLE_S)
+
     async def _optimize(self, opened: Opened) -> None:
         try:
+            await self._settled(opened)
             with opened.in_use():
                 written, commits, started = opened.written, opened.commits, time.perf_counter()
                 await self._runner.run(opened.shard.optimize)
@@ -403,7 +458,7 @@ class Collections:
         self._open.clear()
 
 
-def _first_engine(spec: CollectionSpec) -> EngineName:
+def first_engine(spec: CollectionSpec) -> EngineName:
     """The engine that a collection begins with; `auto` says later when another would be better."""
     return "edge" if spec.engine == "auto" else spec.engine
 

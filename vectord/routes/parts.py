@@ -5,12 +5,27 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from services import context
-from vectord.engine import Engine, Limited
+from vectord.engine import Engine, Exports, Limited, Limits, Snapshots
 
 
 def _engine(request: Request) -> Engine:
     engine: Engine = request.state.engine
     return engine
+
+
+def _limits(request: Request) -> Limits:
+    limits: Limits = request.state.limits
+    return limits
+
+
+def _snapshots(request: Request) -> Snapshots:
+    snapshots: Snapshots = request.state.snapshots
+    return snapshots
+
+
+def _exports(request: Request) -> Exports:
+    exports: Exports = request.state.exports
+    return exports
 
 
 async def _limited() -> Limited:
@@ -19,5 +34,8 @@ async def _limited() -> Limited:
 
 
 EngineDep = Annotated[Engine, Depends(_engine)]
+LimitsDep = Annotated[Limits, Depends(_limits)]
+SnapshotsDep = Annotated[Snapshots, Depends(_snapshots)]
+ExportsDep = Annotated[Exports, Depends(_exports)]
 LimitedDep = Annotated[Limited, Depends(_limited)]
 Name = Annotated[str, Path(description="The collection's name: `[a-z0-9][a-z0-9_-]{0,63}`.")]
