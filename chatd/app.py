@@ -2,21 +2,21 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypedDict
+from typing import Literal, TypedDict
 
-import httpx
-
-from chatd.backends import OllamaProvider, OpenAICompatibleProvider, OutsideTransport, Provider
+from chatd.backends import Bounds, Provider
 from chatd.backends.peers import Judge, Notes
 from chatd.engine import Clocks, Dispatcher, Gate, Limits, Loop, Metrics, Refiner, Sender, Spool
+from chatd.engine.config import Config, Keeper, Keys, OllamaSpec, OpenAISpec, ProviderSpec, Timeouts
+from chatd.engine.config.build import Builder
 from chatd.routes import routes
-from chatd.settings import Settings
+from chatd.settings import Settings, environment
 from services import daemon, http
 from services.clients import DistillClient, ValidatorsClient, VectordClient
 from services.daemon import Daemon
 from services.health import Check
-from services.http import PeerClient, Timeouts
-from services.tasks import task_set
+from services.http import PeerClient
+from services.tasks import every, task_set
 from services.telemetry import CollectorRegistry
 
 
@@ -54,7 +54,9 @@ def create_app(
             finder = vectord or VectordClient(
                 await stack.enter_async_context(_peer("vectord", settings.vectord_url, settings))
             )
-            chosen = list(providers if providers is not None else await _providers(settings, stack))
+            config = await _config(settings, providers)
+            stack.callback(config.close)
+            chosen = list(config.current.providers.values())
             clocks = Clocks(settings.first_token_timeout_s, settings.idle_timeout_s, settings.total_timeout_s)
             dispatcher = Dispatcher(chosen, spool, metrics, clocks)
             limits = _limits(settings)
@@ -62,12 +64,15 @@ def create_app(
             sender = _sender(settings, spool, keeper)
             tasks = await stack.enter_async_context(task_set())
             tasks.start(sender.run(), name="spool sender")
+            if settings.config is not None:
+                refreshing = every(settings.config_poll_s, config.refresh, name="configuration")
+                tasks.start(refreshing, name="configuration")
             yield {
                 "settings": settings,
                 "dispatcher": dispatcher,
                 "refiner": Refiner(loop, Notes(finder), metrics, limits),
                 "gate": Gate(loop, metrics),
-                "checks": _checks(dispatcher, chosen, keeper),
+                "checks": _checks(dispatcher, chosen, keeper, config),
             }
 
     return daemon.build("chatd", routes, lifespan, settings, registry=registry)
@@ -103,11 +108,12 @@ def _sender(settings: Settings, spool: Spool, distill: DistillClient) -> Sender:
 
 
 def _checks(
-    dispatcher: Dispatcher, providers: Sequence[Provider], distill: DistillClient
+    dispatcher: Dispatcher, providers: Sequence[Provider], distill: DistillClient, config: Keeper
 ) -> dict[str, Check]:
     """One provider of several may be missing, all may not. Records wait for distill."""
     checks = {provider.name: Check(_listing(provider), required=False) for provider in providers}
     checks["distill"] = Check(distill.ping, required=False)
+    checks["config"] = Check(config.check, required=False)
     checks["providers"] = Check(dispatcher.ping)
     return checks
 
@@ -119,61 +125,58 @@ def _listing(provider: Provider) -> Callable[[], Awaitable[None]]:
     return probe
 
 
-async def _providers(settings: Settings, stack: AsyncExitStack) -> list[Provider]:
-    ollama = OllamaProvider(
-        await stack.enter_async_context(_upstream("ollama", settings.ollama_url, settings)),
-        keep_alive=settings.ollama_keep_alive,
+async def _config(settings: Settings, providers: Sequence[Provider] | None) -> Keeper:
+    """What `chatd.toml` says, or else the environment. Providers that are given stand in by their names."""
+    given = {provider.name: provider for provider in providers or ()}
+    bounds = Bounds(
+        connect_s=settings.connect_timeout_s,
+        short_s=settings.peer_timeout_s,
         line_bytes_max=settings.line_bytes_max,
         answer_bytes_max=settings.answer_bytes_max,
     )
-    if settings.openai_base_url is None:
-        return [ollama]
-    key = settings.openai_api_key
-    openai = OpenAICompatibleProvider(
-        "openai",
-        await stack.enter_async_context(
-            _upstream(
-                "openai",
-                settings.openai_base_url,
-                settings,
-                headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else None,
-                transport=OutsideTransport(
-                    limits=httpx.Limits(max_connections=settings.upstream_concurrency_max)
-                ),
-            )
-        ),
-        line_bytes_max=settings.line_bytes_max,
-        answer_bytes_max=settings.answer_bytes_max,
-    )
-    return [ollama, openai]
+    build = Builder(bounds, settings.ollama_url)
+
+    def made(name: str, spec: ProviderSpec, keys: Keys) -> Provider:
+        return given[name] if name in given else build(name, spec, keys)
+
+    keeper = Keeper(made)
+    if settings.config is not None:
+        await keeper.open(settings.config, environment)
+    elif providers is None:
+        keeper.hold(*_from_environment(settings))
+    else:
+        keeper.hold(Config(providers={name: _spec(settings, "openai") for name in given}), {})
+    return keeper
 
 
-def _upstream(
-    name: str,
-    url: str,
-    settings: Settings,
-    *,
-    headers: dict[str, str] | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
-) -> PeerClient:
-    """A client of a provider. Its clocks hold for short calls; generations are timed by the dispatcher."""
-    return PeerClient(
-        name,
-        url,
-        timeouts=Timeouts(
+def _from_environment(settings: Settings) -> tuple[Config, dict[str, Keys]]:
+    specs = {"ollama": _spec(settings, "ollama", keep_alive=settings.ollama_keep_alive)}
+    keys: dict[str, Keys] = {}
+    if settings.openai_base_url is not None:
+        specs["openai"] = _spec(settings, "openai", base_url=settings.openai_base_url)
+        if settings.openai_api_key is not None:
+            keys["openai"] = (settings.openai_api_key.get_secret_value(),)
+    return Config(providers=specs), keys
+
+
+def _spec(settings: Settings, kind: Literal["ollama", "openai"], **options: str) -> ProviderSpec:
+    """A provider that no file describes, with the clocks and limits of the environment."""
+    said = {
+        "type": kind,
+        "concurrency_max": settings.upstream_concurrency_max,
+        "waiting_max": settings.upstream_waiting_max,
+        "timeouts": Timeouts(
             connect_s=settings.connect_timeout_s,
-            read_s=settings.peer_timeout_s,
-            total_s=settings.peer_timeout_s,
+            first_token_s=settings.first_token_timeout_s,
+            idle_s=settings.idle_timeout_s,
+            total_s=settings.total_timeout_s,
         ),
-        limits=http.Limits(
-            concurrency_max=settings.upstream_concurrency_max, waiting_max=settings.upstream_waiting_max
-        ),
-        headers=headers,
-        transport=transport,
-    )
+        **options,
+    }
+    return (OllamaSpec if kind == "ollama" else OpenAISpec).model_validate(said)
 
 
 def _peer(name: str, url: str, settings: Settings) -> PeerClient:
     return PeerClient(
-        name, url, timeouts=Timeouts(read_s=settings.peer_timeout_s, total_s=settings.peer_timeout_s)
+        name, url, timeouts=http.Timeouts(read_s=settings.peer_timeout_s, total_s=settings.peer_timeout_s)
     )

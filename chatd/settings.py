@@ -1,5 +1,8 @@
 """What `chatd` can be told."""
 
+import os
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -14,6 +17,16 @@ class Settings(DaemonSettings):
         8 * 1024 * 1024,
         ge=1024,
         description="Largest request body, in bytes; with its answer it must still fit into one record.",
+    )
+    config: Path | None = Field(
+        None,
+        description="A `chatd.toml` with providers, aliases, limits and prices (see docs/providers.md). "
+        "Without it, the providers are those that the variables here name.",
+    )
+    config_poll_s: float = Field(
+        1.0,
+        gt=0,
+        description="Seconds between two looks at whether that file, or a file of keys, has changed.",
     )
     ollama_url: OllamaUrl = Field(
         "http://127.0.0.1:11434", validation_alias="OLLAMA_HOST", description="Where Ollama answers."
@@ -102,3 +115,8 @@ class Settings(DaemonSettings):
         ge=1,
         description="Bytes at which the file of refused records is set aside; one older file is kept.",
     )
+
+
+def environment(name: str) -> str | None:
+    """A variable that the configuration names, such as one that holds a provider's key."""
+    return os.environ.get(name)

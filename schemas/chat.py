@@ -38,9 +38,12 @@ class FunctionCall(OpenAIModel):
 
 
 class ToolCall(OpenAIModel):
+    """A call of a tool. `extra_content` is the provider's own, to be given back as it came."""
+
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
+    extra_content: JsonObject | None = Optional
 
 
 class ChatMessage(OpenAIModel):
@@ -155,7 +158,7 @@ class ChatRequest(OpenAIModel):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     user: str | None = None
     validate_: GateSpec | None = Field(default=None, alias="validate")
 
@@ -183,7 +186,7 @@ class Choice(Model):
     index: int = 0
     message: AnswerMessage
     finish_reason: FinishReason
-    logprobs: None = None
+    logprobs: JsonObject | None = None
 
 
 class ChatUsage(Model):
@@ -215,6 +218,7 @@ class ToolCallFragment(Model):
     id: str | None = Optional
     type: Literal["function"] | None = Optional
     function: FunctionFragment
+    extra_content: JsonObject | None = Optional
 
 
 class ChunkDelta(Model):
@@ -229,7 +233,7 @@ class ChunkChoice(Model):
     index: int
     delta: ChunkDelta
     finish_reason: FinishReason | None
-    logprobs: None
+    logprobs: JsonObject | None
 
 
 class ChatChunk(Model):

@@ -1,10 +1,12 @@
 """A provider without a model, for tests: it answers what it was told to."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 
-from chatd.backends.provider import Completion, Delta, Gathered, ModelInfo, truncated
+from chatd.backends.conversation import declared
+from chatd.backends.failures import truncated
+from chatd.backends.provider import Completion, Delta, Gathered, Lack, ModelInfo, refuse
 from schemas.base import JsonObject
 from schemas.chat import ChatRequest
 from schemas.runs import Usage
@@ -31,12 +33,24 @@ class Step:
 class FakeProvider:
     """Plays its script, one step a call, and then fails. Keeps the requests, and counts those cancelled."""
 
-    def __init__(self, name: str, script: Sequence[Step], *, models: Sequence[str] = ("fake",)) -> None:
+    def __init__(
+        self,
+        name: str,
+        script: Sequence[Step],
+        *,
+        models: Sequence[str] = ("fake",),
+        keys: int = 1,
+        lacks: Collection[str] = (),
+    ) -> None:
         self._name = name
         self._script = list(script)
         self._models = list(models)
         self.requests: list[ChatRequest] = []
+        self.keys_used: list[int] = []
         self.cancelled = 0
+        self.retired = False
+        self._keys = keys
+        self._lacks = lacks
 
     @property
     def name(self) -> str:
@@ -46,13 +60,25 @@ class FakeProvider:
     def config(self) -> JsonObject:
         return {"provider": self._name, "api": "fake"}
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    @property
+    def keys(self) -> int:
+        return self._keys
+
+    def retire(self) -> None:
+        self.retired = True
+
+    def lacking(self, request: ChatRequest) -> tuple[Lack, ...]:
+        severally = [Lack("n", "one choice a call is supported")] if (request.n or 1) > 1 else []
+        return (*severally, *declared(request, self._lacks))
+
+    async def complete(self, request: ChatRequest, *, key: int = 0) -> Completion:
         gathered = Gathered()
-        async for delta in self.stream(request):
+        async for delta in self.stream(request, key=key):
             gathered.add(delta)
         return gathered.completion()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest, *, key: int = 0) -> AsyncGenerator[Delta, None]:
+        self.keys_used.append(key)
         step = self._next(request)
         try:
             for delta in step.deltas:
@@ -75,8 +101,7 @@ class FakeProvider:
         self.requests.append(request)
         if request.model not in self._models:
             raise NotFound(f"model '{request.model}' not found", code="model_not_found", param="model")
-        if request.n is not None and request.n > 1:
-            raise InvalidRequest("one choice a call is supported", code="unsupported_parameter", param="n")
+        refuse(self._name, self.lacking(request))
         if not self._script:
             raise InvalidRequest("the script of this fake is at its end")
         return self._script.pop(0)

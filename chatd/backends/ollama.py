@@ -1,31 +1,31 @@
 """Ollama, by its native API: OpenAI's request in its words, its answers and quirks in OpenAI's."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Final
 
-import httpx
 import orjson
 
+from chatd.backends.conversation import arguments_of, called, declared, embedded, nameless
+from chatd.backends.failures import failure, invalid, status_in, truncated
 from chatd.backends.provider import (
     UNKNOWN_USAGE,
     Completion,
     Delta,
     Gathered,
+    Lack,
     ModelInfo,
     ToolCallDelta,
     call_id,
     count_in,
     finish_reason,
-    lines,
     parse_object,
-    read_bounded,
+    refuse,
     text_in,
-    truncated,
-    upstream_failure,
 )
+from chatd.backends.upstream import Answer, Upstream
 from schemas.base import JsonObject
 from schemas.chat import (
     ChatMessage,
@@ -37,65 +37,83 @@ from schemas.chat import (
     TextPart,
 )
 from schemas.runs import Usage
-from services.errors import InvalidRequest, PlatformError, UpstreamError
-from services.http import PeerClient
+from services.errors import InvalidRequest
 
-JSON_HEADERS: Final = {"content-type": "application/json"}
 DIGEST_TTL_S: Final = 5.0
 
 
 class OllamaProvider:
-    """Speaks `/api/chat` and `/api/tags`.
+    """Speaks `/api/chat` and `/api/tags`, of a local server or, with a key, of the cloud.
 
     Truncation of the prompt is off, thinking off unless asked for, and both are said explicitly.
     """
 
-    name = "ollama"
-
-    def __init__(
-        self, peer: PeerClient, *, keep_alive: str, line_bytes_max: int, answer_bytes_max: int
-    ) -> None:
-        self._peer = peer
+    def __init__(self, upstream: Upstream, *, keep_alive: str = "30m", lacks: Collection[str] = ()) -> None:
+        self._upstream = upstream
         self._keep_alive = keep_alive
-        self._line_bytes_max = line_bytes_max
-        self._answer_bytes_max = answer_bytes_max
+        self._lacks = lacks
         self._digests: dict[str, str | None] = {}
         self._digests_until = 0.0
+
+    @property
+    def name(self) -> str:
+        return self._upstream.name
+
+    @property
+    def keys(self) -> int:
+        return self._upstream.keys
 
     @property
     def config(self) -> JsonObject:
         return {
             "provider": self.name,
             "api": "ollama",
-            "base_url": str(httpx.URL(self._peer.base_url).copy_with(userinfo=b"")),
+            "base_url": self._upstream.base_url,
             "keep_alive": self._keep_alive,
             "truncate": False,
         }
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    def retire(self) -> None:
+        self._upstream.retire()
+
+    def lacking(self, request: ChatRequest) -> tuple[Lack, ...]:
+        refusals = {
+            "n": ((request.n or 1) > 1, "one choice a call is supported"),
+            "logit_bias": (bool(request.logit_bias), "it has no such option"),
+            "tool_choice": (
+                request.tool_choice == "required" or isinstance(request.tool_choice, NamedToolChoice),
+                "it cannot be made to call a tool",
+            ),
+            "parallel_tool_calls": (
+                request.parallel_tool_calls is False and bool(request.tools),
+                "it cannot be kept to one call",
+            ),
+        }
+        lacks = [Lack(param, reason) for param, (refused, reason) in refusals.items() if refused]
+        return (*lacks, *nameless(request), *declared(request, self._lacks))
+
+    async def complete(self, request: ChatRequest, *, key: int = 0) -> Completion:
         body = self._body(request, stream=False)
-        async with self._send(body) as response:
-            answer = await self._whole(response)
-        if not answer.get("done"):
+        async with self._upstream.post("/api/chat", body, key=key) as answer:
+            said = await self._whole(answer)
+        if not said.get("done"):
             raise truncated(self.name)
         gathered = Gathered()
-        gathered.add(_delta(answer, calls_before=0))
+        gathered.add(self._delta(request, said, calls_before=0))
         return gathered.completion()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ChatRequest, *, key: int = 0) -> AsyncGenerator[Delta, None]:
         body = self._body(request, stream=True)
         calls = 0
-        async with self._send(body) as response:
-            if not response.is_success:
-                await self._whole(response)
-            incoming = lines(
-                self.name, response, line_bytes_max=self._line_bytes_max, bytes_max=self._answer_bytes_max
-            )
-            async with aclosing(incoming):
+        async with self._upstream.post("/api/chat", body, key=key) as answer:
+            if not answer.good:
+                await self._whole(answer)
+            async with aclosing(answer.lines()) as incoming:
                 async for line in incoming:
                     if not line.strip():
                         continue
-                    delta = _delta(self._checked(parse_object(self.name, line), 200, {}), calls_before=calls)
+                    said = self._checked(parse_object(self.name, line), 200, {})
+                    delta = self._delta(request, said, calls_before=calls)
                     calls += len(delta.tool_calls)
                     yield delta
                     if delta.finish_reason is not None:
@@ -103,13 +121,12 @@ class OllamaProvider:
         raise truncated(self.name)
 
     async def models(self) -> list[ModelInfo]:
-        response = await self._peer.send("GET", "/api/tags")
-        answer = self._checked(
-            parse_object(self.name, response.content), response.status_code, response.headers
-        )
-        listed = answer.get("models")
+        answer, body = await self._upstream.get("/api/tags")
+        listed = self._parsed(answer, body).get("models")
         models = (
-            [_model(item) for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+            [_model(self.name, item) for item in listed if isinstance(item, dict)]
+            if isinstance(listed, list)
+            else []
         )
         self._digests = {model.name: model.digest for model in models}
         self._digests_until = time.monotonic() + DIGEST_TTL_S
@@ -122,16 +139,11 @@ class OllamaProvider:
 
     # --- what goes out ----------------------------------------------------------------------
 
-    def _send(self, body: bytes) -> Any:
-        # The caller's clocks decide how long a model may think, so no read timeout here.
-        timeout = httpx.Timeout(None, connect=self._peer.timeouts.connect_s)
-        return self._peer.stream("POST", "/api/chat", headers=JSON_HEADERS, content=body, timeout=timeout)
-
     def _body(self, request: ChatRequest, *, stream: bool) -> bytes:
-        _refuse_what_ollama_lacks(request)
+        refuse(self.name, self.lacking(request))
         body: dict[str, Any] = {
             "model": request.model,
-            "messages": _messages(request.messages),
+            "messages": _messages(self.name, request.messages),
             "stream": stream,
             "think": _think(request.reasoning_effort),
             "truncate": False,
@@ -140,6 +152,9 @@ class OllamaProvider:
         }
         if request.tools and request.tool_choice != "none":
             body["tools"] = [tool.model_dump(exclude_none=True) for tool in request.tools]
+        if request.logprobs:
+            body["logprobs"] = True
+            body["top_logprobs"] = request.top_logprobs or 0
         match request.response_format:
             case JsonSchemaFormat(json_schema=spec):
                 body["format"] = spec.schema_
@@ -149,23 +164,36 @@ class OllamaProvider:
 
     # --- what comes back --------------------------------------------------------------------
 
-    async def _whole(self, response: httpx.Response) -> JsonObject:
-        body = await read_bounded(self.name, response, self._answer_bytes_max)
-        if not response.is_success and not body.lstrip().startswith(b"{"):
-            raise UpstreamError(f"{self.name} answered {response.status_code} with no JSON body")
-        return self._checked(parse_object(self.name, body), response.status_code, response.headers)
+    async def _whole(self, answer: Answer) -> JsonObject:
+        return self._parsed(answer, await answer.body())
 
-    def _checked(self, answer: JsonObject, status: int, headers: Any) -> JsonObject:
-        if status < 300 and not answer.get("error"):
-            return answer
-        raise self._failure(status, str(answer.get("error") or "no reason given"), headers)
+    def _parsed(self, answer: Answer, body: bytes) -> JsonObject:
+        if not answer.good and not body.lstrip().startswith(b"{"):
+            raise failure(self.name, answer.status, "an answer without a reason", answer.headers)
+        return self._checked(parse_object(self.name, body), answer.status, answer.headers)
 
-    def _failure(self, status: int, reason: str, headers: Any) -> PlatformError:
-        if status == 400:
-            if "exceeds the context length" in reason or "exceed context" in reason:
-                return InvalidRequest(reason, code="context_length_exceeded", param="messages")
-            return upstream_failure(self.name, status, reason, headers, param=_param_of(reason))
-        return upstream_failure(self.name, status, reason, headers)
+    def _checked(self, said: JsonObject, status: int, headers: Mapping[str, str]) -> JsonObject:
+        if status < 300 and not said.get("error"):
+            return said
+        error = said.get("error")
+        reason = error.get("message") if isinstance(error, dict) else error  # its cloud sends objects
+        raise failure(
+            self.name,
+            status if status >= 300 else status_in(error),
+            str(reason or "no reason given"),
+            headers,
+            param=_param_of(str(reason)),
+        )
+
+    def _delta(self, request: ChatRequest, said: JsonObject, *, calls_before: int) -> Delta:
+        delta = _delta(self.name, said, calls_before=calls_before)
+        if request.logprobs and (delta.content or delta.reasoning) and delta.logprobs is None:
+            raise InvalidRequest(
+                f"the server of {self.name} gives no log probabilities",
+                code="unsupported_parameter",
+                param="logprobs",
+            )
+        return delta
 
 
 def _param_of(reason: str) -> str | None:
@@ -180,26 +208,10 @@ def _param_of(reason: str) -> str | None:
     return "model"
 
 
-def _refuse_what_ollama_lacks(request: ChatRequest) -> None:
-    refusals = {
-        "n": request.n is not None and request.n > 1,
-        "logprobs": bool(request.logprobs),
-        "top_logprobs": bool(request.top_logprobs),
-        "logit_bias": bool(request.logit_bias),
-        "tool_choice": request.tool_choice == "required" or isinstance(request.tool_choice, NamedToolChoice),
-        "parallel_tool_calls": request.parallel_tool_calls is False and bool(request.tools),
-    }
-    for param, refused in refusals.items():
-        if refused:
-            raise InvalidRequest(
-                f"`{param}` as given cannot be honoured by ollama; leave it out or choose another provider",
-                code="unsupported_parameter",
-                param=param,
-            )
-
-
 def _think(effort: str | None) -> bool | str:
-    return effort if effort in ("low", "medium", "high") else False
+    if effort in (None, "none"):
+        return False
+    return {"minimal": "low", "xhigh": "max"}.get(str(effort), str(effort))
 
 
 def _options(request: ChatRequest) -> dict[str, Any]:
@@ -215,23 +227,23 @@ def _options(request: ChatRequest) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _messages(messages: list[ChatMessage]) -> list[dict[str, Any]]:
-    names = {call.id: call.function.name for message in messages for call in message.tool_calls or ()}
-    return [_message(message, index, names) for index, message in enumerate(messages)]
+def _messages(provider: str, messages: list[ChatMessage]) -> list[dict[str, Any]]:
+    names = called(messages)
+    return [_message(provider, message, index, names) for index, message in enumerate(messages)]
 
 
-def _message(message: ChatMessage, index: int, names: dict[str, str]) -> dict[str, Any]:
+def _message(provider: str, message: ChatMessage, index: int, names: dict[str, str]) -> dict[str, Any]:
     out: dict[str, Any] = {
         "role": "system" if message.role == "developer" else message.role,
         "content": message.content if isinstance(message.content, str) else _text(message),
     }
-    if images := _images(message, index):
+    if images := _images(provider, message, index):
         out["images"] = images
     if message.tool_calls:
         out["tool_calls"] = [
             {"id": call.id, "function": {"name": call.function.name, "arguments": arguments}}
             for call in message.tool_calls
-            for arguments in (_arguments(call.function.arguments, index),)
+            for arguments in (arguments_of(call, index),)
         ]
     if message.tool_call_id is not None:
         out["tool_call_id"] = message.tool_call_id
@@ -245,63 +257,49 @@ def _text(message: ChatMessage) -> str:
     return "\n".join(part.text for part in parts if isinstance(part, TextPart))
 
 
-def _images(message: ChatMessage, index: int) -> list[str]:
+def _images(provider: str, message: ChatMessage, index: int) -> list[str]:
     parts = message.content if isinstance(message.content, list) else []
     return [
-        _image(part.image_url.url, f"messages.{index}.content.{position}.image_url.url")
+        embedded(provider, part.image_url.url, f"messages.{index}.content.{position}.image_url.url").data
         for position, part in enumerate(parts)
         if isinstance(part, ImagePart)
     ]
 
 
-def _image(url: str, param: str) -> str:
-    head, _, data = url.partition(",")
-    if not (head.startswith("data:image/") and head.endswith(";base64") and data):
-        raise InvalidRequest(
-            "ollama takes images as base64 data URLs (data:image/png;base64,…) only", param=param
-        )
-    return data
-
-
-def _arguments(text: str, index: int) -> dict[str, Any]:
-    try:
-        value = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidRequest(
-            "the `arguments` of a tool call are not the JSON text of an object",
-            param=f"messages.{index}.tool_calls",
-        )
-    return value
-
-
-def _delta(answer: JsonObject, *, calls_before: int) -> Delta:
+def _delta(provider: str, answer: JsonObject, *, calls_before: int) -> Delta:
     """One object of `/api/chat`. `calls_before` tool calls came earlier in the same answer."""
     said = answer.get("message")
     message: dict[str, Any] = said if isinstance(said, dict) else {}
     calls = tuple(
-        _tool_call(call, calls_before + index) for index, call in enumerate(message.get("tool_calls") or ())
+        _tool_call(provider, call, calls_before + index)
+        for index, call in enumerate(message.get("tool_calls") or ())
     )
     done = bool(answer.get("done"))
     return Delta(
-        content=text_in("ollama", message.get("content")),
-        reasoning=text_in("ollama", message.get("thinking")),
+        content=text_in(provider, message.get("content")),
+        reasoning=text_in(provider, message.get("thinking")),
         tool_calls=calls,
         finish_reason=finish_reason(answer.get("done_reason"), with_tool_calls=calls_before + len(calls) > 0)
         if done
         else None,
         usage=_usage(answer) if done else None,
+        raw_usage=_counts(answer) if done else None,
+        logprobs={"content": logprobs} if isinstance(logprobs := answer.get("logprobs"), list) else None,
     )
 
 
-def _tool_call(call: Any, index: int) -> ToolCallDelta:
+def _counts(answer: JsonObject) -> JsonObject | None:
+    """The fields of an answer that count or measure."""
+    return {key: value for key, value in answer.items() if key.endswith(("_count", "_duration"))} or None
+
+
+def _tool_call(provider: str, call: Any, index: int) -> ToolCallDelta:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise UpstreamError("ollama sent a tool call without a function", code="upstream_invalid")
+        raise invalid(provider, "a tool call without a function")
     arguments = function.get("arguments") or {}
     text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
-    return ToolCallDelta(index, text, id=call_id(text_in("ollama", call.get("id"))), name=function["name"])
+    return ToolCallDelta(index, text, id=call_id(text_in(provider, call.get("id"))), name=function["name"])
 
 
 def _usage(answer: JsonObject) -> Usage:
@@ -312,10 +310,10 @@ def _usage(answer: JsonObject) -> Usage:
     return Usage(prompt_tokens=prompt or 0, completion_tokens=completion or 0)
 
 
-def _model(item: dict[str, Any]) -> ModelInfo:
+def _model(provider: str, item: dict[str, Any]) -> ModelInfo:
     name = item.get("name") or item.get("model")
     if not isinstance(name, str):
-        raise UpstreamError("ollama listed a model without a name", code="upstream_invalid")
+        raise invalid(provider, "a list with a model without a name")
     digest = item.get("digest")
     return ModelInfo(name, _created(item.get("modified_at")), str(digest) if digest else None)
 

@@ -1,91 +1,107 @@
 """Any API that speaks OpenAI's chat completions: read liberally, as such servers differ."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
-import httpx
 import orjson
 
+from chatd.backends.asking import asked_for_json
+from chatd.backends.conversation import declared
+from chatd.backends.failures import failure, invalid, status_in, truncated
 from chatd.backends.provider import (
     Completion,
     Delta,
+    Lack,
     ModelInfo,
     ToolCallDelta,
     call_id,
     count_in,
     finish_reason,
-    lines,
     parse_object,
-    read_bounded,
+    refuse,
     text_in,
-    truncated,
-    upstream_failure,
 )
+from chatd.backends.upstream import Answer, Upstream
 from schemas.base import JsonObject
-from schemas.chat import ChatRequest, FunctionCall, ToolCall
+from schemas.chat import ChatRequest, FinishReason, FunctionCall, JsonObjectFormat, JsonSchemaFormat, ToolCall
 from schemas.runs import Usage
-from services.context import PRINCIPAL_HEADER, ROLES_HEADER
-from services.errors import InvalidRequest, PlatformError, UpstreamError
-from services.http import PeerClient
+from services.errors import PlatformError
 
-JSON_HEADERS: Final = {"content-type": "application/json"}
 DONE: Final = b"[DONE]"
+OURS: Final = {"stream_options", "validate_", "messages"}
+TARGET: Final = "/chat/completions"
 
 
-class OutsideTransport(httpx.AsyncHTTPTransport):
-    """Takes our requests outside, without telling the outside who asks."""
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Where a server of this API differs from OpenAI's own.
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        for header in (PRINCIPAL_HEADER, ROLES_HEADER):
-            request.headers.pop(header, None)
-        return await super().handle_async_request(request)
+    `response_format` is the strictest form that it holds answers to by itself, `lacks` names the parameters
+    that it does not honour.
+    """
+
+    developer_role: bool = True
+    stream_usage: bool = True
+    tokens_field: Literal["as_given", "max_tokens", "max_completion_tokens"] = "as_given"
+    response_format: Literal["json_schema", "json_object", "none"] = "json_schema"
+    lacks: Collection[str] = ()
 
 
 class OpenAICompatibleProvider:
     """Speaks `/chat/completions` and `/models` below a base URL."""
 
-    def __init__(self, name: str, peer: PeerClient, *, line_bytes_max: int, answer_bytes_max: int) -> None:
-        self._name = name
-        self._peer = peer
-        self._line_bytes_max = line_bytes_max
-        self._answer_bytes_max = answer_bytes_max
+    api: str = "openai"
+
+    def __init__(self, upstream: Upstream, dialect: Dialect | None = None) -> None:
+        self._upstream = upstream
+        self._dialect = dialect or Dialect()
 
     @property
     def name(self) -> str:
-        return self._name
+        return self._upstream.name
+
+    @property
+    def keys(self) -> int:
+        return self._upstream.keys
 
     @property
     def config(self) -> JsonObject:
-        return {
-            "provider": self.name,
-            "api": "openai",
-            "base_url": str(httpx.URL(self._peer.base_url).copy_with(userinfo=b"")),
-        }
+        return {"provider": self.name, "api": self.api, "base_url": self._upstream.base_url}
 
-    async def complete(self, request: ChatRequest) -> Completion:
-        async with self._send(self._body(request, stream=False)) as response:
-            return self._completion(await self._whole(response))
+    def retire(self) -> None:
+        self._upstream.retire()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        async with self._send(self._body(request, stream=True)) as response:
-            if not response.is_success:
-                await self._whole(response)
+    def lacking(self, request: ChatRequest) -> tuple[Lack, ...]:
+        lacks = [Lack("n", "one choice a call is supported")] if (request.n or 1) > 1 else []
+        return (*lacks, *declared(request, self._dialect.lacks))
+
+    async def complete(self, request: ChatRequest, *, key: int = 0) -> Completion:
+        body = self._body(request, stream=False)
+        async with self._upstream.post(TARGET, body, key=key) as answer:
+            return self._completion(await self._whole(answer))
+
+    async def stream(self, request: ChatRequest, *, key: int = 0) -> AsyncGenerator[Delta, None]:
+        body = self._body(request, stream=True)
+        async with self._upstream.post(TARGET, body, key=key) as answer:
+            if not answer.good:
+                await self._whole(answer)
             reading = _Reading(self.name)
-            incoming = self._events(response)
-            async with aclosing(incoming):
+            async with aclosing(answer.events()) as incoming:
                 async for event in incoming:
                     if event.startswith(DONE):
                         reading.done = True
                         break
-                    if (delta := reading.read(self._checked(parse_object(self.name, event)))) is not None:
+                    chunk = self._checked(parse_object(self.name, event))
+                    if (delta := reading.read(chunk, self._usage(chunk))) is not None:
                         yield delta
-        yield reading.end()
+            reason = self._finish(reading.finish, with_tool_calls=bool(reading.calls))
+            yield reading.end(reason)
 
     async def models(self) -> list[ModelInfo]:
-        response = await self._peer.send("GET", "/models")
-        answer = self._parse(response.content, response)
-        listed = answer.get("data")
+        answer, body = await self._upstream.get("/models")
+        listed = self._parse(body, answer).get("data")
         return [
             ModelInfo(str(item["id"]), created if isinstance(created := item.get("created"), int) else 0)
             for item in (listed if isinstance(listed, list) else ())
@@ -95,89 +111,110 @@ class OpenAICompatibleProvider:
     async def digest(self, model: str) -> str | None:  # noqa: ARG002 - this API has no digests
         return None
 
-    def _send(self, body: bytes) -> Any:
-        # The caller's clocks decide how long a model may think, so no read timeout here.
-        timeout = httpx.Timeout(None, connect=self._peer.timeouts.connect_s)
-        return self._peer.stream(
-            "POST", "/chat/completions", headers=JSON_HEADERS, content=body, timeout=timeout
-        )
+    # --- what goes out ----------------------------------------------------------------------
 
     def _body(self, request: ChatRequest, *, stream: bool) -> bytes:
-        if request.n is not None and request.n > 1:
-            raise InvalidRequest(
-                f"`n` is {request.n}; one choice a call is supported",
-                code="unsupported_parameter",
-                param="n",
-            )
-        if request.logprobs or request.top_logprobs:
-            raise InvalidRequest(
-                "`logprobs` is not supported", code="unsupported_parameter", param="logprobs"
-            )
+        refuse(self.name, self.lacking(request))
+        request = self._formatted(request)
         body = request.model_dump(
-            mode="json", by_alias=True, exclude_unset=True, exclude_none=True, exclude={"stream_options"}
+            mode="json", by_alias=True, exclude_unset=True, exclude_none=True, exclude=OURS
         )
+        body["messages"] = [
+            message.model_dump(mode="json", exclude_none=True) for message in request.messages
+        ]
+        if not self._dialect.developer_role:
+            for message in body["messages"]:
+                message["role"] = "system" if message["role"] == "developer" else message["role"]
+        if self._dialect.tokens_field != "as_given" and request.tokens_max is not None:
+            for field in ("max_tokens", "max_completion_tokens"):
+                body.pop(field, None)
+            body[self._dialect.tokens_field] = request.tokens_max
         body["stream"] = stream
-        if stream:
+        if stream and self._dialect.stream_usage:
             body["stream_options"] = {"include_usage": True}  # we meter every stream, asked or not
+        body.update(self._extras())
         return orjson.dumps(body)
+
+    def _formatted(self, request: ChatRequest) -> ChatRequest:
+        """The request with no stricter `response_format` than the server can hold an answer to."""
+        able, wanted = self._dialect.response_format, request.response_format
+        if able == "json_schema" or not isinstance(wanted, JsonSchemaFormat | JsonObjectFormat):
+            return request
+        if able == "json_object" and isinstance(wanted, JsonObjectFormat):
+            return request
+        weaker = JsonObjectFormat(type="json_object") if able == "json_object" else None
+        return asked_for_json(request).model_copy(update={"response_format": weaker})
+
+    def _extras(self) -> Mapping[str, Any]:
+        """What this API takes beyond OpenAI's fields."""
+        return {}
 
     # --- what comes back --------------------------------------------------------------------
 
-    async def _whole(self, response: httpx.Response) -> JsonObject:
-        return self._parse(await read_bounded(self.name, response, self._answer_bytes_max), response)
+    async def _whole(self, answer: Answer) -> JsonObject:
+        return self._parse(await answer.body(), answer)
 
-    def _parse(self, body: bytes, response: httpx.Response) -> JsonObject:
-        if not response.is_success and not body.lstrip().startswith(b"{"):
-            raise UpstreamError(f"{self.name} answered {response.status_code} with no JSON body")
-        answer = parse_object(self.name, body)
-        if response.is_success:
-            return self._checked(answer)
-        raise self._failure(response.status_code, answer.get("error"), response.headers)
+    def _parse(self, body: bytes, answer: Answer) -> JsonObject:
+        if answer.good:
+            return self._checked(parse_object(self.name, body))
+        try:
+            said = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            said = None
+        error = said.get("error", said) if isinstance(said, dict) else None
+        raise self._failure(answer.status, error, answer.headers)
 
     def _checked(self, answer: JsonObject) -> JsonObject:
         if error := answer.get("error"):  # some send it with a 200
-            raise self._failure(502, error, {})
+            raise self._failure(status_in(error), error, {})
         return answer
 
-    def _failure(self, status: int, error: Any, headers: Any) -> PlatformError:
+    def _failure(self, status: int, error: Any, headers: Mapping[str, str]) -> PlatformError:
         said = error if isinstance(error, dict) else {"message": error}
-        reason = str(said.get("message") or "no reason given")
-        failure = upstream_failure(self.name, status, reason, headers, param=_text_or_none(said.get("param")))
-        if said.get("code") == "context_length_exceeded":
-            failure.code = "context_length_exceeded"
-        return failure
+        reason = said.get("message") or said.get("detail") or "no reason given"
+        return failure(
+            self.name,
+            status,
+            reason if isinstance(reason, str) else orjson.dumps(reason).decode(),
+            headers,
+            param=_text_or_none(said.get("param")),
+            code=said.get("code") if isinstance(said.get("code"), str) else said.get("type"),
+        )
 
     def _completion(self, answer: JsonObject) -> Completion:
         choice = _first_choice(answer)
         said = choice.get("message") if choice else None
         if choice is None or not isinstance(said, dict):
-            raise UpstreamError(f"{self.name} answered without a choice", code="upstream_invalid")
-        calls = tuple(_tool_call(call) for call in said.get("tool_calls") or ())
+            raise invalid(self.name, "an answer without a choice")
+        calls = tuple(_tool_call(self.name, call) for call in said.get("tool_calls") or ())
         return Completion(
             content=text_in(self.name, said.get("content")) or None,
-            finish_reason=finish_reason(choice.get("finish_reason"), with_tool_calls=bool(calls)),
-            usage=_usage(answer) or Usage(),
+            finish_reason=self._finish(choice.get("finish_reason"), with_tool_calls=bool(calls)),
+            usage=self._usage(answer) or Usage(),
             tool_calls=calls,
             reasoning=_reasoning(self.name, said) or None,
             refusal=text_in(self.name, said.get("refusal")) or None,
+            raw_usage=_object_or_none(answer.get("usage")),
+            logprobs=_object_or_none(choice.get("logprobs")),
         )
 
-    async def _events(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
-        """The data of each server-sent event. Fields other than `data` are skipped."""
-        incoming = lines(
-            self.name, response, line_bytes_max=self._line_bytes_max, bytes_max=self._answer_bytes_max
+    def _finish(self, said: object, *, with_tool_calls: bool) -> FinishReason:
+        if said == "error":  # some end so where the model behind them failed
+            raise failure(self.name, 502, "the model failed before its answer was finished", {})
+        return finish_reason(said, with_tool_calls=with_tool_calls)
+
+    def _usage(self, answer: JsonObject) -> Usage | None:
+        usage = answer.get("usage")
+        if not isinstance(usage, dict):
+            return None
+        return Usage(
+            prompt_tokens=count_in(usage.get("prompt_tokens")),
+            completion_tokens=count_in(usage.get("completion_tokens")),
+            cost_usd=self._cost(usage),
         )
-        data: list[bytes] = []
-        async with aclosing(incoming):
-            async for raw in incoming:
-                line = raw.removesuffix(b"\r")
-                if line.startswith(b"data:"):
-                    data.append(line[5:].removeprefix(b" "))
-                elif not line and any(data):
-                    yield b"\n".join(data)
-                    data = []
-        if any(data):
-            yield b"\n".join(data)
+
+    def _cost(self, usage: JsonObject) -> float | None:  # noqa: ARG002 - most say none
+        return None
 
 
 class _Reading:
@@ -185,18 +222,20 @@ class _Reading:
 
     def __init__(self, provider: str) -> None:
         self.done = False
+        self.finish: object = None
+        self.calls: dict[int, str] = {}
         self._provider = provider
-        self._finish: object = None
         self._usage: Usage | None = None
-        self._calls: dict[int, str] = {}
+        self._raw_usage: JsonObject | None = None
 
-    def read(self, chunk: JsonObject) -> Delta | None:
+    def read(self, chunk: JsonObject, usage: Usage | None) -> Delta | None:
         """What a chunk adds. Finish and usage are kept back for the end, as they come in either order."""
-        self._usage = _usage(chunk) or self._usage
+        self._usage = usage or self._usage
+        self._raw_usage = _object_or_none(chunk.get("usage")) or self._raw_usage
         choice = _first_choice(chunk)
         if choice is None:
             return None
-        self._finish = choice.get("finish_reason") or self._finish
+        self.finish = choice.get("finish_reason") or self.finish
         said = choice.get("delta")
         if not isinstance(said, dict):
             return None
@@ -204,27 +243,32 @@ class _Reading:
             content=text_in(self._provider, said.get("content")),
             reasoning=_reasoning(self._provider, said),
             tool_calls=tuple(self._piece(call) for call in said.get("tool_calls") or ()),
+            refusal=text_in(self._provider, said.get("refusal")),
+            logprobs=_object_or_none(choice.get("logprobs")),
         )
-        return delta if delta.has_content else None
+        return delta if delta.has_content or delta.logprobs else None
 
     def _piece(self, call: Any) -> ToolCallDelta:
         function = (call.get("function") or {}) if isinstance(call, dict) else None
         if not isinstance(function, dict):
-            raise UpstreamError(f"{self._provider} sent a malformed tool call", code="upstream_invalid")
-        index = call.get("index")
-        index = index if isinstance(index, int) else max(len(self._calls) - 1, 0)
-        arguments = str(function.get("arguments") or "")
-        if index in self._calls:
-            return ToolCallDelta(index, arguments)
-        self._calls[index] = call_id(_text_or_none(call.get("id")))
-        return ToolCallDelta(index, arguments, id=self._calls[index], name=str(function.get("name") or ""))
+            raise invalid(self._provider, "a malformed tool call")
+        index, offered = call.get("index"), _text_or_none(call.get("id"))
+        if not isinstance(index, int) or isinstance(index, bool):  # a new id, or a name, begins a call
+            begins = not self.calls or offered is not None or bool(function.get("name"))
+            index = len(self.calls) if begins else len(self.calls) - 1
+        arguments = _arguments(self._provider, function.get("arguments"))
+        extra = _object_or_none(call.get("extra_content"))
+        if index in self.calls:
+            return ToolCallDelta(index, arguments, extra=extra)
+        self.calls[index] = call_id(offered)
+        name = text_in(self._provider, function.get("name"))
+        return ToolCallDelta(index, arguments, id=self.calls[index], name=name, extra=extra)
 
-    def end(self) -> Delta:
+    def end(self, reason: FinishReason) -> Delta:
         """The last delta. A stream that just stops, with neither a reason nor `[DONE]`, was cut."""
-        if self._finish is None and not self.done:
+        if self.finish is None and not self.done:
             raise truncated(self._provider)
-        reason = finish_reason(self._finish, with_tool_calls=bool(self._calls))
-        return Delta(finish_reason=reason, usage=self._usage or Usage())
+        return Delta(finish_reason=reason, usage=self._usage or Usage(), raw_usage=self._raw_usage)
 
 
 def _first_choice(answer: JsonObject) -> dict[str, Any] | None:
@@ -234,31 +278,32 @@ def _first_choice(answer: JsonObject) -> dict[str, Any] | None:
     return choices[0]
 
 
-def _usage(answer: JsonObject) -> Usage | None:
-    usage = answer.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    return Usage(
-        prompt_tokens=count_in(usage.get("prompt_tokens")),
-        completion_tokens=count_in(usage.get("completion_tokens")),
-    )
-
-
 def _reasoning(provider: str, said: dict[str, Any]) -> str:
     """Thinking, under either of the two names that servers give it."""
     return text_in(provider, said.get("reasoning") or said.get("reasoning_content"))
 
 
-def _tool_call(call: Any) -> ToolCall:
+def _arguments(provider: str, said: Any) -> str:
+    """Arguments as text; some servers send the object itself."""
+    return orjson.dumps(said).decode() if isinstance(said, dict) else text_in(provider, said)
+
+
+def _tool_call(provider: str, call: Any) -> ToolCall:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
-        raise UpstreamError("the provider sent a tool call without a function", code="upstream_invalid")
+        raise invalid(provider, "a tool call without a function")
     return ToolCall(
         id=call_id(_text_or_none(call.get("id"))),
         function=FunctionCall(
-            name=str(function.get("name") or ""), arguments=str(function.get("arguments") or "")
+            name=text_in(provider, function.get("name")),
+            arguments=_arguments(provider, function.get("arguments")) or "{}",
         ),
+        extra_content=_object_or_none(call.get("extra_content")),
     )
+
+
+def _object_or_none(value: Any) -> JsonObject | None:
+    return value if isinstance(value, dict) and value else None
 
 
 def _text_or_none(value: object) -> str | None:

@@ -1,34 +1,20 @@
 """What every provider of chat models gives: whole answers, streams, a list of models, their digests."""
 
-import re
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import httpx
 import orjson
+from pydantic import JsonValue
 
 from schemas.base import JsonObject
 from schemas.chat import ChatRequest, FinishReason, FunctionCall, ToolCall
 from schemas.runs import Usage
-from services.errors import (
-    InvalidRequest,
-    NotFound,
-    Overloaded,
-    PlatformError,
-    TooLarge,
-    Unavailable,
-    UpstreamError,
-    UpstreamTimeout,
-)
-from services.telemetry import redact
+from services.errors import InvalidRequest, UpstreamError
 
-RETRY_AFTER_MAX_S: Final = 60.0
-REASON_CHARS_MAX: Final = 500
 UNKNOWN_USAGE: Final = Usage()
 
-_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 _FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
     "length": "length",
@@ -49,7 +35,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer."""
+    """A whole answer. `raw_usage` is the provider's own count, `logprobs` in OpenAI's form."""
 
     content: str | None
     finish_reason: FinishReason
@@ -57,31 +43,52 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
     refusal: str | None = None
+    raw_usage: JsonObject | None = None
+    logprobs: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of the tool call `index`. `id` and `name` come with its first piece."""
+    """A piece of the tool call `index`. `id` and `name` come with its first piece, `extra` with any."""
 
     index: int
     arguments: str
     id: str | None = None
     name: str | None = None
+    extra: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event of a stream adds. The last one has `finish_reason`, and `usage` where it is known."""
+    """What one event of a stream adds. The last one has `finish_reason`, and `usage` where it is known.
+
+    Usage may come earlier as well, as far as it is known then: each one replaces those before it.
+    """
 
     content: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    refusal: str = ""
+    raw_usage: JsonObject | None = None
+    logprobs: JsonObject | None = None
 
     @property
     def has_content(self) -> bool:
-        return bool(self.content or self.reasoning or self.tool_calls)
+        return bool(self.content or self.reasoning or self.tool_calls or self.refusal)
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A field of a request that a provider cannot honour, as a dotted path, and why.
+
+    One that is not `droppable` carries what the conversation is about.
+    """
+
+    param: str
+    reason: str
+    droppable: bool = True
 
 
 class Provider(Protocol):
@@ -90,26 +97,64 @@ class Provider(Protocol):
     A request names the model without the provider. What cannot be honoured is refused with
     `InvalidRequest` naming the parameter; a model that is not there is `NotFound`. Streams end with a
     delta that has a `finish_reason`, or raise; closing one cancels the upstream call, as does cancelling
-    `complete`.
+    `complete`. `key` is the place of the key to use among the provider's own.
     """
 
     @property
     def name(self) -> str: ...
 
     @property
+    def keys(self) -> int:
+        """How many keys it may be called with; at least 1, as no key counts as one."""
+        ...
+
+    @property
     def config(self) -> JsonObject:
         """What shapes this provider's answers, without secrets."""
         ...
 
-    async def complete(self, request: ChatRequest) -> Completion: ...
+    def lacking(self, request: ChatRequest) -> tuple[Lack, ...]:
+        """What of a request it would refuse. Makes no call."""
+        ...
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]: ...
+    async def complete(self, request: ChatRequest, *, key: int = 0) -> Completion: ...
+
+    def stream(self, request: ChatRequest, *, key: int = 0) -> AsyncGenerator[Delta, None]: ...
 
     async def models(self) -> list[ModelInfo]: ...
 
     async def digest(self, model: str) -> str | None:
         """What stands behind a model's name now; None where the provider does not say."""
         ...
+
+    def retire(self) -> None:
+        """Keep no connections from now on. Calls under way, and later ones, are served all the same."""
+        ...
+
+
+def without(request: ChatRequest, params: Iterable[str]) -> ChatRequest:
+    """The request without fields that a provider lacks. `messages.N.name` is the only path below the top."""
+    top: dict[str, object] = {}
+    messages = list(request.messages)
+    for param in params:
+        head, _, rest = param.partition(".")
+        if rest:
+            index = int(rest.partition(".")[0])
+            messages[index] = messages[index].model_copy(update={"name": None})
+        else:
+            top[head] = None
+    return request.model_copy(update={**top, "messages": messages})
+
+
+def refuse(provider: str, lacks: tuple[Lack, ...]) -> None:
+    """Raise `InvalidRequest` for the first of them, if there is one."""
+    if lacks:
+        lack = lacks[0]
+        raise InvalidRequest(
+            f"`{lack.param}` as given cannot be honoured by {provider}: {lack.reason}",
+            code="unsupported_parameter",
+            param=lack.param,
+        )
 
 
 @dataclass(slots=True)
@@ -120,16 +165,27 @@ class Gathered:
     reasoning: list[str] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     usage: Usage = UNKNOWN_USAGE
+    refusals: list[str] = field(default_factory=list)
+    raw_usage: JsonObject | None = None
+    _logprobs: dict[str, list[JsonValue]] = field(default_factory=dict)
     _calls: dict[int, tuple[str, str, list[str]]] = field(default_factory=dict)
+    _extras: dict[int, JsonObject] = field(default_factory=dict)
 
     def add(self, delta: Delta) -> None:
         self.content.append(delta.content)
         self.reasoning.append(delta.reasoning)
+        self.refusals.append(delta.refusal)
         for piece in delta.tool_calls:
             call = self._calls.setdefault(piece.index, (piece.id or call_id(None), piece.name or "", []))
             call[2].append(piece.arguments)
+            if piece.extra is not None:
+                self._extras[piece.index] = piece.extra
+        for kind, tokens in (delta.logprobs or {}).items():
+            if isinstance(tokens, list):
+                self._logprobs.setdefault(kind, []).extend(tokens)
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
+        self.raw_usage = delta.raw_usage or self.raw_usage
 
     @property
     def text(self) -> str | None:
@@ -142,14 +198,31 @@ class Gathered:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(
-            ToolCall(id=id_, function=FunctionCall(name=name, arguments="".join(arguments)))
-            for _, (id_, name, arguments) in sorted(self._calls.items())
+            ToolCall(
+                id=id_,
+                function=FunctionCall(name=name, arguments="".join(arguments)),
+                extra_content=self._extras.get(index),
+            )
+            for index, (id_, name, arguments) in sorted(self._calls.items())
         )
+
+    @property
+    def logprobs(self) -> JsonObject | None:
+        return dict(self._logprobs) or None
 
     def completion(self) -> Completion:
         """The whole answer. Only for a stream that has ended."""
         assert self.finish_reason is not None
-        return Completion(self.text, self.finish_reason, self.usage, self.tool_calls, reasoning=self.thoughts)
+        return Completion(
+            self.text,
+            self.finish_reason,
+            self.usage,
+            self.tool_calls,
+            reasoning=self.thoughts,
+            refusal="".join(self.refusals) or None,
+            raw_usage=self.raw_usage,
+            logprobs=self.logprobs,
+        )
 
 
 def call_id(offered: str | None) -> str:
@@ -167,78 +240,6 @@ def finish_reason(said: object, *, with_tool_calls: bool) -> FinishReason:
 
 def truncated(provider: str) -> UpstreamError:
     return UpstreamError(f"{provider} ended its stream before the answer was finished", code="truncated")
-
-
-def upstream_failure(
-    provider: str, status: int, reason: str, headers: Mapping[str, str], *, param: str | None = None
-) -> PlatformError:
-    """What a provider's refusal means to our caller, whose credentials it never concerns."""
-    reason = redact(reason)[:REASON_CHARS_MAX]
-    said = f"{provider} answered {status}: {reason}"
-    retry_after_s = _retry_after(headers.get("retry-after", ""))
-    match status:
-        case 400 | 422:
-            failure: PlatformError = InvalidRequest(reason, code="upstream_refused", param=param)
-        case 401 | 402 | 403:
-            failure = UpstreamError(
-                f"{provider} refused the credentials it was given ({status})", code="upstream_credentials"
-            )
-        case 404:
-            failure = NotFound(reason, code="model_not_found", param="model")
-        case 408 | 504:
-            failure = UpstreamTimeout(said)
-        case 413:
-            failure = TooLarge(said)
-        case 429:
-            failure = Overloaded(said, code="upstream_rate_limited", retry_after_s=retry_after_s)
-        case 503:
-            failure = Unavailable(said, code=f"{provider}_busy", retry_after_s=retry_after_s)
-        case _:
-            failure = UpstreamError(said)
-    return failure
-
-
-def _retry_after(value: str) -> float | None:
-    if not _SECONDS.fullmatch(value.strip()):
-        return None
-    return min(float(value), RETRY_AFTER_MAX_S)
-
-
-async def read_bounded(provider: str, response: httpx.Response, bytes_max: int) -> bytes:
-    """The whole body, as long as it is not larger than `bytes_max`."""
-    body = bytearray()
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > bytes_max:
-            raise _too_long(provider, "answer", bytes_max)
-    return bytes(body)
-
-
-async def lines(
-    provider: str, response: httpx.Response, *, line_bytes_max: int, bytes_max: int
-) -> AsyncGenerator[bytes, None]:
-    """The lines of a stream, cut at the line feed byte alone: text splitters also cut inside JSON strings."""
-    pending = b""
-    total = 0
-    async for piece in response.aiter_bytes():
-        total += len(piece)
-        if total > bytes_max:
-            raise _too_long(provider, "stream", bytes_max)
-        *whole, pending = (pending + piece).split(b"\n")
-        for line in whole:
-            if len(line) > line_bytes_max:
-                raise _too_long(provider, "line", line_bytes_max)
-            yield line
-        if len(pending) > line_bytes_max:
-            raise _too_long(provider, "line", line_bytes_max)
-    if pending:
-        yield pending
-
-
-def _too_long(provider: str, what: str, bytes_max: int) -> UpstreamError:
-    return UpstreamError(
-        f"{provider} sent a {what} of more than {bytes_max} bytes", code="upstream_answer_too_large"
-    )
 
 
 def text_in(provider: str, value: object) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from chatd.backends import Completion, Delta
 from chatd.engine.calls import Call
+from schemas.base import JsonObject
 from schemas.chat import (
     AnswerMessage,
     ChatChunk,
@@ -31,7 +32,9 @@ def whole(model: str, call: Call, completion: Completion) -> ChatCompletion:
         id=_id(call),
         created=int(call.ts.timestamp()),
         model=model,
-        choices=[Choice(message=message, finish_reason=completion.finish_reason)],
+        choices=[
+            Choice(message=message, finish_reason=completion.finish_reason, logprobs=completion.logprobs)
+        ],
         usage=counted(completion.usage),
     )
 
@@ -79,10 +82,13 @@ class Chunks:
                     id=piece.id,
                     type="function" if piece.id is not None else None,
                     function=FunctionFragment(name=piece.name, arguments=piece.arguments),
+                    extra_content=piece.extra,
                 )
                 for piece in delta.tool_calls
             ]
-        return self._chunk(said)
+        if delta.refusal:
+            said["refusal"] = delta.refusal
+        return self._chunk(said, logprobs=delta.logprobs)
 
     def refusal(self, text: str) -> ChatChunk:
         return self._chunk({"refusal": text})
@@ -95,9 +101,15 @@ class Chunks:
         known = counted(usage) if self._with_usage else None
         return None if known is None else self._base.model_copy(update={"usage": known})
 
-    def _chunk(self, said: dict[str, Any], finish: FinishReason | None = None) -> ChatChunk:
+    def _chunk(
+        self,
+        said: dict[str, Any],
+        finish: FinishReason | None = None,
+        *,
+        logprobs: JsonObject | None = None,
+    ) -> ChatChunk:
         if not self._role_sent:
             self._role_sent = True
             said = {"role": "assistant", "content": "", **said}
-        choice = ChunkChoice(index=0, delta=ChunkDelta(**said), finish_reason=finish, logprobs=None)
+        choice = ChunkChoice(index=0, delta=ChunkDelta(**said), finish_reason=finish, logprobs=logprobs)
         return self._base.model_copy(update={"choices": [choice]})
