@@ -22,6 +22,7 @@ from vectord.engine import (
     Limits,
     Metrics,
     Recall,
+    Reembeds,
     Runner,
     Snapshots,
 )
@@ -34,6 +35,7 @@ class State(TypedDict):
     limits: Limits
     snapshots: Snapshots
     exports: Exports
+    reembeds: Reembeds
     checks: dict[str, Check]
 
 
@@ -88,6 +90,7 @@ def create_app(
                 "limits": limits,
                 "snapshots": snapshots,
                 "exports": Exports(collections, runner=runner, limits=limits),
+                "reembeds": Reembeds(collections, embedder, limits=limits, tasks=tasks),
                 "checks": {
                     "storage": Check(engine.check_storage),
                     "gate": Check(canaries.check),

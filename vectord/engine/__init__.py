@@ -12,6 +12,7 @@ from vectord.engine.limits import Limits
 from vectord.engine.metrics import Metrics
 from vectord.engine.prompt import PromptQuestion
 from vectord.engine.recall import Recall
+from vectord.engine.reembed import Reembeds
 from vectord.engine.runner import Runner
 from vectord.engine.snapshots import Snapshots
 from vectord.engine.transfer import Exports
@@ -28,6 +29,7 @@ __all__ = [
     "Metrics",
     "PromptQuestion",
     "Recall",
+    "Reembeds",
     "Runner",
     "Snapshots",
     "facets",

@@ -35,7 +35,7 @@ from schemas.vectors import (
 from services.errors import Forbidden, InvalidRequest, Unavailable
 from vectord.backends import Query, Record, Scored, Where
 from vectord.engine.collections import Collections, Opened
-from vectord.engine.disk import Disk
+from vectord.engine.disk import Disk, Manifest
 from vectord.engine.embedding import Embedder, Vector, check_digest, model_of, no_model
 from vectord.engine.gate import Checked, Limited, Pass, pass_for
 from vectord.engine.limits import Limits, at_most, check_text, checked_vector
@@ -142,6 +142,7 @@ class Engine:
             embedded = dict(zip(missing, vectors, strict=True))
             records = [draft.record(embedded.get(number)) for number, draft in enumerate(drafts)]
             async with opened.writer:
+                _refuse_changed(opened, manifest)
                 await self._check_overwritten(opened, records, limited)
                 durability = await self._runner.run(_write, opened, records, request.durability)
                 self._collections.wrote(opened, len(records))
@@ -266,6 +267,7 @@ class Engine:
         if manifest.spec.model is None:
             raise no_model("vector")
         (vector,) = await self._embedder.embed(manifest, [str(request.text)], ["text"])
+        _refuse_changed(opened, manifest)
         return vector
 
     async def _ask(self, opened: Opened, question: Question, where: Where) -> list[Scored]:
@@ -376,6 +378,16 @@ class Engine:
 def _refuse_limited(limited: Limited, why: str) -> None:
     if limited is not None:
         raise Forbidden(f"this key is limited to some job roles: {why}", code="role_forbidden")
+
+
+def _refuse_changed(opened: Opened, manifest: Manifest) -> None:
+    """Vectors made for another model are worse than none: the collection was embedded again meanwhile."""
+    now = opened.manifest
+    if (now.dimension, now.model_digest) != (manifest.dimension, manifest.model_digest):
+        raise Unavailable(
+            f"the collection {opened.name!r} was embedded again meanwhile; send the request again",
+            code="collection_changed",
+        )
 
 
 def _check_mode(opened: Opened, mode: str, *, param: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from services import context
-from vectord.engine import Engine, Exports, Limited, Limits, Snapshots
+from vectord.engine import Engine, Exports, Limited, Limits, Reembeds, Snapshots
 
 
 def _engine(request: Request) -> Engine:
@@ -28,6 +28,11 @@ def _exports(request: Request) -> Exports:
     return exports
 
 
+def _reembeds(request: Request) -> Reembeds:
+    reembeds: Reembeds = request.state.reembeds
+    return reembeds
+
+
 async def _limited() -> Limited:
     current = context.current()
     return current.roles if current else None
@@ -37,5 +42,6 @@ EngineDep = Annotated[Engine, Depends(_engine)]
 LimitsDep = Annotated[Limits, Depends(_limits)]
 SnapshotsDep = Annotated[Snapshots, Depends(_snapshots)]
 ExportsDep = Annotated[Exports, Depends(_exports)]
+ReembedsDep = Annotated[Reembeds, Depends(_reembeds)]
 LimitedDep = Annotated[Limited, Depends(_limited)]
 Name = Annotated[str, Path(description="The collection's name: `[a-z0-9][a-z0-9_-]{0,63}`.")]

@@ -119,7 +119,9 @@ def open_vectord(tmp_path: pathlib.Path, embedd: Embedd, store: Store) -> Open:
 
     @contextlib.asynccontextmanager
     async def start(given: Store | None = None, **settings: Any) -> AsyncIterator[Vectord]:
-        app = create_app(Settings(data=tmp_path, **settings), store=given or store, embedd=embedd.client())
+        app = create_app(
+            Settings(**{"data": tmp_path, **settings}), store=given or store, embedd=embedd.client()
+        )
         async with client_for(app) as http:
             yield Vectord(http)
 
