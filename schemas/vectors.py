@@ -558,3 +558,72 @@ class RoleCatalogue(Model):
     """Every job role there is. An empty catalogue knows none, and then a name stands for itself."""
 
     roles: Annotated[list[Role], Field(max_length=4096)]
+
+
+class Sweep(Model):
+    """The settings to try, one after another."""
+
+    ef: Annotated[
+        list[Annotated[int, Field(ge=1, le=EF_MAX, strict=True)]], Field(min_length=1, max_length=16)
+    ] = [32, 64, 128, 256]
+
+
+class BenchmarkRequest(Model):
+    """Ask a collection for the neighbours of its own points, with each setting and exactly.
+
+    `target_recall` chooses the fastest setting that reaches it; with `apply`, searches use it from then on.
+    """
+
+    queries: Annotated[int, Field(ge=1, le=2000, strict=True)] = 200
+    k: Annotated[int, Field(ge=1, le=100, strict=True)] = 10
+    sweep: Sweep = Sweep()
+    filter: BoundedFilter | None = None
+    role: str | None = None
+    concurrency: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
+    target_recall: Annotated[float, Field(gt=0, le=1)] | None = None
+    apply: StrictBool = False
+
+    @model_validator(mode="after")
+    def _has_a_target_to_apply(self) -> Self:
+        if self.apply and self.target_recall is None:
+            raise ValueError("`apply` needs `target_recall`")
+        return self
+
+
+class Timing(Model):
+    """Times of searches in the store, without HTTP; queries a second with as many callers as were asked."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    mean_ms: float
+    queries_per_s: float
+
+
+class BenchmarkedSetting(Timing):
+    ef: int
+    recall: float
+
+
+class BenchmarkResponse(Model):
+    """`recall` is the share of the `k` truly nearest that were found.
+
+    `ef` is the setting in use; `build_s` how long the last rebuild of the index took, if there was one since
+    the start; `rss_bytes` the memory of the process that holds the collection, other collections included.
+    """
+
+    collection: str
+    engine: str
+    points: int
+    dimension: int
+    selectivity: float
+    queries: int
+    k: int
+    concurrency: int
+    settings: list[BenchmarkedSetting]
+    exact: Timing
+    best: BenchmarkedSetting | None
+    ef: int | None
+    build_s: float | None
+    rss_bytes: int | None
+    disk_bytes: int

@@ -22,7 +22,6 @@ from vectord.engine import (
     Limits,
     Metrics,
     Recall,
-    Reembeds,
     Runner,
     Snapshots,
 )
@@ -35,7 +34,6 @@ class State(TypedDict):
     limits: Limits
     snapshots: Snapshots
     exports: Exports
-    reembeds: Reembeds
     checks: dict[str, Check]
 
 
@@ -90,7 +88,6 @@ def create_app(
                 "limits": limits,
                 "snapshots": snapshots,
                 "exports": Exports(collections, runner=runner, limits=limits),
-                "reembeds": Reembeds(collections, embedder, limits=limits, tasks=tasks),
                 "checks": {
                     "storage": Check(engine.check_storage),
                     "gate": Check(canaries.check),
@@ -119,6 +116,8 @@ def _limits(settings: Settings) -> Limits:
         payload_bytes_max=settings.payload_bytes_max,
         embed_batch_max=settings.embed_batch_max,
         optimize_after_points=settings.optimize_after_points,
+        search_ef=settings.search_ef,
+        benchmark_timeout_s=settings.benchmark_timeout_s,
         batch_max=settings.batch_max,
         facet_points_max=settings.facet_points_max,
         snapshots_max=settings.snapshots_max,

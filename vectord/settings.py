@@ -1,8 +1,11 @@
 """What vectord can be told."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from schemas.vectors import EF_MAX
 from services.settings import BaseUrl, DaemonSettings
 
 
@@ -46,7 +49,7 @@ class Settings(DaemonSettings):
         2,
         ge=1,
         le=32,
-        description="Processes that hold the collections. One that rebuilds an index answers nothing else.",
+        description="Processes that hold the collections; an index is rebuilt by a further one.",
     )
     store_timeout_s: float = Field(
         600.0,
@@ -66,6 +69,16 @@ class Settings(DaemonSettings):
         10_000,
         ge=100,
         description="Points written to a collection before its index is rebuilt in the background.",
+    )
+    search_ef: int = Field(
+        256,
+        ge=1,
+        le=EF_MAX,
+        description="How widely the index is searched where neither a search nor a benchmark says it."
+        " More finds more of the nearest, in more time.",
+    )
+    benchmark_timeout_s: float = Field(
+        120.0, gt=0, description="Seconds that a benchmark may take; beyond, nothing is answered."
     )
     batch_max: int = Field(64, ge=1, le=1024, description="Searches in one call of `search/batch`.")
     facet_points_max: int = Field(
@@ -99,4 +112,62 @@ class Settings(DaemonSettings):
     )
     canary_probes_max: int = Field(
         32, ge=0, description="Questions in one such round, over all gated collections; 0 turns it off."
+    )
+    lance_url: str = Field(
+        "",
+        description="Folder or object store (`s3://bucket/path`) that lance collections lie in, for several"
+        " vectords to share; empty: each in its own folder of the data.",
+    )
+    lance_index: Literal["IVF_PQ", "IVF_HNSW_SQ"] = Field(
+        "IVF_PQ", description="Index of lance collections: least memory, or less work for a search."
+    )
+    lance_nprobes: int = Field(
+        40, ge=1, le=10_000, description="Parts of a lance index that a search reads; more finds more."
+    )
+    lance_refine: int = Field(
+        20, ge=1, le=1000, description="Vectors read in full for each hit wanted of a lance collection."
+    )
+    lance_flat_rows_max: int = Field(
+        20_000,
+        ge=256,
+        description="Rows, or rows that pass a filter, up to which lance compares each instead of its index.",
+    )
+    lance_cache_bytes_max: int = Field(
+        512 * 1024**2, ge=1024**2, description="Bytes of indexes that lance keeps in memory, all together."
+    )
+    lance_versions_keep_s: float = Field(
+        600.0,
+        ge=1,
+        description="Seconds that old versions of a lance dataset are kept for readers that began with them.",
+    )
+    lance_commits_max: int = Field(
+        64, ge=1, description="Writes to a lance collection before its small files are merged."
+    )
+    qdrant_url: str = Field(
+        "", description="Where a Qdrant cluster answers, for collections with the engine `qdrant`."
+    )
+    qdrant_api_key: SecretStr | None = Field(None, description="Its API key.")
+    qdrant_prefix: str = Field(
+        "stillhouse-", description="What the names of our collections there begin with."
+    )
+    qdrant_timeout_s: int = Field(30, ge=1, description="Seconds that one call to it may take.")
+    qdrant_shards: int = Field(1, ge=1, le=1024, description="Shards of a new collection there.")
+    qdrant_replicas: int = Field(1, ge=1, le=16, description="Replicas of each of its shards.")
+    edge_rows_max: int = Field(
+        5_000_000, ge=1, description="Rows above which `engine: auto` advises to leave edge for lance."
+    )
+    edge_memory_bytes_max: int = Field(
+        8 * 1024**3, ge=1, description="Bytes of memory of one collection above which it advises the same."
+    )
+    lance_rows_max: int = Field(
+        50_000_000, ge=1, description="Rows above which it advises to leave lance for qdrant."
+    )
+    rebuild_changes_max: int = Field(
+        1_000_000,
+        ge=1,
+        description="Ids written while a collection moves to another engine that are remembered; beyond it"
+        " the move fails.",
+    )
+    rebuild_recall_min: float = Field(
+        0.95, ge=0, le=1, description="Recall@10 that a new index must reach before a collection moves to it."
     )

@@ -112,6 +112,11 @@ class RemoteShard:
             None  # while an index is rebuilt: what is not in it as it is here
         )
 
+    @property
+    def pid(self) -> int:
+        """The process that holds the shard."""
+        return self._worker.pid
+
     def open(self) -> None:
         self._worker.open(str(self._folder), self._spec)
         self._worker.shards += 1
@@ -264,6 +269,10 @@ class _Worker:
         self._nice = nice
         self._lock = threading.Lock()
         self._life: _Life | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.start().process.pid or 0
 
     def call(
         self,

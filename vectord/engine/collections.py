@@ -6,9 +6,8 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import structlog
 
@@ -60,6 +59,8 @@ class Opened:
     migration: Migration | None = None
     ef: int | None = None
     """How widely searches look that do not say it themselves; None leaves it to the store."""
+    built_s: float | None = None
+    """Seconds that the last rebuild of the index took, if there was one."""
 
     @property
     def spec(self) -> CollectionSpec:
@@ -138,6 +139,7 @@ class Collections:
             raise Unavailable(f"the collection {name!r} cannot be opened; the log says why") from error
 
     def _add(self, opened: Opened) -> None:
+        opened.ef = self._disk.read_ef(opened.name) or self._limits.search_ef
         self._open[opened.name] = opened
         self._metrics.collections.set(len(self._open))
 
@@ -412,6 +414,15 @@ class Collections:
             migration=opened.migration,
         )
 
+    async def tune(self, opened: Opened, ef: int) -> None:
+        """Have searches that do not say it themselves look so widely, from now on and after a restart."""
+        await self._runner.run(self._disk.write_ef, opened.name, ef)
+        opened.ef = ef
+
+    async def bytes_of(self, opened: Opened) -> int:
+        """Bytes that the collection takes on disk."""
+        return await self._runner.run(self._disk.bytes_of, opened.name)
+
     def wrote(self, opened: Opened, points: int) -> None:
         """Count writes, and have the index rebuilt when there were enough since the last time."""
         opened.written += points
@@ -442,6 +453,7 @@ class Collections:
                 opened.written -= written
                 opened.commits -= commits
                 seconds = time.perf_counter() - started
+                opened.built_s = round(seconds, 3)
                 self._metrics.optimize_seconds.observe(seconds)
                 log.info("index rebuilt", collection=opened.name, duration_ms=round(seconds * 1000, 1))
         finally:

@@ -34,6 +34,7 @@ from schemas.vectors import (
 )
 from services.errors import Forbidden, InvalidRequest, Unavailable
 from vectord.backends import Query, Record, Scored, Where
+from vectord.engine.benchmark import Benchmark
 from vectord.engine.collections import Collections, Opened
 from vectord.engine.disk import Disk, Manifest
 from vectord.engine.embedding import Embedder, Vector, check_digest, model_of, no_model
@@ -71,6 +72,13 @@ class Engine:
         self._recall = recall
         self._roles = Roles(RoleCatalogue(roles=[]))
         self._changing_roles = asyncio.Lock()
+        self.benchmark = Benchmark(
+            collections,
+            lambda: self._roles,
+            runner=runner,
+            limits=limits,
+            timeout_s=limits.benchmark_timeout_s,
+        )
         self.prompt = PromptSearches(
             collections, lambda: self._roles, limits=limits, metrics=metrics, recall=recall
         )

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import structlog
-from pydantic import StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from schemas.base import Model
-from schemas.vectors import CollectionSpec, EngineName, RoleCatalogue
+from schemas.vectors import EF_MAX, CollectionSpec, EngineName, RoleCatalogue
 from services import files
 from services.errors import InvalidRequest, Unavailable
 from vectord.backends import ShardSpec
 
 log = structlog.get_logger(__name__)
 
+TUNING: Final = "tuning.json"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 SHARD: Final = re.compile(r"^shard(-(edge|lance|qdrant)-[0-9a-f]{32})?$")
 
@@ -48,6 +49,12 @@ class Manifest(Model):
             model_digest=self.model_digest,
             gated=self.spec.gated,
         )
+
+
+class Tuning(Model):
+    """What a benchmark chose."""
+
+    ef: Annotated[int, Field(ge=1, le=EF_MAX)]
 
 
 def check_name(name: str) -> str:
@@ -171,6 +178,19 @@ class Disk:
                 with contextlib.suppress(FileNotFoundError):
                     total += Path(root, file).stat().st_blocks * 512
         return total
+
+    def read_ef(self, name: str) -> int | None:
+        """What was chosen for the collection's searches, if anything was."""
+        try:
+            return Tuning.model_validate_json((self.folder / check_name(name) / TUNING).read_bytes()).ef
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:  # it serves as well without
+            log.warning("tuning cannot be read", collection=name, reason=type(error).__name__)
+            return None
+
+    def write_ef(self, name: str, ef: int) -> None:
+        files.replace(self.folder / check_name(name) / TUNING, Tuning(ef=ef).model_dump_json().encode())
 
     # --- roles ---
 

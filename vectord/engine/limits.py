@@ -28,6 +28,8 @@ class Limits:
     payload_bytes_max: int = 65_536
     embed_batch_max: int = 128
     optimize_after_points: int = 10_000
+    search_ef: int | None = None
+    benchmark_timeout_s: float = 120.0
     optimize_after_commits: int = 64
     rebuild_changes_max: int = 1_000_000
     rebuild_recall_min: float = 0.95

@@ -1,6 +1,6 @@
 """Collections: make, list, describe, delete."""
 
-from schemas.vectors import Collection, CollectionList, CollectionSpec
+from schemas.vectors import BenchmarkRequest, BenchmarkResponse, Collection, CollectionList, CollectionSpec
 from services import daemon
 from vectord.routes.parts import EngineDep, LimitedDep, Name
 
@@ -29,3 +29,11 @@ async def get_collection(name: Name, engine: EngineDep) -> Collection:
 async def delete_collection(name: Name, engine: EngineDep, limited: LimitedDep) -> Collection:
     """Delete a collection with everything in it; the answer is what it was."""
     return await engine.drop(name, limited)
+
+
+@routes.post("/v1/collections/{name}/benchmark")
+async def benchmark(
+    name: Name, body: BenchmarkRequest, engine: EngineDep, limited: LimitedDep
+) -> BenchmarkResponse:
+    """How much of the truth is found, and how fast, with each setting."""
+    return await engine.benchmark.run(name, body, limited)
