@@ -12,6 +12,7 @@ from services.http import PeerClient
 from services.tasks import every, task_set
 from services.telemetry import CollectorRegistry
 from vectord.backends import Engines, Store, WorkerStore
+from vectord.backends.engines import LanceOptions, QdrantOptions, lance_store, qdrant_store
 from vectord.engine import (
     Canaries,
     Collections,
@@ -22,6 +23,7 @@ from vectord.engine import (
     Limits,
     Metrics,
     Recall,
+    Reembeds,
     Runner,
     Snapshots,
 )
@@ -34,6 +36,7 @@ class State(TypedDict):
     limits: Limits
     snapshots: Snapshots
     exports: Exports
+    reembeds: Reembeds
     checks: dict[str, Check]
 
 
@@ -57,7 +60,7 @@ def create_app(
             tasks = await stack.enter_async_context(task_set())
             collections = Collections(
                 disk,
-                Engines(store or _workers(settings, stack)),
+                _engines(settings, store, stack),
                 embedder,
                 runner=runner,
                 limits=limits,
@@ -88,6 +91,7 @@ def create_app(
                 "limits": limits,
                 "snapshots": snapshots,
                 "exports": Exports(collections, runner=runner, limits=limits),
+                "reembeds": Reembeds(collections, embedder, limits=limits, tasks=tasks),
                 "checks": {
                     "storage": Check(engine.check_storage),
                     "gate": Check(canaries.check),
@@ -105,6 +109,33 @@ def _workers(settings: Settings, stack: contextlib.AsyncExitStack) -> WorkerStor
     return workers
 
 
+def _engines(settings: Settings, edge: Store | None, stack: contextlib.AsyncExitStack) -> Engines:
+    lance = LanceOptions(
+        url=settings.lance_url,
+        index=settings.lance_index,
+        nprobes=settings.lance_nprobes,
+        refine=settings.lance_refine,
+        flat_rows_max=settings.lance_flat_rows_max,
+        cache_bytes_max=settings.lance_cache_bytes_max,
+        versions_keep_s=settings.lance_versions_keep_s,
+    )
+    key = settings.qdrant_api_key
+    qdrant = QdrantOptions(
+        url=settings.qdrant_url,
+        api_key=key.get_secret_value() if key is not None else None,
+        timeout_s=settings.qdrant_timeout_s,
+        prefix=settings.qdrant_prefix,
+        shards=settings.qdrant_shards,
+        replicas=settings.qdrant_replicas,
+    )
+    engines = Engines(
+        edge or _workers(settings, stack),
+        {"lance": lambda: lance_store(lance), "qdrant": lambda: qdrant_store(qdrant)},
+    )
+    stack.callback(engines.close)
+    return engines
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
         collections_max=settings.collections_max,
@@ -116,6 +147,12 @@ def _limits(settings: Settings) -> Limits:
         payload_bytes_max=settings.payload_bytes_max,
         embed_batch_max=settings.embed_batch_max,
         optimize_after_points=settings.optimize_after_points,
+        optimize_after_commits=settings.lance_commits_max,
+        rebuild_changes_max=settings.rebuild_changes_max,
+        rebuild_recall_min=settings.rebuild_recall_min,
+        edge_rows_max=settings.edge_rows_max,
+        edge_memory_bytes_max=settings.edge_memory_bytes_max,
+        lance_rows_max=settings.lance_rows_max,
         search_ef=settings.search_ef,
         benchmark_timeout_s=settings.benchmark_timeout_s,
         batch_max=settings.batch_max,

@@ -15,6 +15,10 @@ class StoreError(Exception):
     """The store could not do what was asked; the message is for the log."""
 
 
+class ShardTaken(StoreError):
+    """Something else lies where the shard should be made; the message is for the caller."""
+
+
 class EngineMissing(StoreError):
     """The engine is not installed or not configured; the message is for the caller, and says what to do."""
 
@@ -164,3 +168,6 @@ class OutsideStore(Store, Protocol):
 
     def durable(self) -> bool:
         """Whether `flush` reaches a medium that survives a power loss."""
+
+    def close(self) -> None:
+        """Let go of connections, when every shard is closed."""

@@ -7,8 +7,9 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from services.errors import Overloaded, PlatformError, Unavailable
+from services.errors import Conflict, Overloaded, PlatformError, Unavailable
 from vectord.backends import EngineUnreachable, StoreError
+from vectord.backends.store import ShardTaken
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,8 @@ class Runner:
             return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))
         except EngineUnreachable as error:
             raise Unavailable(str(error)) from error
+        except ShardTaken as error:
+            raise Conflict(str(error), code="shard_taken") from error
         except StoreError as error:
             log.exception("store failed")
             raise PlatformError("the store failed; the log says why", code="store_failed") from error

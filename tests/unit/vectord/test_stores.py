@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qdrant_client import QdrantClient
 
 from schemas.vectors import Condition, Filter
 from vectord.backends import (
@@ -24,7 +25,15 @@ from vectord.backends import (
     Where,
     WorkerStore,
 )
+from vectord.backends.engines import LanceOptions, QdrantOptions
 from vectord.backends.fake import matches
+from vectord.backends.lance import LanceShard, LanceStore
+from vectord.backends.qdrant import QdrantStore
+
+pytestmark = [  # the double says once that it has no indexes
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning"),
+]
 
 SPEC = ShardSpec(dimension=3, distance="cosine", hybrid=True)
 KEYS = ("city", "age", "a.b", "list[].x", "$s", "über uns")
@@ -37,9 +46,20 @@ def workers() -> Iterator[WorkerStore]:
     workers.close()
 
 
-@pytest.fixture(params=["edge", "workers", "fake"])
+def qdrant() -> QdrantStore:
+    """The client's own double of a server."""
+    return QdrantStore(lambda: QdrantClient(":memory:"), QdrantOptions())
+
+
+@pytest.fixture(params=["edge", "workers", "fake", "lance", "qdrant"])
 def store(request: pytest.FixtureRequest, workers: WorkerStore) -> Store:
-    made: dict[str, Callable[[], Store]] = {"edge": EdgeStore, "workers": lambda: workers, "fake": FakeStore}
+    made: dict[str, Callable[[], Store]] = {
+        "edge": EdgeStore,
+        "workers": lambda: workers,
+        "fake": FakeStore,
+        "lance": lambda: LanceStore(LanceOptions()),
+        "qdrant": qdrant,
+    }
     return made[request.param]()
 
 
@@ -270,32 +290,37 @@ FILTERS: st.SearchStrategy[dict[str, Any]] = st.recursive(
 )
 
 
-@pytest.fixture(scope="module", params=["indexed", "plain"])
-def edge_shard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shard]:
-    kinds: dict[str, Any] = {
-        "city": "keyword", "age": "integer", "a.b": "datetime", "list[].x": "float", "$s": "bool"
-    }  # fmt: skip
-    spec = ShardSpec(
-        dimension=3,
-        distance="cosine",
-        hybrid=False,
-        payload_indexes=kinds if request.param == "indexed" else {},
-    )
-    shard = make(EdgeStore(), tmp_path_factory.mktemp("edge") / "s", spec)
+KINDS: dict[str, Any] = {
+    "city": "keyword", "age": "integer", "a.b": "datetime", "list[].x": "float", "$s": "bool"
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["edge indexed", "edge", "lance", "qdrant"])
+def filtered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shard]:
+    made: dict[str, Callable[[], Store]] = {"edge": EdgeStore, "lance": lambda: LanceStore(LanceOptions())}
+    engine, _, indexed = request.param.partition(" ")
+    spec = ShardSpec(dimension=3, distance="cosine", hybrid=False, payload_indexes=KINDS if indexed else {})
+    shard = make(made.get(engine, qdrant)(), tmp_path_factory.mktemp(engine) / "s", spec)
     yield shard
     shard.close()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(payloads=st.lists(PAYLOADS, min_size=1, max_size=12), nodes=st.lists(FILTERS, min_size=1, max_size=8))
-def test_a_filter_means_the_same_in_the_engine(
-    edge_shard: Shard, payloads: list[dict[str, Any]], nodes: list[dict[str, Any]]
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    payloads=st.lists(PAYLOADS, min_size=1, max_size=12),
+    nodes=st.lists(FILTERS, min_size=1, max_size=8),
+    optimize=st.booleans(),
+)
+def test_a_filter_means_the_same_in_every_engine(
+    filtered: Shard, payloads: list[dict[str, Any]], nodes: list[dict[str, Any]], *, optimize: bool
 ) -> None:
-    edge_shard.delete(list(range(20)))
-    edge_shard.upsert([point(n, payload=payload) for n, payload in enumerate(payloads)])
+    filtered.delete(list(range(20)))
+    filtered.upsert([point(n, payload=payload) for n, payload in enumerate(payloads)])
+    if optimize and isinstance(filtered, LanceShard):  # its indexes know new points only afterwards
+        filtered.optimize()
     for node in nodes:
         wanted = Filter.model_validate({"must": [node]})
         expected = {n for n, payload in enumerate(payloads) if matches(wanted, payload)}
-        assert ids(edge_shard, Where(filter=wanted)) == expected
-        hits = edge_shard.search(Query(limit=20, vector=[1.0, 0.0, 0.0]), Where(filter=wanted))
+        assert ids(filtered, Where(filter=wanted)) == expected
+        hits = filtered.search(Query(limit=20, vector=[1.0, 0.0, 0.0]), Where(filter=wanted))
         assert {hit.record.id for hit in hits} == expected

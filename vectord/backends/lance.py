@@ -1,0 +1,527 @@
+"""Shards as Lance datasets, on a path or an object store: for corpora beyond memory, and several readers.
+
+Every write is a commit with files of its own; `optimize` merges them and takes old versions away. Every
+read is of the latest version, which may be another process's. Lance lets go of the interpreter while it
+works, so it needs no worker processes; it must not be forked.
+"""
+
+import contextlib
+import math
+import operator
+import os
+import pathlib
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import lance
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from schemas.vectors import Distance, PointId
+from services import files
+from vectord.backends import wording
+from vectord.backends.bm25 import model
+from vectord.backends.engines import LanceOptions
+from vectord.backends.ids import StoredId, decode_cursor, encode_cursor, stored_id
+from vectord.backends.store import (
+    Page,
+    Query,
+    Record,
+    RoleScope,
+    Scored,
+    ShardInfo,
+    ShardSpec,
+    ShardTaken,
+    StoreError,
+    Where,
+)
+from vectord.backends.terms import render, terms_of, test_of
+
+LOCATOR: Final = "lance.json"
+PRIVATE: Final = "data.lance"
+STAMP: Final = b"stillhouse"
+METRIC: Final[dict[Distance, str]] = {"cosine": "cosine", "dot": "dot", "euclid": "l2"}
+KEPT: Final = ["id", "text", "role", "role_key", "json"]
+KEYS_PER_STATEMENT: Final = 500
+BACKOFF_S: Final = 0.02
+COMPACT_ROWS: Final = 262_144
+PARTITION_ROWS: Final = 4096
+FTS: Final = "words_idx"
+VECTORS: Final = "vector_idx"
+CONFLICT: Final = ("conflict", "concurrent", "preempted")
+
+Value = TypeVar("Value")
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, pa.ArrowException) as error:
+        raise StoreError(f"{doing}: {error}") from error
+    except ValueError as error:  # what Lance says of its own statements and files
+        raise StoreError(f"{doing}: {error}") from error
+
+
+class LanceStore:
+    def __init__(self, options: LanceOptions) -> None:
+        self._options = options
+        self._session = lance.Session(  # type: ignore[attr-defined] # is exported by name, not by __all__
+            index_cache_size_bytes=options.cache_bytes_max // 2,
+            metadata_cache_size_bytes=options.cache_bytes_max // 2,
+        )
+
+    def create(self, folder: pathlib.Path, spec: ShardSpec) -> None:
+        with _translated("cannot make the dataset"):
+            folder.mkdir()
+            if self._options.url:
+                uri = f"{self._options.url.rstrip('/')}/{spec.name}.lance"
+                self._locate(folder, uri=uri, owner=self._write_or_join(uri, folder, spec))
+            else:
+                self._write_empty(str(folder / PRIVATE), spec)
+                self._locate(folder, uri=None, owner=True)
+
+    def _write_or_join(self, uri: str, folder: pathlib.Path, spec: ShardSpec) -> bool:
+        """Make a dataset, or find that another vectord made the same. True for one of our own.
+
+        A move always wants one of its own: what it copies must not fall among others' points.
+        """
+        try:
+            self._write_empty(uri, spec)
+        except OSError as error:
+            if "already exists" not in str(error):
+                raise
+            if folder.name != "shard" or self._stamp(uri) != spec.stamp():
+                raise ShardTaken(f"{uri} exists already, and is not this collection's") from error
+            return False
+        return True
+
+    def open(self, folder: pathlib.Path, spec: ShardSpec) -> "LanceShard":
+        with _translated("cannot open the dataset"):
+            uri = self._located(folder)["uri"]
+            dataset = lance.dataset(uri or str(folder / PRIVATE), session=self._session)
+            shard = LanceShard(dataset, spec, self._options, shared=uri is not None)
+            if dataset.schema.metadata.get(STAMP, b"").decode() != spec.stamp():
+                raise StoreError(f"{dataset.uri} is another collection's")
+            return shard
+
+    def drop(self, folder: pathlib.Path) -> None:
+        with _translated("cannot remove the dataset"):
+            located = self._located(folder)
+            if located["uri"] is None or not located["owner"]:
+                return
+            if "://" not in located["uri"]:
+                shutil.rmtree(located["uri"], ignore_errors=True)
+            else:
+                lance.LanceDataset.drop(located["uri"])
+
+    def durable(self) -> bool:
+        """Files are synced; an object store that acknowledges has it safe."""
+        return True
+
+    def close(self) -> None:
+        """Lance holds nothing that must be closed."""
+
+    def _write_empty(self, uri: str, spec: ShardSpec) -> None:
+        empty = _schema(spec).empty_table()
+        dataset = lance.write_dataset(empty, uri, enable_v2_manifest_paths=True, session=self._session)
+        for column, kind in (("key", "BTREE"), ("role_key", "BITMAP"), ("terms", "LABEL_LIST")):
+            dataset.create_scalar_index(column, kind)  # type: ignore[arg-type] # they are of its literals
+        if spec.hybrid:
+            dataset.create_scalar_index(
+                "words",
+                "INVERTED",
+                name=FTS,
+                base_tokenizer="whitespace",
+                lower_case=False,
+                stem=False,
+                remove_stop_words=False,
+                ascii_folding=False,
+                with_position=False,
+            )
+
+    def _stamp(self, uri: str) -> str:
+        stamp: bytes = lance.dataset(uri, session=self._session).schema.metadata.get(STAMP, b"")
+        return stamp.decode()
+
+    def _locate(self, folder: pathlib.Path, *, uri: str | None, owner: bool) -> None:
+        files.replace(folder / LOCATOR, orjson.dumps({"uri": uri, "owner": owner}))
+
+    def _located(self, folder: pathlib.Path) -> dict[str, Any]:
+        located: dict[str, Any] = orjson.loads((folder / LOCATOR).read_bytes())
+        return located
+
+
+def _schema(spec: ShardSpec) -> pa.Schema:
+    """Our columns; a payload has none of its own, so none can be taken for ours."""
+    key = {"lance-schema:unenforced-primary-key": "true"}  # two writers of one new id: one of them retries
+    return pa.schema(
+        [
+            pa.field("key", pa.string(), nullable=False, metadata=key),
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), spec.dimension), nullable=False),
+            pa.field("text", pa.string()),
+            pa.field("role", pa.string()),
+            pa.field("role_key", pa.string()),
+            pa.field("json", pa.string(), nullable=False),
+            pa.field("terms", pa.list_(pa.field("item", pa.int64(), nullable=False)), nullable=False),
+            pa.field("words", pa.string()),
+        ],
+        metadata={STAMP: spec.stamp().encode()},
+    )
+
+
+class LanceShard:
+    def __init__(self, dataset: Any, spec: ShardSpec, options: LanceOptions, *, shared: bool) -> None:
+        self._dataset = dataset
+        self._spec = spec
+        self._options = options
+        self._shared = shared
+        self._writing = threading.Lock()
+        self._bm25 = model()
+        self._schema = _schema(spec)
+        self._synced: set[str] = set()
+
+    # --- writing ---
+
+    def upsert(self, records: Sequence[Record]) -> None:
+        latest = {record.id: record for record in records}
+        rows = self._rows(list(latest.values()))
+
+        def write(dataset: Any) -> None:
+            merge = dataset.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
+            merge.conflict_retries(self._options.retries_max).execute(rows)
+
+        self._commit("cannot write points", write)
+
+    def delete(self, ids: Sequence[PointId]) -> None:
+        keys = [_key(item) for item in ids]
+        for start in range(0, len(keys), KEYS_PER_STATEMENT):
+            statement = f"key IN ({_quoted(keys[start : start + KEYS_PER_STATEMENT])})"
+            self._commit("cannot delete points", operator.methodcaller("delete", statement))
+
+    def flush(self) -> None:
+        """Sync what was written since the last time. An object store has nothing to sync."""
+        folder = self._folder()
+        if folder is None:
+            return
+        with self._writing, _translated("cannot flush"):
+            seen = set()
+            for root, _, names in os.walk(folder):
+                for name in names:
+                    path = os.path.join(root, name)  # noqa: PTH118 - many thousands of them
+                    seen.add(path)
+                    if path not in self._synced:
+                        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:  # noqa: PTH123 - as above
+                            os.fsync(file.fileno())
+                files.sync_folder(pathlib.Path(root))
+            files.sync_folder(folder.parent)
+            self._synced = seen
+
+    def optimize(self) -> None:
+        """Merge small files, bring the indexes up to date, take old versions away.
+
+        Memory is bounded: so many rows are merged at a time, by one thread, in small batches. A conflict
+        with another process is left for the next time.
+        """
+        merged = 1
+        while merged:
+            merged = self._commit("cannot compact", _compact)
+        with _translated("cannot build the index"):
+            self._build(self._latest())
+        keep = timedelta(seconds=self._options.versions_keep_s)
+        self._commit("cannot remove old versions", lambda dataset: dataset.cleanup_old_versions(keep))
+
+    def close(self) -> None:
+        """Lance holds nothing that must be closed."""
+
+    def _build(self, dataset: Any) -> None:
+        rows = dataset.count_rows()
+        if rows >= self._options.flat_rows_max:
+            wanted = max(1, rows // PARTITION_ROWS)
+            if wanted >= 2 * _partitions(dataset):
+                self._train(dataset, wanted)
+        dataset.optimize.optimize_indices()
+        with self._writing:
+            self._dataset = dataset
+
+    def _train(self, dataset: Any, partitions: int) -> None:
+        sizes: dict[str, int] = {}
+        if self._options.index == "IVF_PQ":
+            sizes["num_sub_vectors"] = sub_vectors(self._spec.dimension)
+        dataset.create_index(
+            "vector",
+            self._options.index,
+            name=VECTORS,
+            metric=METRIC[self._spec.distance],
+            replace=True,
+            num_partitions=partitions,
+            **sizes,
+        )
+
+    def _commit(self, doing: str, write: Callable[[Any], Value]) -> Value:
+        """Write to the latest version; again where somebody else was first."""
+        for attempt in range(self._options.retries_max + 1):
+            try:
+                with self._writing, _translated(doing):
+                    dataset = self._latest()
+                    value = write(dataset)
+                    self._dataset = dataset
+                    return value
+            except StoreError as error:
+                in_conflict = any(word in str(error).lower() for word in CONFLICT)
+                if not in_conflict or attempt == self._options.retries_max:
+                    raise
+                time.sleep(BACKOFF_S * 2 ** min(attempt, 5) * random.random())  # noqa: S311 - no secret
+        raise AssertionError("the last attempt returns or raises")
+
+    def _latest(self) -> Any:
+        """A handle of one's own on the latest version."""
+        return self._dataset.checkout_version(self._dataset.latest_version)
+
+    def _rows(self, records: Sequence[Record]) -> pa.Table:
+        vectors = np.asarray([record.vector for record in records], np.float32)
+        if self._spec.distance == "cosine":
+            vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        flat = pa.array(vectors.reshape(-1), pa.float32())
+        columns = [
+            [_key(record.id) for record in records],
+            [orjson.dumps(record.id).decode() for record in records],
+            pa.FixedSizeListArray.from_arrays(flat, self._spec.dimension),
+            [record.text for record in records],
+            [record.role for record in records],
+            [record.role_key for record in records],
+            [orjson.dumps(record.payload).decode() for record in records],
+        ]
+        terms, words = zip(*(self._searchable(record) for record in records), strict=True)
+        return pa.table([*columns, terms, words], schema=self._schema)
+
+    def _searchable(self, record: Record) -> tuple[list[int], str | None]:
+        terms = terms_of(record.payload)
+        if not self._spec.hybrid or record.text is None:
+            return terms, None
+        document = self._bm25.embed_document(record.text)
+        return [*terms, *map(wording.term, document.indices)], wording.spelled(document)
+
+    def _folder(self) -> pathlib.Path | None:
+        uri = str(self._dataset.uri)
+        if "://" in uri and not uri.startswith("file://"):
+            return None
+        return pathlib.Path(uri.removeprefix("file://"))
+
+    # --- reading ---
+
+    def get(self, ids: Sequence[PointId], *, with_vector: bool) -> list[Record]:
+        wanted = list(dict.fromkeys(ids))
+        found = self._at([_key(item) for item in wanted], with_vector=with_vector)
+        by_id = {record.id: record for record in found}
+        return [by_id[item] for item in wanted if item in by_id]
+
+    def scroll(self, where: Where, *, limit: int, cursor: str | None, with_vector: bool) -> Page:
+        sql = _where(where)
+        if cursor is not None:
+            sql = _and(f"key >= '{_key_of(decode_cursor(cursor))}'", sql)
+        with _translated("cannot scroll"):
+            scan = self._current().scanner(columns=["key"], filter=sql, order_by=["key"], limit=limit + 1)
+            keys = scan.to_table()["key"].to_pylist()
+        records = {_key(item.id): item for item in self._at(keys[:limit], with_vector=with_vector)}
+        after = encode_cursor(_stored(keys[limit])) if len(keys) > limit else None
+        return Page([records[key] for key in keys[:limit] if key in records], after)
+
+    def count(self, where: Where) -> int:
+        with _translated("cannot count"):
+            return int(self._current().count_rows(_where(where)))
+
+    def search(self, query: Query, where: Where) -> list[Scored]:
+        with _translated("cannot search"):
+            if query.text is not None:
+                return self._by_words(query.text, query, where)
+            return self._by_vector(query, where)
+
+    def info(self) -> ShardInfo:
+        with _translated("cannot read the dataset's state"):
+            dataset = self._current()
+            return ShardInfo(points=dataset.count_rows(), indexed=_indexed(dataset))
+
+    def _by_vector(self, query: Query, where: Where) -> list[Scored]:
+        dataset, sql = self._current(), _where(where)
+        # Few rows: comparing each is as fast, and finds all. An index looks where no filtered row may be.
+        flat = query.exact or dataset.count_rows(sql) <= self._options.flat_rows_max
+        nearest: dict[str, Any] = {
+            "column": "vector",
+            "q": np.asarray(query.vector, np.float32),
+            "k": query.limit,
+            "metric": METRIC[self._spec.distance],
+            "use_index": not flat,
+        }
+        if not flat:
+            nearest |= {
+                "minimum_nprobes": query.ef or self._options.nprobes,
+                "refine_factor": self._options.refine,
+            }
+        table = dataset.scanner(
+            columns=[*_columns(with_vector=query.with_vector), "_distance"],
+            nearest=nearest,
+            filter=sql,
+            prefilter=True,
+            disable_scoring_autoprojection=True,
+        ).to_table()
+        scores = [_score(self._spec.distance, distance) for distance in table["_distance"].to_pylist()]
+        hits = [Scored(record, score) for record, score in zip(_records(table), scores, strict=True)]
+        return sorted(hits, key=lambda hit: -hit.score)
+
+    def _by_words(self, text: str, query: Query, where: Where) -> list[Scored]:
+        """By BM25, with the weights of words among what the scope lets through.
+
+        The index of words proposes by its own weights, which are those of all texts; the proposals are
+        weighed again.
+        """
+        dataset = self._current()
+        asked = list(dict.fromkeys(self._bm25.embed_query(text).indices))
+        if not asked:
+            return []
+        scope, sql = _where(Where(scope=where.scope)), _where(where)
+        texts = dataset.count_rows(_and("words IS NOT NULL", scope))
+        idf = {
+            word: wording.idf(texts, dataset.count_rows(_and(_any_of([wording.term(word)]), scope)))
+            for word in asked
+        }
+        proposed = _and(_any_of([wording.term(word) for word in asked]), sql)
+        columns = _columns(with_vector=query.with_vector)
+        if dataset.count_rows(proposed) <= wording.WEIGHED_MAX:
+            table = dataset.scanner(columns=columns, filter=proposed).to_table()
+        else:
+            table = dataset.scanner(
+                columns=columns,
+                full_text_query={"columns": ["words"], "query": " ".join(map(str, asked))},
+                filter=sql,
+                prefilter=True,
+                limit=max(wording.PROPOSALS_MIN, wording.PROPOSALS_SHARE * query.limit),
+                disable_scoring_autoprojection=True,
+            ).to_table()
+        hits = [
+            Scored(record, wording.score(idf, self._bm25.embed_document(str(record.text))))
+            for record in _records(table)
+        ]
+        return sorted(hits, key=lambda hit: -hit.score)[: query.limit]
+
+    def _at(self, keys: Sequence[str], *, with_vector: bool) -> list[Record]:
+        found: list[Record] = []
+        dataset = self._current()
+        with _translated("cannot read points"):
+            for start in range(0, len(keys), KEYS_PER_STATEMENT):
+                sql = f"key IN ({_quoted(keys[start : start + KEYS_PER_STATEMENT])})"
+                columns = _columns(with_vector=with_vector)
+                found += _records(dataset.scanner(columns=columns, filter=sql).to_table())
+        return found
+
+    def _current(self) -> Any:
+        """The latest version: of our own writes, and where the dataset is shared, of everybody's."""
+        dataset = self._dataset
+        if self._shared:
+            with _translated("cannot read the dataset's version"):
+                newest = dataset.latest_version
+                if newest != dataset.version:
+                    self._dataset = dataset = dataset.checkout_version(newest)
+        return dataset
+
+
+# --- plain steps ------------------------------------------------------------------------------
+
+
+def sub_vectors(dimension: int) -> int:
+    """Into how many codes a vector is split: one for about eight numbers, and a divisor."""
+    return next(count for count in range(max(1, dimension // 8), 0, -1) if dimension % count == 0)
+
+
+def _compact(dataset: Any) -> int:
+    metrics = dataset.optimize.compact_files(num_threads=1, batch_size=1024, max_source_rows=COMPACT_ROWS)
+    # A merge that leaves as many files as it found has nothing left to gain.
+    return max(0, int(metrics.fragments_removed - metrics.fragments_added))
+
+
+def _partitions(dataset: Any) -> int:
+    """Partitions of the index of vectors; 0 while there is none."""
+    if not _has_index(dataset):
+        return 0
+    return int(dataset.stats.index_stats(VECTORS)["indices"][0]["num_partitions"])
+
+
+def _indexed(dataset: Any) -> int:
+    return int(dataset.stats.index_stats(VECTORS)["num_indexed_rows"]) if _has_index(dataset) else 0
+
+
+def _has_index(dataset: Any) -> bool:
+    return any(index.name == VECTORS for index in dataset.describe_indices())
+
+
+def _columns(*, with_vector: bool) -> list[str]:
+    return [*KEPT, "vector"] if with_vector else KEPT
+
+
+def _records(table: pa.Table) -> list[Record]:
+    columns = [table[name].to_pylist() for name in KEPT]
+    vectors = table["vector"].to_pylist() if "vector" in table.column_names else [[]] * len(table)
+    return [
+        Record(orjson.loads(key), vector, text, role, role_key, orjson.loads(payload))
+        for (key, text, role, role_key, payload), vector in zip(
+            zip(*columns, strict=True), vectors, strict=True
+        )
+    ]
+
+
+def _score(distance: Distance, found: float) -> float:
+    return -math.sqrt(max(0.0, found)) if distance == "euclid" else 1.0 - found
+
+
+def _key(point: PointId) -> str:
+    return _key_of(stored_id(point))
+
+
+def _key_of(stored: StoredId) -> str:
+    """Numbers first, each as long as any; then the hashes of strings."""
+    return f"n{stored:016d}" if isinstance(stored, int) else f"u{stored.hex}"
+
+
+def _stored(key: str) -> StoredId:
+    return int(key[1:]) if key[0] == "n" else decode_cursor(key)
+
+
+def _where(where: Where) -> str | None:
+    parts = []
+    if where.scope is not None:
+        parts.append(_scope(where.scope))
+    if where.ids is not None:
+        keys = [_key(item) for item in where.ids]
+        parts.append(f"key IN ({_quoted(keys)})" if keys else "false")
+    if where.filter is not None:
+        parts.append(render(test_of(where.filter), _any_of))
+    return " AND ".join(f"({part})" for part in parts) if parts else None
+
+
+def _scope(scope: RoleScope) -> str:
+    allowed = []
+    if scope.keys:
+        allowed.append(f"role_key IN ({_quoted(sorted(scope.keys))})")
+    if scope.without_role:
+        allowed.append("role_key IS NULL")
+    return " OR ".join(allowed) if allowed else "false"
+
+
+def _any_of(terms: Sequence[int]) -> str:
+    return f"array_has_any(terms, [{', '.join(map(str, terms))}])"
+
+
+def _and(first: str, second: str | None) -> str:
+    return first if second is None else f"({first}) AND ({second})"
+
+
+def _quoted(texts: Sequence[str]) -> str:
+    """SQL strings; a quote in one is doubled, and nothing else has a meaning there."""
+    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
