@@ -427,11 +427,14 @@ class Collections:
         """Count writes, and have the index rebuilt when there were enough since the last time."""
         opened.written += points
         opened.commits += 1
-        # Every write to a Lance dataset is a commit, with files of its own.
-        many = opened.manifest.engine == "lance" and opened.commits >= self._limits.optimize_after_commits
-        if (many or opened.written >= self._limits.optimize_after_points) and not opened.optimizing:
+        if self._is_due(opened) and not opened.optimizing:
             opened.optimizing = True
             self._tasks.start(self._optimize(opened), name="optimize")
+
+    def _is_due(self, opened: Opened) -> bool:
+        # Every write to a Lance dataset is a commit, with files of its own.
+        many = opened.manifest.engine == "lance" and opened.commits >= self._limits.optimize_after_commits
+        return many or opened.written >= self._limits.optimize_after_points
 
     async def _settled(self, opened: Opened) -> None:
         """Return when writing pauses: an index made in the midst of a load would be made again at its end.
@@ -446,18 +449,24 @@ class Collections:
 
     async def _optimize(self, opened: Opened) -> None:
         try:
-            await self._settled(opened)
-            with opened.in_use():
-                written, commits, started = opened.written, opened.commits, time.perf_counter()
-                await self._runner.run(opened.shard.optimize)
-                opened.written -= written
-                opened.commits -= commits
-                seconds = time.perf_counter() - started
-                opened.built_s = round(seconds, 3)
-                self._metrics.optimize_seconds.observe(seconds)
-                log.info("index rebuilt", collection=opened.name, duration_ms=round(seconds * 1000, 1))
+            while self._is_due(opened):
+                await self._settled(opened)
+                if self._open.get(opened.name) is not opened:  # it was deleted meanwhile
+                    return
+                await self._optimize_once(opened)
         finally:
             opened.optimizing = False
+
+    async def _optimize_once(self, opened: Opened) -> None:
+        with opened.in_use():
+            written, commits, started = opened.written, opened.commits, time.perf_counter()
+            await self._runner.run(opened.shard.optimize)
+            opened.written -= written
+            opened.commits -= commits
+            seconds = time.perf_counter() - started
+            opened.built_s = round(seconds, 3)
+            self._metrics.optimize_seconds.observe(seconds)
+            log.info("index rebuilt", collection=opened.name, duration_ms=round(seconds * 1000, 1))
 
     def close(self) -> None:
         """Flush and close what is open. Nothing may be under way any more."""
