@@ -54,6 +54,7 @@ COMPACT_ROWS: Final = 262_144
 PARTITION_ROWS: Final = 4096
 FTS: Final = "words_idx"
 VECTORS: Final = "vector_idx"
+TRAINED: Final = "stillhouse.partitions"
 CONFLICT: Final = ("conflict", "concurrent", "preempted")
 
 Value = TypeVar("Value")
@@ -245,7 +246,7 @@ class LanceShard:
         rows = dataset.count_rows()
         if rows >= self._options.flat_rows_max:
             wanted = max(1, rows // PARTITION_ROWS)
-            if wanted >= 2 * _partitions(dataset):
+            if wanted >= 2 * _trained(dataset):
                 self._train(dataset, wanted)
         dataset.optimize.optimize_indices()
         with self._writing:
@@ -264,6 +265,7 @@ class LanceShard:
             num_partitions=partitions,
             **sizes,
         )
+        dataset.update_config({TRAINED: str(partitions)})
 
     def _commit(self, doing: str, write: Callable[[Any], Value]) -> Value:
         """Write to the latest version; again where somebody else was first."""
@@ -446,19 +448,18 @@ def _compact(dataset: Any) -> int:
     return max(0, int(metrics.fragments_removed - metrics.fragments_added))
 
 
-def _partitions(dataset: Any) -> int:
-    """Partitions of the index of vectors; 0 while there is none."""
-    if not _has_index(dataset):
-        return 0
-    return int(dataset.stats.index_stats(VECTORS)["indices"][0]["num_partitions"])
+def _trained(dataset: Any) -> int:
+    """Partitions that the index of vectors was made with; 0 while there is none."""
+    return int(dataset.config().get(TRAINED, "0")) if _index(dataset) is not None else 0
 
 
 def _indexed(dataset: Any) -> int:
-    return int(dataset.stats.index_stats(VECTORS)["num_indexed_rows"]) if _has_index(dataset) else 0
+    index = _index(dataset)
+    return int(index.num_rows_indexed) if index is not None else 0
 
 
-def _has_index(dataset: Any) -> bool:
-    return any(index.name == VECTORS for index in dataset.describe_indices())
+def _index(dataset: Any) -> Any:
+    return next((index for index in dataset.describe_indices() if index.name == VECTORS), None)
 
 
 def _columns(*, with_vector: bool) -> list[str]:

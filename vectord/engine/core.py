@@ -15,9 +15,11 @@ from schemas.vectors import (
     DeleteResponse,
     DroppedHit,
     Durability,
+    EngineName,
     Gate,
     GetRequest,
     Hit,
+    Migration,
     Part,
     PointSelector,
     PointsResponse,
@@ -104,6 +106,12 @@ class Engine:
 
     async def all(self) -> CollectionList:
         return CollectionList(collections=await self._collections.describe_all())
+
+    async def migrate(self, name: str, engine: EngineName, limited: Limited) -> Migration:
+        """Begin to move a collection to another engine. Not for keys that see only a part of it."""
+        _refuse_limited(limited, f"moving the collection {name!r} moves other roles' points too")
+        await self._collections.check_engine(engine)
+        return self._collections.migrate(name, engine)
 
     async def drop(self, name: str, limited: Limited) -> Collection:
         """Delete a collection; the answer is what it was.

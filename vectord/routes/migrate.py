@@ -9,5 +9,5 @@ routes = daemon.router()
 
 @routes.post("/v1/collections/{name}/migrate", status_code=202)
 async def migrate(name: Name, body: MigrateRequest, engine: EngineDep, limited: LimitedDep) -> Migration:
-    """Begin to move the collection to another engine. GET it to see how far that is; it is served meanwhile."""
+    """Begin to move the collection to another engine. GET it to see how far that is."""
     return await engine.migrate(name, body.engine, limited)
