@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from services.errors import InvalidRequest, PlatformError
-from stillhouse.commands import demo, distill, keys, models, status, up, validate
+from stillhouse.commands import demo, distill, keys, models, status, up, validate, vector
 
 EXAMPLES = """\
 Examples:
@@ -76,6 +76,7 @@ app.command(epilog=up.EXAMPLES)(up.up)
 app.command()(status.status)
 app.command()(demo.demo)
 app.add_typer(keys.app, name="keys")
+app.add_typer(vector.app, name="vector")
 app.command()(models.models)
 app.command(epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(distill.app, name="distill")
