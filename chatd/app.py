@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from chatd.backends import Bounds, Provider
 from chatd.backends.peers import Judge, Notes
-from chatd.engine import Clocks, Dispatcher, Gate, Limits, Loop, Metrics, Refiner, Sender, Spool
+from chatd.engine import Dispatcher, Gate, Ledger, Limits, Loop, Metrics, Refiner, Sender, Spool
 from chatd.engine.config import Config, Keeper, Keys, OllamaSpec, OpenAISpec, ProviderSpec, Timeouts
 from chatd.engine.config.build import Builder
 from chatd.routes import routes
@@ -18,6 +18,8 @@ from services.health import Check
 from services.http import PeerClient
 from services.tasks import every, task_set
 from services.telemetry import CollectorRegistry
+
+LEDGER_SHARED_EVERY_S: Final = 1.0
 
 
 class State(TypedDict):
@@ -57,12 +59,15 @@ def create_app(
             config = await _config(settings, providers)
             stack.callback(config.close)
             chosen = list(config.current.providers.values())
-            clocks = Clocks(settings.first_token_timeout_s, settings.idle_timeout_s, settings.total_timeout_s)
-            dispatcher = Dispatcher(chosen, spool, metrics, clocks)
+            ledger = Ledger(settings.data / "chatd" / "spent")
+            ledger.read()
+            stack.callback(ledger.write)
+            tasks = await stack.enter_async_context(task_set())
+            dispatcher = Dispatcher(config, spool, metrics, ledger, tasks)
             limits = _limits(settings)
             loop = Loop(dispatcher, Judge(judge), limits)
             sender = _sender(settings, spool, keeper)
-            tasks = await stack.enter_async_context(task_set())
+            tasks.start(every(LEDGER_SHARED_EVERY_S, ledger.share, name="spendings"), name="spendings")
             tasks.start(sender.run(), name="spool sender")
             if settings.config is not None:
                 refreshing = every(settings.config_poll_s, config.refresh, name="configuration")

@@ -1,7 +1,9 @@
 """The work of `chatd`: dispatch, iterate, gate, record."""
 
+from chatd.engine.budget import Ledger
+from chatd.engine.caller import CALLER_HEADERS, Caller, caller_of
 from chatd.engine.calls import new_origin
-from chatd.engine.dispatch import Clocks, Dispatcher
+from chatd.engine.dispatch import Answered, Dispatcher, Opened
 from chatd.engine.gate import Gate, Gated
 from chatd.engine.iterate import Refiner
 from chatd.engine.loop import Limits, Loop
@@ -10,16 +12,21 @@ from chatd.engine.policy import read_policy, with_policy
 from chatd.engine.spool import Sender, Spool
 
 __all__ = [
-    "Clocks",
+    "CALLER_HEADERS",
+    "Answered",
+    "Caller",
     "Dispatcher",
     "Gate",
     "Gated",
+    "Ledger",
     "Limits",
     "Loop",
     "Metrics",
+    "Opened",
     "Refiner",
     "Sender",
     "Spool",
+    "caller_of",
     "new_origin",
     "read_policy",
     "with_policy",

@@ -1,25 +1,55 @@
-"""One model call, from its first moment to its record."""
+"""One request to a model, from its first moment to its record."""
 
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from chatd.backends import Completion, Gathered, Provider
+import orjson
+
+from chatd.backends import Completion, Gathered
+from chatd.engine.attempts import Attempt
+from chatd.engine.cache import Kept
+from chatd.engine.caller import Caller
+from chatd.engine.candidates import Route, Target
+from chatd.engine.config import Snapshot, cost_usd
+from chatd.engine.formats import FormatCheck
 from schemas.base import JsonObject
-from schemas.canonical import content_id
-from schemas.chat import ChatRequest
-from schemas.runs import Attempt, ModelRef, RetrievedText, Run, RunOutput, RunRequest, Task, Usage
+from schemas.chat import ChatRequest, TextPart
+from schemas.runs import RetrievedText, Run, Task, Usage
 from schemas.verdicts import Verdict
 from services import context, ids
 from services.errors import PlatformError
 
 NOT_PARAMS: Final = {"model", "messages", "tools"}
+BYTES_A_TOKEN: Final = 4
+"""A guess that holds for English text; used where nobody has counted."""
+
+NOTHING: Final = Usage(prompt_tokens=0, completion_tokens=0, cost_usd=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that can be carried out: who may do it, and what the answer is held to."""
+
+    request: ChatRequest
+    route: Route
+    snapshot: Snapshot
+    format: FormatCheck
+    caller: Caller
+    cache_key: bytes | None = None
+
+    @property
+    def asked_model(self) -> str:
+        return self.route.asked
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a call is part of. Made before the call, so that its answer can name its run either way."""
+    """What a call is part of. Made before the call, so that its answer can name its run either way.
+
+    `headers` go with that answer, a failure too; the call adds to them.
+    """
 
     run_id: str
     principal: str | None
@@ -27,6 +57,7 @@ class Origin:
     task: Task | None = None
     retrieved: tuple[RetrievedText, ...] = ()
     ext: JsonObject = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def new_origin(
@@ -39,22 +70,29 @@ def new_origin(
     """An origin with a new run id, for the principal of the request being served."""
     request = context.current()
     principal = request.principal if request else None
-    return Origin(ids.uuid7(), principal, episode_id, task, retrieved, ext or {})
+    run_id = ids.uuid7()
+    headers = {"x-run-id": run_id}
+    if episode_id is not None:
+        headers["x-episode-id"] = episode_id
+    return Origin(run_id, principal, episode_id, task, retrieved, ext or {}, headers)
 
 
 class Call:
     """Collects what the run record will say. Unless told otherwise, the caller has gone away."""
 
-    def __init__(self, provider: Provider, request: ChatRequest, origin: Origin) -> None:
-        self.provider = provider
-        self.request = request
+    def __init__(self, order: Order, origin: Origin) -> None:
+        self.order = order
         self.origin = origin
         self.ts = datetime.now(UTC)
+        self.target: Target = order.route.targets[0]
         self.digest: str | None = None
         self.ttft_ms: float | None = None
+        self.attempts: list[Attempt] = []
         self.gathered = Gathered()
         self.completion: Completion | None = None
+        self.kept: Kept | None = None
         self.verdict: Verdict | None = None
+        self.dropped: list[str] = []
         self.status: Literal["ok", "failed", "aborted"] = "aborted"
         self.outcome: str = "aborted"
         self.code: str | None = None
@@ -75,63 +113,151 @@ class Call:
         failure = error if isinstance(error, PlatformError) else PlatformError("unexpected failure")
         if self.completion is not None and failure.code != "response_format_violated":
             return
+        if self.completion is not None and self.attempts:
+            self.attempts[-1].disown(failure.code)
         self.status = "failed"
         self.outcome = failure.type
         self.code = failure.code
 
+    def drop(self, params: list[str]) -> None:
+        """Leave out what the target lacks, as the caller allows, and say so."""
+        self.dropped = params
+        if params:
+            self.origin.headers["warning"] = f'299 chatd "dropped: {", ".join(params)}"'
+        else:
+            self.origin.headers.pop("warning", None)
+
+    @property
+    def raw_usage(self) -> JsonObject | None:
+        """The provider's own count, as it came."""
+        return self.completion.raw_usage if self.completion is not None else self.gathered.raw_usage
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the usage is our guess: the model was left, or broke off, before it said."""
+        return (
+            self.completion is None
+            and self.gathered.usage.completion_tokens is None
+            and (self.gathered.text is not None or any(one.status == "aborted" for one in self.attempts))
+        )
+
     @property
     def usage(self) -> Usage:
-        return self.completion.usage if self.completion is not None else self.gathered.usage
+        """What the provider counted, with its price; a guess for what was broken off; null where unknown."""
+        if self.kept is not None:
+            counted = self.kept.completion.usage
+            return counted.model_copy(update={"cost_usd": 0.0})
+        done = self.completion
+        counted = done.usage if done is not None else self.gathered.usage
+        if self.estimated:
+            said = "".join(self.gathered.content) + "".join(self.gathered.reasoning)
+            return Usage(
+                prompt_tokens=prompt_tokens(self.order.request), completion_tokens=_tokens(len(said.encode()))
+            )
+        if done is None and not self.attempts:
+            return NOTHING  # nobody was asked
+        prices = self.order.snapshot.config.price_of(self.target.provider.name, self.target.model)
+        cost = cost_usd(prices, self.raw_usage)
+        return counted if cost is None else counted.model_copy(update={"cost_usd": cost})
 
-    def record(self) -> Run:
-        latency_ms = self._latency_ms if self._latency_ms is not None else self.elapsed_ms()
-        attempt = Attempt(
-            provider=self.provider.name,
-            model=self.request.model,
-            status=self.status,
-            code=self.code,
-            latency_ms=latency_ms,
-        )
-        return Run(
-            run_id=self.origin.run_id,
-            episode_id=self.origin.episode_id,
-            ts=self.ts,
-            principal=self.origin.principal,
-            task=self.origin.task,
-            request=self._request(),
-            retrieved_context=list(self.origin.retrieved),
-            model=ModelRef(provider=self.provider.name, name=self.request.model, digest=self.digest),
-            attempts=[attempt],
-            output=self._output(),
-            usage=self.usage,
-            latency_ms=latency_ms,
-            ttft_ms=self.ttft_ms,
-            verdict=self.verdict,
-            config_hash=content_id(self.provider.config),
-            ext=self._ext(),
-        )
+    def line(self) -> bytes:
+        """The run record as one line of JSONL."""
+        return orjson.dumps(self._record(), option=orjson.OPT_APPEND_NEWLINE)
 
-    def _request(self) -> RunRequest:
-        said = self.request.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
-        return RunRequest(
-            messages=said["messages"],
-            tools=said.get("tools"),
-            params={key: value for key, value in said.items() if key not in NOT_PARAMS},
+    def _record(self) -> dict[str, Any]:
+        origin = self.origin
+        said = self.order.request.model_dump(
+            mode="json", by_alias=True, exclude_unset=True, exclude_none=True
         )
+        return {
+            "schema": Run.schema_id,
+            "schema_version": Run.version,
+            "ext": self._ext(),
+            "run_id": origin.run_id,
+            "episode_id": origin.episode_id,
+            "ts": self.ts.isoformat().replace("+00:00", "Z"),
+            "principal": origin.principal,
+            "task": None if origin.task is None else origin.task.model_dump(mode="json"),
+            "request": {
+                "messages": said["messages"],
+                "tools": said.get("tools"),
+                "params": {key: value for key, value in said.items() if key not in NOT_PARAMS},
+            },
+            "retrieved_context": [text.model_dump(mode="json") for text in origin.retrieved],
+            "model": {
+                "provider": self.target.provider.name,
+                "name": self.target.model,
+                "digest": self.digest,
+            },
+            "attempts": [_told(one) for one in self.attempts],
+            "output": self._output(),
+            "usage": _counted(self.usage),
+            "latency_ms": self._latency_ms if self._latency_ms is not None else self.elapsed_ms(),
+            "ttft_ms": self.ttft_ms,
+            "verdict": None if self.verdict is None else self.verdict.model_dump(mode="json"),
+            "config_hash": self.order.snapshot.hash,
+        }
 
-    def _output(self) -> RunOutput | None:
+    def _output(self) -> dict[str, Any] | None:
         """What came back, whole or in part; None when nothing did."""
         done = self.completion
         content = done.content if done else self.gathered.text
         calls = done.tool_calls if done else self.gathered.tool_calls
         if done is None and content is None and not calls:
             return None
-        return RunOutput(
-            content=content,
-            tool_calls=[call.model_dump(mode="json") for call in calls] or None,
-            finish_reason=done.finish_reason if done else None,
-        )
+        return {
+            "content": content,
+            "tool_calls": [call.model_dump(mode="json") for call in calls] or None,
+            "finish_reason": done.finish_reason if done else None,
+        }
 
     def _ext(self) -> JsonObject:
-        thoughts = self.completion.reasoning if self.completion else self.gathered.thoughts
-        return {**self.origin.ext, "reasoning": thoughts} if thoughts else self.origin.ext
+        ext: JsonObject = dict(self.origin.ext)
+        if thoughts := self.completion.reasoning if self.completion else self.gathered.thoughts:
+            ext["reasoning"] = thoughts
+        if self.order.route.alias:
+            ext["alias"] = self.order.route.asked
+        if self.kept is not None:
+            ext["cached_run_id"] = self.kept.run_id
+        if self.dropped:
+            ext["dropped"] = [*self.dropped]
+        if self.code is not None and not any(one.code == self.code for one in self.attempts):
+            ext["code"] = self.code
+        if self.kept is None and self.estimated:
+            ext["usage_estimated"] = True
+        return ext
+
+
+def prompt_tokens(request: ChatRequest) -> int:
+    """A guess at the tokens of the messages."""
+    size = 0
+    for message in request.messages:
+        size += BYTES_A_TOKEN * 4  # what frames a message
+        if isinstance(message.content, str):
+            size += len(message.content.encode())
+        elif message.content:
+            size += sum(len(part.text.encode()) for part in message.content if isinstance(part, TextPart))
+        size += sum(len(call.function.arguments) for call in message.tool_calls or ())
+    return _tokens(size)
+
+
+def _tokens(size: int) -> int:
+    return -(-size // BYTES_A_TOKEN)
+
+
+def _told(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "provider": attempt.target.provider.name,
+        "model": attempt.target.model,
+        "status": attempt.status or "aborted",
+        "code": attempt.code,
+        "latency_ms": attempt.latency_ms,
+    }
+
+
+def _counted(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cost_usd": usage.cost_usd,
+    }

@@ -1,201 +1,455 @@
-"""Sends a request to the provider its model names, and records the call whatever becomes of it."""
+"""Carries requests out: the one loop that ties candidates, limits, retries and records together."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import Final
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 import structlog
 
-from chatd.backends import Completion, Delta, ModelInfo, Provider
-from chatd.engine import answers
-from chatd.engine.answers import Chunks
-from chatd.engine.calls import Call, Origin
+from chatd.backends import Completion, Delta, Provider, without
+from chatd.engine import catalogue
+from chatd.engine.attempts import Attempt
+from chatd.engine.budget import Ledger
+from chatd.engine.cache import Cache, Kept, key_of
+from chatd.engine.caller import ANYBODY, Caller
+from chatd.engine.calls import Call, Order, Origin
+from chatd.engine.candidates import Route, Standings, Target, ranked, route
+from chatd.engine.config import Keeper
+from chatd.engine.doors import Doors
 from chatd.engine.formats import FormatCheck
+from chatd.engine.limits import Lines
 from chatd.engine.metrics import Metrics
+from chatd.engine.retry import RETRY_AFTER_MAX_S, Course, told
+from chatd.engine.sources import StreamSource, WholeSource, in_one
 from chatd.engine.spool import Spool
-from schemas.chat import ChatChunk, ChatCompletion, ChatRequest, ModelCard, ModelList
-from services.errors import NotFound, PlatformError, Unavailable, UpstreamError, UpstreamTimeout
+from schemas.chat import ChatRequest, ModelCard, ModelList
+from services.errors import PlatformError, UpstreamTimeout
+from services.tasks import TaskSet, task_set
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_PROVIDER: Final = "ollama"
+Result = TypeVar("Result")
+Work = Callable[[Attempt, ChatRequest], Awaitable[Result]]
+
 DIGEST_TIMEOUT_S: Final = 2.0
+SLACK_S: Final = 0.005
+"""A timer may fire this much too early."""
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
-    """Seconds: to a stream's first token, between two tokens, and for a whole call."""
+class Answered:
+    """An answer in one piece. `headers` go with it."""
 
-    first_token_s: float
-    idle_s: float
-    total_s: float
+    call: Call
+    completion: Completion
+    headers: dict[str, str]
+
+
+class Deltas:
+    """What a stream says, its first delta included. Closing it ends the call."""
+
+    def __init__(self, first: Delta, rest: AsyncGenerator[Delta, None]) -> None:
+        self._first: Delta | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> "Deltas":
+        return self
+
+    async def __anext__(self) -> Delta:
+        if (first := self._first) is not None:
+            self._first = None
+            return first
+        return await anext(self._rest)
+
+    async def aclose(self) -> None:
+        self._first = None
+        await self._rest.aclose()
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A request that can be carried out: who does it, and what the answer is held to."""
+class Opened:
+    """A stream whose first delta is there: from here on nothing but what it says can change."""
 
-    provider: Provider
-    request: ChatRequest
-    asked_model: str
-    format: FormatCheck
+    call: Call
+    deltas: Deltas
+    headers: dict[str, str]
 
 
 class Dispatcher:
-    """Chooses the provider, keeps the clocks, writes the records."""
+    """Chooses who is asked, keeps the clocks, writes the records. Belongs to one event loop."""
 
-    def __init__(self, providers: Sequence[Provider], spool: Spool, metrics: Metrics, clocks: Clocks) -> None:
-        self._providers = {provider.name: provider for provider in providers}
+    def __init__(
+        self, keeper: Keeper, spool: Spool, metrics: Metrics, ledger: Ledger, tasks: TaskSet
+    ) -> None:
+        self._keeper = keeper
         self._spool = spool
         self._metrics = metrics
-        self._clocks = clocks
+        self._tasks = tasks
+        self.cache = Cache()
+        self.doors = Doors(Standings(), Lines(), ledger)
+        metrics.watch(self.doors.standings, self.doors.lines)
 
-    def resolve(self, model: str) -> tuple[Provider, str]:
-        """The provider of a model id, and the name it knows the model by. A bare name goes to Ollama."""
-        head, slash, rest = model.partition("/")
-        name, bare = (head, rest) if slash else (DEFAULT_PROVIDER, model)
-        provider = self._providers.get(name)
-        if provider is None or not bare:
-            known = ", ".join(f"`{known}/…`" for known in self._providers)
-            raise NotFound(
-                f"no provider {name!r} for the model {model!r}; there are: {known}",
-                code="model_not_found",
-                param="model",
-            )
-        return provider, bare
+    def resolve(self, model: str) -> Route:
+        """What a model id stands for. Raises `NotFound` naming what there is."""
+        return route(self._keeper.current, model)
 
-    def admit(self, request: ChatRequest) -> Order:
+    def admit(self, request: ChatRequest, caller: Caller = ANYBODY) -> Order:
         """Look at a request before there is a call.
 
         Raises `NotFound` for an unknown provider, `InvalidRequest` for a schema that is none, and
         `Unavailable` when the record would not fit; then there is no run.
         """
-        provider, model = self.resolve(request.model)
+        snapshot = self._keeper.current
+        resolved = route(snapshot, request.model)
         check = FormatCheck(request.response_format)
         self._spool.check_room()
-        return Order(provider, request.model_copy(update={"model": model}), request.model, check)
+        return Order(request, resolved, snapshot, check, caller)
 
     @asynccontextmanager
     async def call(self, order: Order, origin: Origin) -> AsyncIterator[Call]:
         """A call that is recorded when the block ends, however it ends."""
-        call = Call(order.provider, order.request, origin)
-        try:
-            call.digest = await _digest(order.provider, order.request.model)
+        call = Call(order, origin)
+        async with self._recorded(call):
             yield call
+
+    @asynccontextmanager
+    async def _recorded(self, call: Call) -> AsyncIterator[None]:
+        try:
+            yield
         except Exception as error:
             call.fail(error)
             raise
         finally:
-            self._spool.append(call.record().to_line())
-            self._measure(call)
+            if (attempt := _left_to_drain(call)) is not None:
+                self._tasks.start(self._drain(call, attempt), name="drain an answer")
+            else:
+                try:
+                    await _close_sources(call)
+                finally:
+                    self._finish(call)
 
     async def generate(self, call: Call, *, within_s: float | None = None) -> Completion:
-        """The model's whole answer, within the clock for all calls and that of this one's caller."""
-        limit_s = self._clocks.total_s if within_s is None else min(self._clocks.total_s, within_s)
-        try:
-            async with asyncio.timeout(limit_s):
-                completion = await call.provider.complete(call.request)
-        except TimeoutError:
-            raise _too_slow(call, f"finish within {limit_s:.3g} s") from None
+        """The model's whole answer, within the patience of the caller and that of this one's."""
+        waits = [wait for wait in (within_s, call.order.caller.patience_s) if wait is not None]
+        until = time.monotonic() + min(waits) if waits else None
+
+        async def work(attempt: Attempt, request: ChatRequest) -> Completion:
+            return await self._whole(attempt, request, until)
+
+        attempt, completion = await self._dispatch(call, work, stream=False, until=until)
         call.finish(completion)
+        attempt.succeed(call.usage)
         return completion
 
-    async def complete(self, order: Order, origin: Origin) -> ChatCompletion:
+    async def complete(self, order: Order, origin: Origin) -> Answered:
         """Answer in one piece."""
+        key = self._cache_key(order, origin)
         async with self.call(order, origin) as call:
-            completion = await self.generate(call)
-            order.format.check(completion)
-        return answers.whole(order.asked_model, call, completion)
+            if (kept := self._kept(call, key)) is not None:
+                completion = kept.completion
+            else:
+                completion = await self.generate(call)
+                order.format.check(completion)
+                self._keep(call, key, completion)
+        return Answered(call, completion, origin.headers)
 
-    async def stream(self, order: Order, origin: Origin) -> AsyncGenerator[ChatChunk, None]:
-        """Answer in chunks. The first one comes with the first token; failures before it are raised as such.
+    async def open(self, order: Order, origin: Origin) -> Opened:
+        """Begin to answer as a stream. Returns with the first token; failures before it are raised as such.
 
-        The record is written before the chunk with the `finish_reason`, so whoever saw that has a run.
+        The record is written before the delta with the `finish_reason`, so whoever saw that has a run.
         """
-        async with self.call(order, origin) as call:
-            chunks = Chunks(order.asked_model, call, with_usage=order.request.include_usage)
-            async with aclosing(call.provider.stream(call.request)) as deltas:
-                while (delta := await self._next(call, deltas)).finish_reason is None:
-                    yield chunks.of(delta)
-            completion = call.gathered.completion()
-            call.finish(completion)
-            order.format.check(completion)
-        if delta.has_content:
-            yield chunks.of(delta)
-        yield chunks.finish(completion.finish_reason)
-        if (usage := chunks.usage(call.usage)) is not None:
-            yield usage
+        call = Call(order, origin)
+        deltas = self._stream(call)
+        return Opened(call, Deltas(await anext(deltas), deltas), origin.headers)
 
-    async def _next(self, call: Call, deltas: AsyncGenerator[Delta, None]) -> Delta:
-        """The next delta that says something, within the clocks."""
-        clocks = self._clocks
-        since_start_s = call.elapsed_ms() / 1000
-        if call.ttft_ms is None:
-            wait_s, what = clocks.first_token_s - since_start_s, f"say anything in {clocks.first_token_s:g} s"
-        else:
-            wait_s, what = clocks.idle_s, f"go on for {clocks.idle_s:g} s"
-        if clocks.total_s - since_start_s < wait_s:
-            wait_s, what = clocks.total_s - since_start_s, f"finish within {clocks.total_s:g} s"
+    # --- the loop -------------------------------------------------------------------------------
+
+    async def _dispatch(
+        self, call: Call, work: Work[Result], *, stream: bool, until: float | None
+    ) -> tuple[Attempt, Result]:
+        """Try until it works, or nothing is left to try. Raises the failure of the target asked first."""
+        course = self._course(call, stream=stream)
+        refusal: PlatformError | None = None
+        while refusal is None:
+            try:
+                attempt = await self.doors.enter(call, course, stream=stream, until=until)
+            except PlatformError as error:
+                refusal = error
+                break
+            tried, outcome = await self._try(call, course, attempt, work, stream=stream)
+            if not isinstance(outcome, PlatformError):
+                call.target = tried.target
+                return tried, outcome
+            wait_s = course.failed(tried.target, outcome, closed=tried.closed)
+            if wait_s is None or (until is not None and time.monotonic() + wait_s >= until):
+                refusal = outcome
+            elif wait_s > 0:
+                await asyncio.sleep(wait_s + SLACK_S)
+        raise self._parting(call, course, refusal)
+
+    def _course(self, call: Call, *, stream: bool) -> Course:
+        order = call.order
+        config = order.snapshot.config
+        targets: Sequence[Target] = order.route.targets
+        if len(targets) > 1:
+            fitting = [one for one in targets if not self.doors.lacks(one, order)]
+            targets = ranked(
+                fitting or targets,
+                order.route.strategy,
+                lambda target: self.doors.standing(target, config.breaker),
+                stream=stream,
+            )
+        call.target = targets[0]
+        return Course(
+            targets,
+            context=order.route.context,
+            policy=order.route.policy,
+            attempts_max=max(1, config.dispatch.attempts_max - order.caller.retries),
+        )
+
+    async def _try(
+        self, call: Call, course: Course, attempt: Attempt, work: Work[Result], *, stream: bool
+    ) -> tuple[Attempt, Result | PlatformError]:
+        hedge_s = call.order.route.hedge_s
+        if not stream or hedge_s is None:
+            return attempt, await self._run(call, attempt, work)
+        return await self._race(call, course, attempt, work, hedge_s)
+
+    async def _run(self, call: Call, attempt: Attempt, work: Work[Result]) -> Result | PlatformError:
+        """One attempt. Its failure is a value, as it may not be the end."""
+        target = attempt.target
+        call.target = target
         try:
-            async with asyncio.timeout(wait_s):
-                while (delta := await anext(deltas, None)) is not None:
-                    call.gathered.add(delta)
-                    if delta.has_content or delta.finish_reason is not None:
-                        break
+            call.digest = await _digest(target.provider, target.model)
+            result = await work(attempt, self._asked(call, attempt))
+        except PlatformError as error:
+            await attempt.close_source()
+            attempt.fail(error, generated=isinstance(error, UpstreamTimeout))
+            self._metrics.attempts.labels(target.provider.name, error.type).inc()
+            log.info("attempt failed", provider=target.provider.name, code=error.code, stage="before commit")
+            return error
+        attempt.answers()
+        self._metrics.attempts.labels(target.provider.name, "ok").inc()
+        return result
+
+    async def _race(
+        self, call: Call, course: Course, attempt: Attempt, work: Work[Result], hedge_s: float
+    ) -> tuple[Attempt, Result | PlatformError]:
+        """One attempt, and a second beside it when the first keeps silent: the first to answer wins."""
+        running: dict[asyncio.Task[Result | PlatformError], Attempt] = {}
+        last: tuple[Attempt, Result | PlatformError] | None = None
+        try:
+            async with task_set() as tasks:
+                running[tasks.start(self._run(call, attempt, work), name="attempt")] = attempt
+                await asyncio.wait(running, timeout=hedge_s)
+                first_done = next(iter(running)).done()
+                if not first_done and (second := self.doors.beside(call, course, attempt)) is not None:
+                    self._metrics.hedges.inc()
+                    running[tasks.start(self._run(call, second, work), name="hedge")] = second
+                while running and (last is None or isinstance(last[1], PlatformError)):
+                    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    winner = min(done, key=lambda task: isinstance(task.result(), PlatformError))
+                    if last is not None and isinstance(failed := last[1], PlatformError):
+                        course.failed(last[0].target, failed, closed=last[0].closed)
+                    last = running.pop(winner), winner.result()
+        finally:
+            for loser in running.values():
+                await loser.close_source()
+                loser.abort()
+        assert last is not None
+        return last
+
+    def _asked(self, call: Call, attempt: Attempt) -> ChatRequest:
+        """The request as this target gets it."""
+        order = call.order
+        request = order.request.model_copy(update={"model": attempt.target.model})
+        if order.caller.allow_drop:
+            lacks = attempt.target.provider.lacking(request)
+            params = [lack.param for lack in lacks if lack.droppable]
+            call.drop(params)
+            if params:
+                return without(request, params)
+        return request
+
+    def _parting(self, call: Call, course: Course, refusal: PlatformError) -> PlatformError:
+        """The failure that the caller is told, with what its client shall make of it."""
+        error = course.verdict(refusal)
+        spent = course.spent or refusal.code in ("circuit_open", "budget_exceeded")
+        if error.retry_after_s is not None:
+            error.retry_after_s = min(error.retry_after_s, RETRY_AFTER_MAX_S)
+        call.origin.headers.update(told(error, spent=spent))
+        return error
+
+    # --- what is done at a target ---------------------------------------------------------------
+
+    def _keeper_of(self, attempt: Attempt) -> TaskSet | None:
+        return self._tasks if attempt.target.spec.on_disconnect == "drain" else None
+
+    async def _whole(self, attempt: Attempt, request: ChatRequest, until: float | None) -> Completion:
+        target = attempt.target
+        limit_s = target.spec.timeouts.total_s
+        if until is not None:
+            limit_s = min(limit_s, until - time.monotonic())
+        source = WholeSource(target.provider.complete(request, key=attempt.key), self._keeper_of(attempt))
+        attempt.source = source
+        try:
+            async with asyncio.timeout(limit_s):
+                return await source.result()
         except TimeoutError:
-            raise _too_slow(call, what) from None
-        if delta is None:
-            raise UpstreamError(f"{call.provider.name} ended its stream without an end", code="truncated")
-        if call.ttft_ms is None:
-            call.ttft_ms = call.elapsed_ms()
-        return delta
+            raise _too_slow(attempt, f"finish within {limit_s:.3g} s") from None
+
+    async def _begun(self, call: Call, attempt: Attempt, request: ChatRequest) -> tuple[StreamSource, Delta]:
+        """A stream with its first delta that says something."""
+        target = attempt.target
+        source = StreamSource(
+            target.provider.name,
+            target.provider.stream(request, key=attempt.key),
+            self._keeper_of(attempt),
+        )
+        attempt.source = source
+        limit_s = _least(target.spec.timeouts.first_token_s, call.order.caller.patience_s)
+        return source, await self._next(attempt, source, limit_s, f"say anything in {limit_s:.3g} s")
+
+    async def _next(self, attempt: Attempt, source: StreamSource, limit_s: float, what: str) -> Delta:
+        left_s = attempt.target.spec.timeouts.total_s - attempt.elapsed_s
+        if left_s < limit_s:
+            limit_s, what = left_s, f"finish within {attempt.target.spec.timeouts.total_s:.3g} s"
+        try:
+            async with asyncio.timeout(limit_s):
+                return await source.next()
+        except TimeoutError:
+            raise _too_slow(attempt, what) from None
+
+    async def _stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        order = call.order
+        key = self._cache_key(order, call.origin)
+        async with self._recorded(call):
+            if (kept := self._kept(call, key)) is not None:
+                completion, last = kept.completion, in_one(kept.completion)
+            else:
+
+                async def work(attempt: Attempt, request: ChatRequest) -> tuple[StreamSource, Delta]:
+                    return await self._begun(call, attempt, request)
+
+                attempt, (source, last) = await self._dispatch(call, work, stream=True, until=None)
+                call.gathered = source.gathered
+                call.ttft_ms = call.elapsed_ms()
+                idle_s = _least(attempt.target.spec.timeouts.idle_s, order.caller.patience_s)
+                while last.finish_reason is None:
+                    yield last
+                    last = await self._going_on(attempt, source, idle_s)
+                completion = source.gathered.completion()
+                call.finish(completion)
+                attempt.succeed(call.usage)
+                order.format.check(completion)
+                self._keep(call, key, completion)
+        if last.has_content:
+            yield _unfinished(last)
+        yield Delta(finish_reason=completion.finish_reason, usage=call.usage, raw_usage=completion.raw_usage)
+
+    async def _going_on(self, attempt: Attempt, source: StreamSource, idle_s: float) -> Delta:
+        try:
+            return await self._next(attempt, source, idle_s, f"go on for {idle_s:.3g} s")
+        except PlatformError as error:
+            attempt.fail(error, generated=True)
+            log.info(
+                "attempt failed", provider=attempt.target.provider.name, code=error.code, stage="after commit"
+            )
+            raise
+
+    # --- what remains ---------------------------------------------------------------------------
+
+    async def _drain(self, call: Call, attempt: Attempt) -> None:
+        """Take in the rest of an answer that nobody waits for, as its provider is paid for it anyway."""
+        source = attempt.source
+        assert source is not None
+        left_s = attempt.target.spec.timeouts.total_s - attempt.elapsed_s
+        try:
+            async with asyncio.timeout(max(0.0, left_s)):
+                await source.rest()
+        except (PlatformError, TimeoutError):
+            log.info("an answer could not be drained", provider=attempt.target.provider.name)
+        finally:
+            self._metrics.drained.inc()
+            call.gathered = source.gathered
+            try:
+                await source.close()
+            finally:
+                attempt.abort(None if call.estimated else call.usage)
+                self._finish(call)
+
+    def _finish(self, call: Call) -> None:
+        """Give back whatever is still held, and write the record."""
+        for attempt in call.attempts:
+            attempt.abort()
+        self._spool.append(call.line())
+        self._measure(call)
 
     def _measure(self, call: Call) -> None:
-        name = call.provider.name
+        name = call.target.provider.name
+        usage = call.usage
         self._metrics.calls.labels(name, call.outcome).inc()
         if call.ttft_ms is not None:
             self._metrics.ttft.labels(name).observe(call.ttft_ms / 1000)
-        self._metrics.tokens.labels(name, "prompt").inc(call.usage.prompt_tokens or 0)
-        self._metrics.tokens.labels(name, "completion").inc(call.usage.completion_tokens or 0)
+        if call.kept is None:
+            self._metrics.tokens.labels(name, "prompt").inc(usage.prompt_tokens or 0)
+            self._metrics.tokens.labels(name, "completion").inc(usage.completion_tokens or 0)
+            self._metrics.cost.labels(name).inc(usage.cost_usd or 0)
 
-    # --- models -----------------------------------------------------------------------------
+    # --- the cache ------------------------------------------------------------------------------
+
+    def _cache_key(self, order: Order, origin: Origin) -> bytes | None:
+        if not order.snapshot.config.cache.enabled:
+            return None
+        origin.headers["x-cache"] = "miss"
+        return key_of(order.request, principal=origin.principal, config_hash=order.snapshot.hash)
+
+    def _kept(self, call: Call, key: bytes | None) -> Kept | None:
+        """An earlier answer to the same request, which becomes the answer of this call."""
+        if key is None or call.order.caller.fresh or (kept := self.cache.get(key)) is None:
+            return None
+        call.kept = kept
+        call.finish(kept.completion)
+        call.origin.headers["x-cache"] = "hit"
+        self._metrics.cache_hits.inc()
+        return kept
+
+    def _keep(self, call: Call, key: bytes | None, completion: Completion) -> None:
+        if key is not None and call.kept is None:
+            kept = Kept(completion, call.origin.run_id)
+            self.cache.put(key, kept, call.order.snapshot.config.cache)
+
+    # --- models ---------------------------------------------------------------------------------
 
     async def models(self) -> ModelList:
         """The models of all providers that answer. Raises `Unavailable` when none does."""
-        providers = list(self._providers.values())
-        listed = await asyncio.gather(*(_listed(provider) for provider in providers))
-        if all(isinstance(models, PlatformError) for models in listed):
-            reasons = "; ".join(str(error) for error in listed)
-            raise Unavailable(f"no provider answers: {reasons}", code="no_provider")
-        cards = [
-            ModelCard(id=f"{provider.name}/{model.name}", created=model.created, owned_by=provider.name)
-            for provider, models in zip(providers, listed, strict=True)
-            if not isinstance(models, PlatformError)
-            for model in models
-        ]
-        return ModelList(data=cards)
+        return await catalogue.models(self._keeper.current)
 
     async def model(self, model: str) -> ModelCard:
         """One model, by its id as in a request."""
-        provider, bare = self.resolve(model)
-        for info in await provider.models():
-            if info.name in (bare, f"{bare}:latest"):
-                return ModelCard(id=model, created=info.created, owned_by=provider.name)
-        raise NotFound(f"{provider.name} has no model {bare!r}", code="model_not_found", param="model")
+        return await catalogue.model(self._keeper.current, model)
 
     async def ping(self) -> None:
         """Raise unless at least one provider answers."""
         await self.models()
 
 
-async def _listed(provider: Provider) -> list[ModelInfo] | PlatformError:
-    try:
-        return await provider.models()
-    except PlatformError as error:
-        log.warning("a provider lists no models", provider=provider.name, code=error.code)
-        return error
+def _left_to_drain(call: Call) -> Attempt | None:
+    """The one attempt that goes on though its caller has gone, as its provider wants."""
+    if call.status != "aborted":
+        return None
+    running = [one for one in call.attempts if one.status is None]
+    if len(running) != 1 or running[0].source is None:
+        return None
+    return running[0] if running[0].target.spec.on_disconnect == "drain" else None
+
+
+async def _close_sources(call: Call) -> None:
+    for attempt in call.attempts:
+        await attempt.close_source()
 
 
 async def _digest(provider: Provider, model: str) -> str | None:
@@ -207,5 +461,13 @@ async def _digest(provider: Provider, model: str) -> str | None:
         return None
 
 
-def _too_slow(call: Call, what: str) -> UpstreamTimeout:
-    return UpstreamTimeout(f"{call.provider.name} did not {what}")
+def _too_slow(attempt: Attempt, what: str) -> UpstreamTimeout:
+    return UpstreamTimeout(f"{attempt.target.provider.name} did not {what}")
+
+
+def _least(limit_s: float, patience_s: float | None) -> float:
+    return limit_s if patience_s is None else min(limit_s, patience_s)
+
+
+def _unfinished(delta: Delta) -> Delta:
+    return replace(delta, finish_reason=None, usage=None, raw_usage=None)

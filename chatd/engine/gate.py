@@ -5,17 +5,16 @@ Of an answer that is held back not a byte leaves; in its place stands a refusal 
 """
 
 import re
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from chatd.backends import Completion, Delta, ToolCallDelta
-from chatd.engine import answers
 from chatd.engine.calls import Call
 from chatd.engine.loop import ACCEPTED, Loop, Tried, Work, best_of
 from chatd.engine.metrics import Metrics
 from schemas.base import JsonObject
-from schemas.chat import ChatChunk, ChatCompletion, ChatRequest, GateSpec
+from schemas.chat import ChatRequest, GateSpec
 from schemas.runs import Usage
 from schemas.verdicts import Verdict
 from services.errors import InvalidRequest
@@ -47,28 +46,23 @@ class Gated:
             **({"x-policy-version": policy} if _VISIBLE.fullmatch(policy) else {}),
         }
 
-    def whole(self) -> ChatCompletion:
-        return answers.whole(self.asked.model, self.call, self.completion)
-
-    async def chunks(self) -> AsyncGenerator[ChatChunk, None]:
-        """The same as a stream."""
-        for chunk in self._chunks():
-            yield chunk
-
-    def _chunks(self) -> Iterator[ChatChunk]:
+    def deltas(self) -> tuple[Delta, Delta]:
+        """The same as a stream of two: what is said, and how it ends."""
         said = self.completion
-        chunks = answers.Chunks(self.asked.model, self.call, with_usage=self.asked.include_usage)
-        if said.refusal is not None:
-            yield chunks.refusal(said.refusal)
         calls = tuple(
-            ToolCallDelta(index, call.function.arguments, id=call.id, name=call.function.name)
+            ToolCallDelta(
+                index,
+                call.function.arguments,
+                id=call.id,
+                name=call.function.name,
+                extra=call.extra_content,
+            )
             for index, call in enumerate(said.tool_calls)
         )
-        if said.content is not None or calls:
-            yield chunks.of(Delta(content=said.content or "", tool_calls=calls))
-        yield chunks.finish(said.finish_reason)
-        if (usage := chunks.usage(said.usage)) is not None:
-            yield usage
+        return (
+            Delta(content=said.content or "", refusal=said.refusal or "", tool_calls=calls),
+            Delta(finish_reason=said.finish_reason, usage=said.usage),
+        )
 
 
 class Gate:

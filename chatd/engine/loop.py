@@ -14,8 +14,8 @@ from pydantic import JsonValue
 from chatd.backends import Completion
 from chatd.backends.peers import Judge
 from chatd.engine import artifacts, prompts
-from chatd.engine.calls import Call, new_origin
-from chatd.engine.dispatch import Dispatcher, Order
+from chatd.engine.calls import Call, Order, new_origin
+from chatd.engine.dispatch import Dispatcher
 from chatd.engine.narrowing import Narrowing
 from chatd.engine.plan import Budget, Plan
 from schemas.base import JsonObject

@@ -2,6 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from chatd.engine.candidates import Standings
+from chatd.engine.limits import Lines
+
 TTFT_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -14,6 +17,23 @@ class Metrics:
             "Model calls: ok, aborted, or an error type.",
             ["provider", "outcome"],
             registry=registry,
+        )
+        self.attempts = Counter(
+            "chatd_attempts",
+            "Attempts at candidates, by provider: ok, or an error type.",
+            ["provider", "result"],
+            registry=registry,
+        )
+        self.hedges = Counter("chatd_hedges", "Second attempts beside a silent one.", registry=registry)
+        self.drained = Counter(
+            "chatd_drained", "Answers taken in to their end though their callers had gone.", registry=registry
+        )
+        self.cache_hits = Counter("chatd_cache_hits", "Answers given from the cache.", registry=registry)
+        self.cost = Counter("chatd_cost_usd", "US dollars, as far as known.", ["provider"], registry=registry)
+        self._in_flight = Gauge("chatd_in_flight", "Attempts under way.", registry=registry)
+        self._waiting = Gauge("chatd_waiting", "Calls that wait for a place.", registry=registry)
+        self._open_circuits = Gauge(
+            "chatd_circuits_open", "Models whose circuit is open or half open.", registry=registry
         )
         self.tokens = Counter(
             "chatd_tokens", "Tokens, as providers count them.", ["provider", "direction"], registry=registry
@@ -39,3 +59,11 @@ class Metrics:
         )
         self.spool_records = Gauge("chatd_spool_records", "Records among them.", registry=registry)
         self.rejected = Counter("chatd_records_rejected", "Records that distill refused.", registry=registry)
+
+    def watch(self, standings: Standings, lines: Lines) -> None:
+        """Look at these whenever somebody reads the metrics."""
+        self._in_flight.set_function(lambda: sum(one.in_flight for _, one in standings.all()))
+        self._waiting.set_function(lambda: sum(waiting for _, waiting in lines.in_use().values()))
+        self._open_circuits.set_function(
+            lambda: sum(one.breaker.state != "closed" for _, one in standings.all())
+        )

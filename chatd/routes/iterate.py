@@ -24,7 +24,7 @@ async def iterate(
         )
     episode_id = episode_id or ids.uuid7()
     headers = {EPISODE_HEADER: episode_id}
-    with naming(headers):
+    with naming(lambda: headers):
         async with while_connected(request.receive):
             answer = await refiner.run(body, episode_id)
         headers[RUN_HEADER] = answer.attempts[-1].run_id

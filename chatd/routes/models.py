@@ -1,10 +1,22 @@
 """`/v1/models`: what can be asked for."""
 
-from chatd.routes.parts import DispatcherDep
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from chatd.engine import Dispatcher
 from schemas.chat import ModelCard, ModelList
 from services import daemon
 
 routes = daemon.router()
+
+
+def _dispatcher(request: Request) -> Dispatcher:
+    dispatcher: Dispatcher = request.state.dispatcher
+    return dispatcher
+
+
+DispatcherDep = Annotated[Dispatcher, Depends(_dispatcher)]
 
 
 @routes.get("/v1/models")

@@ -1,75 +1,69 @@
-"""Server-sent events: how a stream of chunks is written, and how it ends."""
+"""Server-sent events on the ordinary way: written as they come, given up when their caller leaves."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import Final
 
 import structlog
-from fastapi import Response
+from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from schemas.chat import ChatChunk
+from chatd.engine.surfaces import Surface
+from chatd.routes.conversation import STREAM_HEADERS, Told, conversation
+from chatd.routes.parts import naming
+from schemas.chat import ChatRequest
 from services import context
 from services.disconnect import ClientGone, while_connected
-from services.errors import PlatformError
 
 log = structlog.get_logger(__name__)
 
-DONE: Final = b"data: [DONE]\n\n"
+
+async def reply(
+    body: ChatRequest, surface: Surface, request: Request, *, own_id: str | None = None
+) -> Response:
+    """The answer to one request, in the words of its surface. `own_id`: what that API calls its id."""
+    state = request.state
+    talk = conversation(body, surface, request.scope)
+    if own_id is not None and (current := context.current()) is not None:
+        talk.headers[own_id] = current.request_id
+    with naming(lambda: talk.headers):
+        async with while_connected(request.receive):
+            told = await talk.answer(state.dispatcher, state.gate)
+    if body.stream:
+        return EventStream(told, talk.headers, write_timeout_s=state.settings.write_timeout_s)
+    return Response(told.body, media_type="application/json", headers=talk.headers)
 
 
 class EventStream(Response):
-    """Chunks as server-sent events: `data:` lines alone, `[DONE]` after a clean end, one error otherwise."""
+    """A stream that has begun."""
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self,
-        first: ChatChunk,
-        rest: AsyncGenerator[ChatChunk, None],
-        headers: dict[str, str],
-        *,
-        write_timeout_s: float,
-    ) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+    def __init__(self, told: Told, headers: dict[str, str], *, write_timeout_s: float) -> None:
+        super().__init__(headers={**STREAM_HEADERS, **headers})
         del self.headers["content-length"]
-        self._first = first
-        self._rest = rest
+        self._told = told
         self._write_timeout_s = write_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        async def write(event: bytes, *, more: bool = True) -> None:
+        async def write(events: bytes, *, more: bool = True) -> None:
             try:
                 async with asyncio.timeout(self._write_timeout_s):
-                    await send({"type": "http.response.body", "body": event, "more_body": more})
+                    await send({"type": "http.response.body", "body": events, "more_body": more})
             except TimeoutError:
                 log.warning("the caller does not read its stream", timeout_s=self._write_timeout_s)
                 raise ClientGone("the caller does not read its stream") from None
 
+        rest = self._told.rest
         with contextlib.suppress(ClientGone):
-            async with contextlib.aclosing(self._rest), while_connected(receive):
+            async with contextlib.AsyncExitStack() as stack:
+                if rest is not None:
+                    await stack.enter_async_context(contextlib.aclosing(rest))
+                await stack.enter_async_context(while_connected(receive))
                 await send(
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )
-                await write(_event(self._first))
-                try:
-                    async for chunk in self._rest:
-                        await write(_event(chunk))
-                except ClientGone:
-                    raise
-                except PlatformError as error:
-                    log.warning("stream failed", code=error.code)
-                    await write(_error_event(error), more=False)
-                else:
-                    await write(DONE, more=False)
-
-
-def _event(chunk: ChatChunk) -> bytes:
-    return b"data: %b\n\n" % chunk.model_dump_json(exclude_unset=True).encode()
-
-
-def _error_event(error: PlatformError) -> bytes:
-    request = context.current()
-    envelope = error.envelope(request.request_id if request else None)
-    return b"data: %b\n\n" % envelope.model_dump_json().encode()
+                await write(self._told.body)
+                if rest is not None:
+                    async for events in rest:
+                        await write(events)
+                await write(b"", more=False)

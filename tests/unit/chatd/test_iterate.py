@@ -300,12 +300,14 @@ async def test_validators_going_down_in_between_leaves_a_record(world: World) ->
 
 
 async def test_a_failing_provider_hands_over_to_the_next_model(world: World) -> None:
-    world.script(Step(error=UpstreamError("broke")), says({"a": 1}), models=("small", "large"))
+    broken = Step(error=UpstreamError("broke"))
+    world.script(broken, broken, says({"a": 1}), models=("small", "large"))
     world.validators.judge = wants(a=1)
     body = (await ask(world, model=None, models=["small", "large"])).json()
     assert body["outcome"] == "escalated"
     assert body["attempts"][0]["artifact"] is None
-    assert [run.attempts[0].status for run in world.records()] == ["failed", "ok"]
+    tried = [[attempt.status for attempt in run.attempts] for run in world.records()]
+    assert tried == [["failed", "failed"], ["ok"]]
 
 
 async def test_when_no_model_answers_the_provider_s_error_is_the_answer(world: World) -> None:
