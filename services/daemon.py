@@ -44,7 +44,8 @@ GC_ALLOCATIONS = 20_000  # between two looks for cycles, of which a request make
 KEEP_ALIVE_S = 75  # longer than our clients keep idle connections, so that they never race our close
 
 
-LONG_NUMBER = re.compile(rb"\d{19}")
+LONG_NUMBER = re.compile(rb"(?<![.\d])\d{19}")
+"""Not the digits of a fraction: those hide no integer, and vectors are full of them."""
 
 
 class StrictRequest(Request):

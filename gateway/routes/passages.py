@@ -49,6 +49,7 @@ EMBEDDINGS: Final = "/v1/embeddings"
 ITERATE: Final = "/v1/iterate"
 VALIDATE: Final = "/v1/validate"
 COLLECTION: Final = "/v1/collections/{name}"
+SNAPSHOT: Final = f"{COLLECTION}/snapshots/{{snapshot}}"
 
 PASSAGES: Final = (
     Passage("POST", "/v1/chat/completions", "chatd", "Chat, as JSON or as a stream.", ("chat",)),
@@ -78,6 +79,21 @@ PASSAGES: Final = (
     Passage("POST", f"{COLLECTION}/points/scroll", "vectord", "Page through points.", READ, repeatable=True),
     Passage("POST", f"{COLLECTION}/points/count", "vectord", "Count points.", READ, repeatable=True),
     Passage("POST", f"{COLLECTION}/search", "vectord", "Search a collection.", READ, repeatable=True),
+    Passage("POST", f"{COLLECTION}/search/batch", "vectord", "Many searches at once.", READ, repeatable=True),
+    Passage(
+        "POST", f"{COLLECTION}/points/facets", "vectord", "Values and their counts.", READ, repeatable=True
+    ),
+    Passage("POST", f"{COLLECTION}/points/export", "vectord", "Pages for an export.", READ, repeatable=True),
+    Passage("POST", f"{COLLECTION}/benchmark", "vectord", "Measure recall and speed.", WRITE),
+    Passage("POST", f"{COLLECTION}/migrate", "vectord", "Move to another engine.", WRITE, unrestricted=True),
+    Passage("POST", f"{COLLECTION}/reembed", "vectord", "Embed again by another model.", WRITE),
+    Passage("GET", f"{COLLECTION}/reembed", "vectord", "How far that is.", READ, repeatable=True),
+    Passage("POST", f"{COLLECTION}/snapshots", "vectord", "Make a snapshot.", WRITE),
+    Passage("GET", f"{COLLECTION}/snapshots", "vectord", "All snapshots.", READ, repeatable=True),
+    Passage("GET", SNAPSHOT, "vectord", "The file of a snapshot.", READ, repeatable=True),
+    Passage("PUT", SNAPSHOT, "vectord", "Bring a snapshot made elsewhere.", WRITE),
+    Passage("DELETE", SNAPSHOT, "vectord", "Remove a snapshot.", WRITE),
+    Passage("POST", f"{COLLECTION}/restore", "vectord", "Restore a snapshot.", WRITE),
     Passage("POST", "/v1/retrieve", "vectord", "Search many collections.", READ, repeatable=True),
     Passage("GET", "/v1/roles", "vectord", "The role catalogue.", READ, repeatable=True),
     Passage("PUT", "/v1/roles", "vectord", "Replace it.", WRITE, repeatable=True, unrestricted=True),
@@ -96,6 +112,10 @@ PASSAGES: Final = (
     Passage(
         "GET", "/v1/distill/evidence", "distill", "Evidence, by category.", ("distill",), repeatable=True
     ),
+    Passage(
+        "GET", "/v1/distill/review", "distill", "What waits for a person.", ("distill",), repeatable=True
+    ),
+    Passage("POST", "/v1/distill/review/{evidence_id}", "distill", "A person's decision.", ("distill",)),
     Passage("GET", "/v1/distill/datasets", "distill", "Exports.", ("distill",), repeatable=True),
     Passage(
         "GET",
