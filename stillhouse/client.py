@@ -16,6 +16,7 @@ from stillhouse.settings import CliSettings
 Answer = TypeVar("Answer", bound=BaseModel)
 
 NDJSON: Final = {"content-type": "application/x-ndjson"}
+DOWNLOAD_BYTES: Final = 1024 * 1024
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -76,6 +77,19 @@ class GatewayClient:
     def delete_if_there(self, path: str) -> None:
         with contextlib.suppress(NotFound):
             self._send("DELETE", path)
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """A file, piece by piece."""
+        with self._translated(), self._client.stream("GET", path) as response:
+            if response.is_error:
+                response.read()
+                raise_for_envelope("the gateway", response)
+            yield from response.iter_bytes(DOWNLOAD_BYTES)
+
+    def upload(self, path: str, answer: type[Answer], content: bytes) -> Answer:
+        """Put a zip file."""
+        response = self._send("PUT", path, content, {"content-type": "application/zip"})
+        return self._parsed("PUT", path, answer, response.content)
 
     def _call(
         self, method: str, path: str, answer: type[Answer], body: Mapping[str, Any] | BaseModel | None
