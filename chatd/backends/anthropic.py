@@ -9,7 +9,7 @@ import orjson
 
 from chatd.backends.asking import wish_of
 from chatd.backends.conversation import arguments_of, declared, embedded, is_remote, nameless
-from chatd.backends.failures import failure, invalid, truncated
+from chatd.backends.failures import NO_REASON, error_in, failure, invalid, truncated
 from chatd.backends.provider import (
     Completion,
     Delta,
@@ -66,6 +66,15 @@ _STATUS: Final = {
     "overloaded_error": 529,
 }
 _EFFORT: Final = {"minimal": "low"}
+_PARAMS: Final = {
+    "thinking": "reasoning_effort",
+    "output_config.effort": "reasoning_effort",
+    "output_config.format": "response_format",
+    "max_tokens": "max_tokens",
+    "messages": "messages",
+    "tools": "tools",
+    "system": "messages",
+}
 
 
 class AnthropicProvider:
@@ -249,12 +258,7 @@ class AnthropicProvider:
     def _parsed(self, answer: Answer, body: bytes) -> JsonObject:
         if answer.good:
             return self._checked(parse_object(self.name, body), 502, {})
-        try:
-            said = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            said = None
-        error = said.get("error") if isinstance(said, dict) else None
-        raise self._failure(answer.status, error, answer.headers)
+        raise self._failure(answer.status, error_in(body), answer.headers)
 
     def _checked(self, said: JsonObject, status: int, headers: Mapping[str, str]) -> JsonObject:
         if (error := said.get("error")) or said.get("type") == "error":
@@ -264,7 +268,7 @@ class AnthropicProvider:
 
     def _failure(self, status: int, error: Any, headers: Mapping[str, str]) -> PlatformError:
         said = error if isinstance(error, dict) else {}
-        reason = str(said.get("message") or "no reason given")
+        reason = str(said.get("message") or NO_REASON)
         return failure(self.name, status, reason, headers, param=_param_of(reason))
 
 
@@ -437,17 +441,8 @@ def _output(request: ChatRequest) -> dict[str, Any]:
 
 def _param_of(reason: str) -> str | None:
     """Which of the caller's fields a refusal is about: it begins with a path of this API's own."""
-    head = reason.partition(":")[0]
-    own = {
-        "thinking": "reasoning_effort",
-        "output_config.effort": "reasoning_effort",
-        "max_tokens": "max_tokens",
-    }
-    if head.startswith("output_config.format"):
-        return "response_format"
-    if head.startswith("tools."):
-        return "tools"
-    return own.get(head, "messages" if head.startswith("messages.") else None)
+    path = reason.partition(":")[0]
+    return next((param for own, param in _PARAMS.items() if path.startswith(own)), None)
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import email.utils
 import re
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from services.errors import (
     InvalidRequest,
@@ -20,6 +22,7 @@ from services.telemetry import redact
 
 RETRY_AFTER_MAX_S: Final = 3600.0
 REASON_CHARS_MAX: Final = 500
+NO_REASON: Final = "no reason given"
 CONTEXT_LENGTH: Final = "context_length_exceeded"
 CONTENT_POLICY: Final = "content_policy_violation"
 OVERLOADED: Final = 529
@@ -52,7 +55,7 @@ def failure(  # noqa: PLR0911 - a table of statuses
 
     `code` is the provider's own. `retry_after_s` is as the provider said it, up to an hour.
     """
-    reason = redact(reason)[:REASON_CHARS_MAX] or "no reason given"
+    reason = redact(reason)[:REASON_CHARS_MAX] or NO_REASON
     said = f"{provider} answered {status}: {reason}"
     match status:
         case 400 | 413 | 422 if code in _CONTEXT_CODES or (status != 413 and _CONTEXT.search(reason)):
@@ -102,6 +105,16 @@ def status_in(error: object) -> int:
         if isinstance(said, int) and 400 <= said < 600:
             return said
     return 502
+
+
+def error_in(body: bytes) -> Any:
+    """The error that the body of a refusal tells; None where it tells none that can be read."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    said = said[0] if isinstance(said, list) and said else said
+    return said.get("error", said) if isinstance(said, dict) else None
 
 
 def truncated(provider: str) -> UpstreamError:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 
 from chatd.backends.conversation import Image, arguments_of, called, declared, embedded, nameless
-from chatd.backends.failures import CONTENT_POLICY, failure, invalid, truncated
+from chatd.backends.failures import CONTENT_POLICY, NO_REASON, error_in, failure, invalid, truncated
 from chatd.backends.provider import (
     Completion,
     Delta,
@@ -188,13 +188,7 @@ class GeminiProvider:
     def _parsed(self, answer: Answer, body: bytes) -> JsonObject:
         if answer.good:
             return self._checked(parse_object(self.name, body), 502, {})
-        try:
-            said = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            said = None
-        said = said[0] if isinstance(said, list) and said else said  # so does its stream without SSE
-        error = said.get("error") if isinstance(said, dict) else None
-        raise self._failure(answer.status, error, answer.headers)
+        raise self._failure(answer.status, error_in(body), answer.headers)
 
     def _checked(self, said: JsonObject, status: int, headers: Mapping[str, str]) -> JsonObject:
         if error := said.get("error"):
@@ -205,7 +199,7 @@ class GeminiProvider:
 
     def _failure(self, status: int, error: Any, headers: Mapping[str, str]) -> PlatformError:
         said = error if isinstance(error, dict) else {}
-        reason = str(said.get("message") or "no reason given")
+        reason = str(said.get("message") or NO_REASON)
         if status == 400 and ("API key not valid" in reason or "API key expired" in reason):
             status = 401
         return failure(self.name, status, reason, {**headers, **_retry_info(said)})

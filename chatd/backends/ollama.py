@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from chatd.backends.conversation import arguments_of, called, declared, embedded, nameless
-from chatd.backends.failures import failure, invalid, status_in, truncated
+from chatd.backends.failures import NO_REASON, error_in, failure, invalid, status_in, truncated
 from chatd.backends.provider import (
     UNKNOWN_USAGE,
     Completion,
@@ -37,7 +37,7 @@ from schemas.chat import (
     TextPart,
 )
 from schemas.runs import Usage
-from services.errors import InvalidRequest
+from services.errors import InvalidRequest, PlatformError
 
 DIGEST_TTL_S: Final = 5.0
 
@@ -112,7 +112,7 @@ class OllamaProvider:
                 async for line in incoming:
                     if not line.strip():
                         continue
-                    said = self._checked(parse_object(self.name, line), 200, {})
+                    said = self._checked(parse_object(self.name, line))
                     delta = self._delta(request, said, calls_before=calls)
                     calls += len(delta.tool_calls)
                     yield delta
@@ -168,22 +168,18 @@ class OllamaProvider:
         return self._parsed(answer, await answer.body())
 
     def _parsed(self, answer: Answer, body: bytes) -> JsonObject:
-        if not answer.good and not body.lstrip().startswith(b"{"):
-            raise failure(self.name, answer.status, "an answer without a reason", answer.headers)
-        return self._checked(parse_object(self.name, body), answer.status, answer.headers)
+        if answer.good:
+            return self._checked(parse_object(self.name, body))
+        raise self._failure(answer.status, error_in(body), answer.headers)
 
-    def _checked(self, said: JsonObject, status: int, headers: Mapping[str, str]) -> JsonObject:
-        if status < 300 and not said.get("error"):
-            return said
-        error = said.get("error")
-        reason = error.get("message") if isinstance(error, dict) else error  # its cloud sends objects
-        raise failure(
-            self.name,
-            status if status >= 300 else status_in(error),
-            str(reason or "no reason given"),
-            headers,
-            param=_param_of(str(reason)),
-        )
+    def _checked(self, said: JsonObject) -> JsonObject:
+        if error := said.get("error"):
+            raise self._failure(status_in(error), error, {})
+        return said
+
+    def _failure(self, status: int, error: Any, headers: Mapping[str, str]) -> PlatformError:
+        reason = str((error.get("message") if isinstance(error, dict) else error) or NO_REASON)
+        return failure(self.name, status, reason, headers, param=_param_of(reason))
 
     def _delta(self, request: ChatRequest, said: JsonObject, *, calls_before: int) -> Delta:
         delta = _delta(self.name, said, calls_before=calls_before)

@@ -9,7 +9,7 @@ import orjson
 
 from chatd.backends.asking import asked_for_json
 from chatd.backends.conversation import declared
-from chatd.backends.failures import failure, invalid, status_in, truncated
+from chatd.backends.failures import NO_REASON, error_in, failure, invalid, status_in, truncated
 from chatd.backends.provider import (
     Completion,
     Delta,
@@ -157,12 +157,7 @@ class OpenAICompatibleProvider:
     def _parse(self, body: bytes, answer: Answer) -> JsonObject:
         if answer.good:
             return self._checked(parse_object(self.name, body))
-        try:
-            said = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            said = None
-        error = said.get("error", said) if isinstance(said, dict) else None
-        raise self._failure(answer.status, error, answer.headers)
+        raise self._failure(answer.status, error_in(body), answer.headers)
 
     def _checked(self, answer: JsonObject) -> JsonObject:
         if error := answer.get("error"):  # some send it with a 200
@@ -171,7 +166,7 @@ class OpenAICompatibleProvider:
 
     def _failure(self, status: int, error: Any, headers: Mapping[str, str]) -> PlatformError:
         said = error if isinstance(error, dict) else {"message": error}
-        reason = said.get("message") or said.get("detail") or "no reason given"
+        reason = said.get("message") or said.get("detail") or NO_REASON
         return failure(
             self.name,
             status,

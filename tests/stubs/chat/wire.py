@@ -1,0 +1,166 @@
+"""A server on a real socket that sends exactly what a test tells it to, and keeps what it was asked."""
+
+import asyncio
+import contextlib
+import gzip
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import orjson
+
+End = Literal["length", "chunked", "close", "reset", "hang"]
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: its head, its body in pieces, and how it ends.
+
+    `length` and `chunked` end well; `close` and `reset` end the connection, `hang` never ends. With `head`
+    False not even a status is sent.
+    """
+
+    pieces: Sequence[bytes] = ()
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+    end: End = "length"
+    head: bool = True
+    pause_s: float = 0.0
+
+    def packed(self) -> "Reply":
+        body = gzip.compress(b"".join(self.pieces))
+        return Reply(
+            [body[:11], body[11:]], self.status, (*self.headers, ("content-encoding", "gzip")), self.end
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def json(self) -> dict[str, Any]:
+        said: dict[str, Any] = orjson.loads(self.body)
+        return said
+
+
+@dataclass
+class WireServer:
+    """Plays its replies, one a request. `open` counts the connections there are."""
+
+    replies: deque[Reply] = field(default_factory=deque)
+    asked: list[Asked] = field(default_factory=list)
+    port: int = 0
+    connections: int = 0
+    open: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _server: asyncio.Server | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def until(self, open_: int) -> None:
+        """Wait until so many connections are there."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.open != open_:
+                self.changed.clear()
+                await self.changed.wait()
+
+    def _count(self, by: int) -> None:
+        self.open += by
+        self.changed.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self._count(1)
+        try:
+            while await self._exchange(reader, writer, self.connections):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+            self._count(-1)
+            writer.close()
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    ) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, target, _ = head[0].split(" ")
+        headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
+        }
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        self.asked.append(Asked(method, target, headers, body, connection))
+        reply = self.replies.popleft()
+        sending = asyncio.ensure_future(self._send(writer, reply))
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait([sending, gone], return_when=asyncio.FIRST_COMPLETED)
+            return sending.done() and sending.result()
+        finally:
+            sending.cancel()
+            gone.cancel()
+            await asyncio.wait([sending, gone])
+
+    async def _send(self, writer: asyncio.StreamWriter, reply: Reply) -> bool:
+        chunked = reply.end == "chunked" or (reply.end == "hang" and reply.head)
+        if reply.head:
+            lines = [f"HTTP/1.1 {reply.status} X", *(f"{name}: {value}" for name, value in reply.headers)]
+            if reply.end == "length":
+                lines.append(f"content-length: {sum(map(len, reply.pieces))}")
+            elif chunked or reply.end == "reset":
+                lines.append("transfer-encoding: chunked")
+            writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            for piece in reply.pieces:
+                framed = chunked or reply.end == "reset"
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if framed else piece)
+                await writer.drain()
+                await asyncio.sleep(reply.pause_s)
+        if reply.end == "hang":
+            await asyncio.Event().wait()
+        if reply.end == "chunked":
+            writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        if reply.end == "reset":
+            await asyncio.sleep(0)
+            writer.transport.abort()
+        return reply.end in ("length", "chunked")
+
+
+@contextlib.asynccontextmanager
+async def serving(*replies: Reply) -> AsyncIterator[WireServer]:
+    async with WireServer(deque(replies)) as server:
+        yield server
+
+
+def cut_up(content: bytes, size: int = 7) -> list[bytes]:
+    """A stream cut where it hurts: inside characters, lines and events."""
+    return [content[start : start + size] for start in range(0, len(content), size)]
