@@ -12,7 +12,7 @@ from services.http import PeerClient
 from services.tasks import every, task_set
 from services.telemetry import CollectorRegistry
 from vectord.backends import Engines, Store, WorkerStore
-from vectord.backends.engines import LanceOptions, QdrantOptions, lance_store, qdrant_store
+from vectord.backends.engines import LanceOptions, Outside, QdrantOptions, lance_store, qdrant_store
 from vectord.engine import (
     Canaries,
     Collections,
@@ -41,7 +41,11 @@ class State(TypedDict):
 
 
 def create_app(
-    settings: Settings, *, store: Store | None = None, embedd: EmbeddClient | None = None
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    outside: Outside | None = None,
+    embedd: EmbeddClient | None = None,
 ) -> Daemon:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -60,7 +64,7 @@ def create_app(
             tasks = await stack.enter_async_context(task_set())
             collections = Collections(
                 disk,
-                _engines(settings, store, stack),
+                _engines(settings, store, outside or {}, stack),
                 embedder,
                 runner=runner,
                 limits=limits,
@@ -109,7 +113,9 @@ def _workers(settings: Settings, stack: contextlib.AsyncExitStack) -> WorkerStor
     return workers
 
 
-def _engines(settings: Settings, edge: Store | None, stack: contextlib.AsyncExitStack) -> Engines:
+def _engines(
+    settings: Settings, edge: Store | None, outside: Outside, stack: contextlib.AsyncExitStack
+) -> Engines:
     lance = LanceOptions(
         url=settings.lance_url,
         index=settings.lance_index,
@@ -130,7 +136,7 @@ def _engines(settings: Settings, edge: Store | None, stack: contextlib.AsyncExit
     )
     engines = Engines(
         edge or _workers(settings, stack),
-        {"lance": lambda: lance_store(lance), "qdrant": lambda: qdrant_store(qdrant)},
+        {"lance": lambda: lance_store(lance), "qdrant": lambda: qdrant_store(qdrant), **outside},
     )
     stack.callback(engines.close)
     return engines

@@ -43,17 +43,18 @@ class QdrantOptions:
     replicas: int = 1
 
 
+Outside = Mapping[EngineName, Callable[[], OutsideStore]]
+
+
 class Engines:
     """One store out of several. An engine is loaded when it is first asked for.
 
     `outside` makes the stores of the other engines, and raises `EngineMissing` when one cannot be used.
     """
 
-    def __init__(
-        self, edge: Store, outside: Mapping[EngineName, Callable[[], OutsideStore]] | None = None
-    ) -> None:
+    def __init__(self, edge: Store, outside: Outside) -> None:
         self._edge = edge
-        self._outside = outside or {}
+        self._outside = outside
         self._loaded: dict[EngineName, OutsideStore] = {}
 
     def create(self, folder: pathlib.Path, spec: ShardSpec) -> None:

@@ -438,8 +438,8 @@ class LanceShard:
 
 
 def sub_vectors(dimension: int) -> int:
-    """Into how many codes a vector is split: one for about eight numbers, and a divisor."""
-    return next(count for count in range(max(1, dimension // 8), 0, -1) if dimension % count == 0)
+    """Into how many codes a vector is split: one for about four numbers, and a divisor."""
+    return next(count for count in range(max(1, dimension // 4), 0, -1) if dimension % count == 0)
 
 
 def _compact(dataset: Any) -> int:

@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
 STEPS = [int(rows) for rows in os.environ.get("LANCE_ROWS", "250000,500000,1000000").split(",")]
 QUERIES = 200
-SETTINGS = ((20, 10), (40, 20), (80, 20))
-USED = (40, 20)
+SETTINGS = ((20, 10), (20, 20), (40, 40), (40, 80))
+USED = (40, 40)
 RECALL_MIN = 0.95
 MEMORY_MB_MAX = 2000
 
