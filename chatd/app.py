@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final, Literal, TypedDict
 
 from chatd.backends import Bounds, Provider
@@ -9,14 +10,14 @@ from chatd.backends.peers import Judge, Notes
 from chatd.engine import Dispatcher, Gate, Ledger, Limits, Loop, Metrics, Refiner, Sender, Spool
 from chatd.engine.config import Config, Keeper, Keys, OllamaSpec, OpenAISpec, ProviderSpec, Timeouts
 from chatd.engine.config.build import Builder
-from chatd.routes import routes
+from chatd.routes import chat_doors, routes
 from chatd.settings import Settings, environment
 from services import daemon, http
 from services.clients import DistillClient, ValidatorsClient, VectordClient
 from services.daemon import Daemon
 from services.health import Check
 from services.http import PeerClient
-from services.tasks import every, task_set
+from services.tasks import TaskSet, every, task_set
 from services.telemetry import CollectorRegistry
 
 LEDGER_SHARED_EVERY_S: Final = 1.0
@@ -27,6 +28,7 @@ class State(TypedDict):
     dispatcher: Dispatcher
     refiner: Refiner
     gate: Gate
+    visits: TaskSet
     checks: dict[str, Check]
 
 
@@ -77,10 +79,18 @@ def create_app(
                 "dispatcher": dispatcher,
                 "refiner": Refiner(loop, Notes(finder), metrics, limits),
                 "gate": Gate(loop, metrics),
+                "visits": await stack.enter_async_context(task_set()),
                 "checks": _checks(dispatcher, chosen, keeper, config),
             }
 
-    return daemon.build("chatd", routes, lifespan, settings, registry=registry)
+    return daemon.build(
+        "chatd",
+        routes,
+        lifespan,
+        settings,
+        registry=registry,
+        direct=partial(chat_doors, body_bytes_max=settings.body_bytes_max),
+    )
 
 
 def _spool(settings: Settings, metrics: Metrics) -> Spool:
