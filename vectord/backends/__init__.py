@@ -4,7 +4,7 @@ from vectord.backends.edge import EdgeStore
 from vectord.backends.engines import Engines
 from vectord.backends.fake import FakeStore
 from vectord.backends.paths import Path, parse_datetime, parse_path
-from vectord.backends.prompt import Found, PromptShard, Rendered
+from vectord.backends.prompt import Done, Found, PromptShard, Rendered
 from vectord.backends.store import (
     EngineMissing,
     EngineUnreachable,
@@ -23,6 +23,7 @@ from vectord.backends.store import (
 from vectord.backends.workers import WorkerStore
 
 __all__ = [
+    "Done",
     "EdgeStore",
     "EngineMissing",
     "EngineUnreachable",

@@ -6,7 +6,6 @@ pickled; back `(number, hits, None)` with hits as `Rendered`, or `(number, None,
 """
 
 import asyncio
-import contextlib
 import marshal
 import pickle
 import socket
@@ -21,6 +20,7 @@ from vectord.backends.store import Query, StoreError, Where
 
 LENGTH: Final = struct.Struct("<I")
 READ_BYTES: Final = 256 * 1024
+EVERYWHERE: Final = pickle.dumps(Where())
 LOOK_S: Final = 5.0
 """How often the oldest search under way is looked at."""
 
@@ -65,6 +65,7 @@ class Channel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._frames = Frames()
         self._unsent = bytearray()
+        self._sending = False
         self._number = 0
         self._waiting: dict[int, tuple[Done, float]] = {}
         self._look: asyncio.TimerHandle | None = None
@@ -87,7 +88,7 @@ class Channel:
                 query.exact,
                 query.ef,
                 parts,
-                pickle.dumps(where),
+                EVERYWHERE if where == Where() else pickle.dumps(where),
             )
         )
         self._waiting[self._number] = (done, time.monotonic())
@@ -119,23 +120,27 @@ class Channel:
             self._loop.call_soon_threadsafe(self.close, "the store worker was lost")
 
     def _send(self, frame: bytes) -> None:
-        if not self._unsent:
-            with contextlib.suppress(BlockingIOError, ConnectionError):  # a lost worker is seen by the reader
-                frame = frame[self._socket.send(frame) :]
-            if not frame:
-                return
-            assert self._loop is not None
-            self._loop.add_writer(self._socket, self._writable)
+        """Send it with all others of this turn of the loop: a system call for each would be dear."""
         self._unsent += frame
+        if not self._sending:
+            assert self._loop is not None
+            self._sending = True
+            self._loop.call_soon(self._flush)
 
-    def _writable(self) -> None:
+    def _flush(self) -> None:
+        if self.closed:
+            return
         try:
             del self._unsent[: self._socket.send(self._unsent)]
         except BlockingIOError:
-            return
-        except ConnectionError:
+            pass
+        except ConnectionError:  # the worker is lost, as the reader will see
             self._unsent.clear()
-        if not self._unsent and self._loop is not None:
+        assert self._loop is not None
+        if self._unsent:
+            self._loop.add_writer(self._socket, self._flush)
+        else:
+            self._sending = False
             self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:

@@ -5,7 +5,7 @@ so that the gate can look at every hit.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from vectord.backends.store import Query, StoreError, Where
 
@@ -22,7 +22,6 @@ Found = Sequence[Rendered] | StoreError
 Done = Callable[[Found], None]
 
 
-@runtime_checkable
 class PromptShard(Protocol):
     def start_search(self, query: Query, where: Where, parts: frozenset[str], done: Done) -> bool:
         """Begin a dense search; `done` is told what was found, later and once, on this event loop.

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from schemas.vectors import Filter
-from vectord.backends import Found, PromptShard, Query, Rendered, StoreError
+from vectord.backends import Done, Found, Query, Rendered, StoreError, Where
 from vectord.engine.collections import Collections, Opened
 from vectord.engine.gate import Limited, Pass, pass_for
 from vectord.engine.limits import Limits
@@ -42,6 +42,9 @@ class PromptQuestion:
     ef: int | None
 
 
+Start = Callable[[Query, Where, frozenset[str], Done], bool]
+"""`PromptShard.start_search`."""
+
 PromptDone = Callable[[list[bytes] | None], None]
 """Told the hits that may be shown, as JSON, best first; or None: the store failed, and the log says why."""
 
@@ -68,8 +71,9 @@ class PromptSearches:
         if question.k > self._limits.k_max:
             return False
         with self._collections.use(name) as opened:
-            shard = opened.shard
-            if not isinstance(shard, PromptShard) or not _is_usual(question.vector, opened):
+            # Asked for by name: to look through a protocol takes as long as all of the rest.
+            start: Start | None = getattr(opened.shard, "start_search", None)
+            if start is None or not _is_usual(question.vector, opened):
                 return False
             gate = pass_for(
                 opened,
@@ -81,7 +85,7 @@ class PromptSearches:
             )
             visit = _Visit(self, opened, gate, question, done)
             query = Query(question.k, question.vector, exact=question.exact, ef=question.ef or opened.ef)
-            if not shard.start_search(query, gate.where, question.parts, visit.found):
+            if not start(query, gate.where, question.parts, visit.found):
                 return False
             visit.hold()
             self._recall.offer(opened, query, gate.where)
