@@ -26,7 +26,7 @@ from schemas.vectors import (
 )
 from services.errors import Unavailable
 from stillhouse.client import GatewayClient
-from stillhouse.commands import vector_files
+from stillhouse.commands import vector_files, vector_migrate
 from stillhouse.commands.vector_plot import plot
 from stillhouse.commands.vector_sources import Source, Unreadable, glove, wordnet
 from stillhouse.output import JsonOption, console, print_json
@@ -53,6 +53,7 @@ Examples:
 
 app = typer.Typer(no_args_is_help=True, help="Work with collections of vectors.")
 vector_files.register(app)
+app.command(epilog=vector_migrate.EXAMPLES)(vector_migrate.migrate)
 
 
 @app.command(epilog=EXAMPLES)

@@ -151,7 +151,7 @@ async def ended(vectord: Vectord) -> dict[str, Any]:
 
 
 async def everything(vectord: Vectord) -> dict[Any, dict[str, Any]]:
-    found = {}
+    found: dict[Any, dict[str, Any]] = {}
     for role in ("welder", "cook"):
         body = {"role": role, "limit": 1000, "with": ["payload", "text"]}
         page = await vectord.call("POST", "/collections/c/points/scroll", body)
