@@ -65,7 +65,8 @@ class _Walk:
         if array:
             count = sum(1 for path in self.lines if path[:-1] == table and isinstance(path[-1], int))
             table = (*table, count)
-        self._mark(table)
+        for length in range(1, len(table) + 1):
+            self._mark(table[:length])
         self._at = end
         return table
 

@@ -137,12 +137,16 @@ def _keyless(data: dict[str, Any], secrets: Secrets) -> Iterator[tuple[Path, str
     for name, provider in _table(data.get("providers")).items():
         for field, read in (("key_env", secrets.of_variable), ("key_file", secrets.of_file)):
             said = _table(provider).get(field)
-            for one in said if isinstance(said, list) else [said]:
+            path: Path = ("providers", name, field)
+            listed = (
+                [((*path, index), one) for index, one in enumerate(said)] if isinstance(said, list) else []
+            )
+            for place, one in listed or [(path, said)]:
                 try:
                     if isinstance(one, str):
                         read(one)
                 except NoSecret as error:
-                    yield ("providers", name, field), str(error)
+                    yield place, str(error)
 
 
 def _table(value: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ _KEY: Final = re.compile(r"[!-~]{1,8192}")
 
 
 class NoSecret(ValueError):
-    """A key that is not where it should be."""
+    """A key that is not where it should be. Says no names: some write the key itself there."""
 
 
 class Secrets:
@@ -25,14 +25,14 @@ class Secrets:
     def of_variable(self, name: str) -> str:
         value = self._variable(name)
         if value is None or not value.strip():
-            raise NoSecret(f"the environment variable {name} is not set")
-        return _checked(value, f"the environment variable {name}")
+            raise NoSecret("this environment variable is not set")
+        return _checked(value, "this environment variable")
 
     def of_file(self, path: str | Path) -> str:
         try:
-            return _checked((self._folder / path).read_text(), f"the file {path}")
+            return _checked((self._folder / path).read_text(), "this file")
         except (OSError, UnicodeDecodeError) as error:
-            raise NoSecret(f"the file {path} cannot be read: {type(error).__name__}") from None
+            raise NoSecret(f"this file cannot be read: {type(error).__name__}") from None
 
     def files(self, spec: ProviderSpec) -> list[Path]:
         return [self._folder / path for path in spec.key_file]

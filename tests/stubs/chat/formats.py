@@ -48,14 +48,16 @@ class Format(Protocol):
         ...
 
 
-def provider(kind: str, url: str, *, keys: Sequence[str] = (), extra: str = "", **bounds: Any) -> Provider:
+def provider(
+    kind: str, url: str, *, keys: Sequence[str] = (), extra: str = "", bounds: Bounds | None = None
+) -> Provider:
     """An adapter as the configuration makes it, with the name of its kind."""
     variables = {f"KEY_{index}": key for index, key in enumerate(keys)}
     named = f"key_env = {list(variables)}\n".replace("'", '"') if keys else ""
     text = f'[providers.{kind}]\ntype = "{kind}"\nbase_url = "{url}"\n{named}{extra}'
     secrets = Secrets(variables.get, Path())
     spec = parse(text, secrets).providers[kind]
-    return Builder(Bounds(**bounds), url)(kind, spec, secrets.of(spec))
+    return Builder(bounds or Bounds(), url)(kind, spec, secrets.of(spec))
 
 
 def whole(form: Format, said: Said) -> Reply:
@@ -78,9 +80,9 @@ def sse(data: Any) -> bytes:
 
 
 class OllamaFormat:
-    type = "ollama"
-    key_header = "authorization"
-    finishes: ClassVar = {"stop": "stop", "length": "length", "tool_calls": "stop"}
+    type: ClassVar[str] = "ollama"
+    key_header: ClassVar[str] = "authorization"
+    finishes: ClassVar[dict[str, str]] = {"stop": "stop", "length": "length", "tool_calls": "stop"}
 
     def target(self, *, stream: bool) -> str:  # noqa: ARG002 - the same for both
         return "/api/chat"
@@ -121,9 +123,9 @@ class OllamaFormat:
 
 
 class OpenAIFormat:
-    type = "openai"
-    key_header = "authorization"
-    finishes: ClassVar = {
+    type: ClassVar[str] = "openai"
+    key_header: ClassVar[str] = "authorization"
+    finishes: ClassVar[dict[str, str]] = {
         "stop": "stop",
         "length": "length",
         "tool_calls": "tool_calls",
@@ -189,7 +191,7 @@ class OpenAIFormat:
 
 
 class OpenRouterFormat(OpenAIFormat):
-    type = "openrouter"
+    type: ClassVar[str] = "openrouter"
     thoughts = "reasoning"
 
     def _usage(self, said: Said) -> dict[str, Any]:
@@ -204,9 +206,9 @@ class OpenRouterFormat(OpenAIFormat):
 
 
 class AnthropicFormat:
-    type = "anthropic"
-    key_header = "x-api-key"
-    finishes: ClassVar = {
+    type: ClassVar[str] = "anthropic"
+    key_header: ClassVar[str] = "x-api-key"
+    finishes: ClassVar[dict[str, str]] = {
         "stop": "end_turn",
         "length": "max_tokens",
         "tool_calls": "tool_use",
@@ -284,9 +286,9 @@ class AnthropicFormat:
 
 
 class GeminiFormat:
-    type = "gemini"
-    key_header = "x-goog-api-key"
-    finishes: ClassVar = {
+    type: ClassVar[str] = "gemini"
+    key_header: ClassVar[str] = "x-goog-api-key"
+    finishes: ClassVar[dict[str, str]] = {
         "stop": "STOP",
         "length": "MAX_TOKENS",
         "tool_calls": "STOP",

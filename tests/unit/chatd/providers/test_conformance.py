@@ -2,11 +2,12 @@
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import orjson
 import pytest
 
-from chatd.backends import FakeProvider, Provider, Step
+from chatd.backends import Bounds, FakeProvider, Provider, Step
 from schemas.runs import Usage
 from services import context
 from services.errors import InvalidRequest, NotFound, UpstreamError
@@ -89,7 +90,7 @@ async def test_thinking_is_kept_apart(kind: str, stream: bool) -> None:
 
 async def test_finish_reasons_are_in_our_words(kind: str, stream: bool) -> None:
     for finish in FORMATS[kind].finishes:
-        calls = [("f", {})] if finish == "tool_calls" else []
+        calls: list[tuple[str, dict[str, Any]]] = [("f", {})] if finish == "tool_calls" else []
         async with serving(good(kind, Said(["a"], calls=calls, finish=finish), stream=stream)) as server:
             done = await answered(provider(kind, server.url), stream=stream)
         assert done.finish_reason == finish
@@ -196,10 +197,10 @@ async def test_models_are_listed(kind: str) -> None:
 
 async def test_long_lines_and_long_answers_are_refused(kind: str) -> None:
     content = b"".join(FORMATS[kind].events(Said(["x" * 2000])))
-    for bounds in ({"line_bytes_max": 1000}, {"answer_bytes_max": 1000}):
+    for bounds in (Bounds(line_bytes_max=1000), Bounds(answer_bytes_max=1000)):
         async with serving(Reply(cut_up(content, 100), headers=SSE, end="chunked")) as server:
             with pytest.raises(UpstreamError) as caught:
-                await gathered(provider(kind, server.url, **bounds))
+                await gathered(provider(kind, server.url, bounds=bounds))
         assert caught.value.code == "upstream_answer_too_large"
 
 

@@ -230,7 +230,7 @@ async def test_a_stream_that_ends_before_its_end_is_cut(kind: str) -> None:
     endings = {"ollama": 1, "openai": 3, "openrouter": 3, "anthropic": 1, "gemini": 1}
     for end in ("chunked", "close"):
         content = b"".join(events[: -endings[kind]])
-        async with serving(Reply([content], headers=SSE, end=end)) as server:  # type: ignore[arg-type]  # a literal
+        async with serving(Reply([content], headers=SSE, end=end)) as server:
             with pytest.raises(PlatformError) as caught:
                 await gathered(provider(kind, server.url))
         assert caught.value.code == "truncated"

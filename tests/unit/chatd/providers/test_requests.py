@@ -79,7 +79,7 @@ async def test_ollama() -> None:
         "options": {"num_predict": 9, "stop": ["end", "stop"], "seed": 3},
         "format": SCHEMA,
         "tools": [
-            {"type": "function", "function": TOOLS[0]["function"]},  # type: ignore[index]  # they are objects
+            {"type": "function", "function": TOOLS[0]["function"]},
             {"type": "function", "function": {"name": "g"}},
         ],
         "messages": [
