@@ -35,6 +35,8 @@ class Attempt:
         self.code: str | None = None
         self.latency_ms = 0.0
         self.source: Source | None = None
+        self.digest: str | None = None
+        self.generated = False
         self._standing = standing
         self._trial = trial
         self._lease = lease
@@ -76,6 +78,7 @@ class Attempt:
         elif failure is not Failure.ELSEWHERE:
             self._trial.succeeded()  # it has looked at the request, so it works
         self.code = error.code
+        self.generated = generated
         self._end("failed", None if generated else Usage(prompt_tokens=0, completion_tokens=0, cost_usd=0.0))
 
     async def close_source(self) -> None:
@@ -86,6 +89,7 @@ class Attempt:
 
     def abort(self, usage: Usage | None = None) -> None:
         """Nobody wants it any more."""
+        self.generated = self.generated or self.status is None
         self._end("aborted", usage)
 
     def disown(self, code: str) -> None:

@@ -93,10 +93,12 @@ class Call:
         self.kept: Kept | None = None
         self.verdict: Verdict | None = None
         self.dropped: list[str] = []
+        self.recorded = False
         self.status: Literal["ok", "failed", "aborted"] = "aborted"
         self.outcome: str = "aborted"
         self.code: str | None = None
         self._latency_ms: float | None = None
+        self._settled: Usage | None = None
         self._started = time.perf_counter()
 
     def elapsed_ms(self) -> float:
@@ -137,13 +139,21 @@ class Call:
         """Whether the usage is our guess: the model was left, or broke off, before it said."""
         return (
             self.completion is None
-            and self.gathered.usage.completion_tokens is None
-            and (self.gathered.text is not None or any(one.status == "aborted" for one in self.attempts))
+            and self.gathered.finish_reason is None
+            and (self.gathered.text is not None or any(one.generated for one in self.attempts))
         )
 
     @property
     def usage(self) -> Usage:
         """What the provider counted, with its price; a guess for what was broken off; null where unknown."""
+        if self._settled is not None:
+            return self._settled
+        usage = self._usage()
+        if self.completion is not None:  # it does not change any more
+            self._settled = usage
+        return usage
+
+    def _usage(self) -> Usage:
         if self.kept is not None:
             counted = self.kept.completion.usage
             return counted.model_copy(update={"cost_usd": 0.0})
@@ -152,7 +162,8 @@ class Call:
         if self.estimated:
             said = "".join(self.gathered.content) + "".join(self.gathered.reasoning)
             return Usage(
-                prompt_tokens=prompt_tokens(self.order.request), completion_tokens=_tokens(len(said.encode()))
+                prompt_tokens=max(counted.prompt_tokens or 0, prompt_tokens(self.order.request)),
+                completion_tokens=max(counted.completion_tokens or 0, _tokens(len(said.encode()))),
             )
         if done is None and not self.attempts:
             return NOTHING  # nobody was asked

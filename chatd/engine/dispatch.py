@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -124,7 +125,9 @@ class Dispatcher:
             raise
         finally:
             if (attempt := _left_to_drain(call)) is not None:
-                self._tasks.start(self._drain(call, attempt), name="drain an answer")
+                task = self._tasks.start(self._drain(call, attempt), name="drain an answer")
+                task.add_done_callback(lambda _: self._finish(call))
+                await asyncio.sleep(0)  # a task that is cancelled before it starts would clean up nothing
             else:
                 try:
                     await _close_sources(call)
@@ -181,7 +184,7 @@ class Dispatcher:
                 break
             tried, outcome = await self._try(call, course, attempt, work, stream=stream)
             if not isinstance(outcome, PlatformError):
-                call.target = tried.target
+                call.target, call.digest = tried.target, tried.digest
                 return tried, outcome
             wait_s = course.failed(tried.target, outcome, closed=tried.closed)
             if wait_s is None or (until is not None and time.monotonic() + wait_s >= until):
@@ -223,16 +226,16 @@ class Dispatcher:
         target = attempt.target
         call.target = target
         try:
-            call.digest = await _digest(target.provider, target.model)
+            attempt.digest = call.digest = await _digest(target.provider, target.model)
             result = await work(attempt, self._asked(call, attempt))
         except PlatformError as error:
             await attempt.close_source()
             attempt.fail(error, generated=isinstance(error, UpstreamTimeout))
-            self._metrics.attempts.labels(target.provider.name, error.type).inc()
+            self._metrics.attempted(target.provider.name, error.type)
             log.info("attempt failed", provider=target.provider.name, code=error.code, stage="before commit")
             return error
         attempt.answers()
-        self._metrics.attempts.labels(target.provider.name, "ok").inc()
+        self._metrics.attempted(target.provider.name, "ok")
         return result
 
     async def _race(
@@ -293,7 +296,9 @@ class Dispatcher:
         limit_s = target.spec.timeouts.total_s
         if until is not None:
             limit_s = min(limit_s, until - time.monotonic())
-        source = WholeSource(target.provider.complete(request, key=attempt.key), self._keeper_of(attempt))
+        source = WholeSource(
+            partial(target.provider.complete, request, key=attempt.key), self._keeper_of(attempt)
+        )
         attempt.source = source
         try:
             async with asyncio.timeout(limit_s):
@@ -334,10 +339,12 @@ class Dispatcher:
                 async def work(attempt: Attempt, request: ChatRequest) -> tuple[StreamSource, Delta]:
                     return await self._begun(call, attempt, request)
 
-                attempt, (source, last) = await self._dispatch(call, work, stream=True, until=None)
+                patience_s = order.caller.patience_s
+                until = time.monotonic() + patience_s if patience_s is not None else None
+                attempt, (source, last) = await self._dispatch(call, work, stream=True, until=until)
                 call.gathered = source.gathered
                 call.ttft_ms = call.elapsed_ms()
-                idle_s = _least(attempt.target.spec.timeouts.idle_s, order.caller.patience_s)
+                idle_s = _least(attempt.target.spec.timeouts.idle_s, patience_s)
                 while last.finish_reason is None:
                     yield last
                     last = await self._going_on(attempt, source, idle_s)
@@ -379,10 +386,12 @@ class Dispatcher:
                 await source.close()
             finally:
                 attempt.abort(None if call.estimated else call.usage)
-                self._finish(call)
 
     def _finish(self, call: Call) -> None:
-        """Give back whatever is still held, and write the record."""
+        """Give back whatever is still held, and write the record, once."""
+        if call.recorded:
+            return
+        call.recorded = True
         for attempt in call.attempts:
             attempt.abort()
         self._spool.append(call.line())
@@ -390,14 +399,11 @@ class Dispatcher:
 
     def _measure(self, call: Call) -> None:
         name = call.target.provider.name
-        usage = call.usage
-        self._metrics.calls.labels(name, call.outcome).inc()
+        self._metrics.called(name, call.outcome)
         if call.ttft_ms is not None:
             self._metrics.ttft.labels(name).observe(call.ttft_ms / 1000)
         if call.kept is None:
-            self._metrics.tokens.labels(name, "prompt").inc(usage.prompt_tokens or 0)
-            self._metrics.tokens.labels(name, "completion").inc(usage.completion_tokens or 0)
-            self._metrics.cost.labels(name).inc(usage.cost_usd or 0)
+            self._metrics.spent(name, call.usage)
 
     # --- the cache ------------------------------------------------------------------------------
 

@@ -1,9 +1,12 @@
 """What `chatd` counts."""
 
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chatd.engine.candidates import Standings
 from chatd.engine.limits import Lines
+from schemas.runs import Usage
 
 TTFT_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -59,6 +62,24 @@ class Metrics:
         )
         self.spool_records = Gauge("chatd_spool_records", "Records among them.", registry=registry)
         self.rejected = Counter("chatd_records_rejected", "Records that distill refused.", registry=registry)
+
+        # To look a child up by its labels costs more than all that is done with it.
+        self._calls = cache(self.calls.labels)
+        self._attempts = cache(self.attempts.labels)
+        self._tokens = cache(self.tokens.labels)
+        self._cost = cache(self.cost.labels)
+
+    def attempted(self, provider: str, result: str) -> None:
+        self._attempts(provider, result).inc()
+
+    def called(self, provider: str, outcome: str) -> None:
+        self._calls(provider, outcome).inc()
+
+    def spent(self, provider: str, usage: Usage) -> None:
+        """Add tokens and money, as far as they are known."""
+        self._tokens(provider, "prompt").inc(usage.prompt_tokens or 0)
+        self._tokens(provider, "completion").inc(usage.completion_tokens or 0)
+        self._cost(provider).inc(usage.cost_usd or 0)
 
     def watch(self, standings: Standings, lines: Lines) -> None:
         """Look at these whenever somebody reads the metrics."""

@@ -158,10 +158,11 @@ class Course:
                 return self._again(target, error.retry_after_s) if closed else self._elsewhere(target)
 
     def _again(self, target: Target, asked_s: float | None) -> float | None:
-        """The same target after a pause, unless it had its tries, or asks for more patience than we have."""
+        """The same target after a pause, unless it had its tries or asks for too much patience."""
         rules = target.spec.retries
         tries = self._tries.get(target.id, 0)
-        if tries >= rules.attempts_max or (asked_s or 0.0) > rules.backoff_max_s:
+        elsewhere = len(self.left) > 1
+        if tries >= rules.attempts_max or (asked_s or 0.0) > (0.0 if elsewhere else rules.backoff_max_s):
             return self._elsewhere(target)
         return backoff_s(tries - 1, least_s=rules.backoff_min_s, most_s=rules.backoff_max_s, asked_s=asked_s)
 

@@ -4,12 +4,15 @@ What is `kept` goes on without its reader, to be drained; the rest ends with it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from chatd.backends import Completion, Delta, Gathered, ToolCallDelta
 from services.errors import PlatformError, UpstreamError
 from services.tasks import TaskSet
+
+Result = TypeVar("Result")
+Step: TypeAlias = Callable[[], Awaitable[Result]]
 
 
 class Source(Protocol):
@@ -31,7 +34,7 @@ class _Kept:
         self._tasks = tasks
         self._step: asyncio.Task[Any] | None = None
 
-    async def take(self, step: Coroutine[Any, Any, Any]) -> Any:
+    async def take(self, step: Step[Any]) -> Any:
         self._step = self._tasks.start(_caught(step), name="read from a provider")
         return await self.pending()
 
@@ -52,10 +55,10 @@ class _Kept:
             await asyncio.wait({step})
 
 
-async def _caught(step: Coroutine[Any, Any, Any]) -> Any:
+async def _caught(step: Step[Any]) -> Any:
     """A failure as a value: an exception that nobody fetched would be logged as ours."""
     try:
-        return await step
+        return await step()
     except PlatformError as error:
         return error
 
@@ -72,7 +75,7 @@ class StreamSource:
     async def next(self) -> Delta:
         """The next delta that says something. Raises `UpstreamError` when there is none."""
         while True:
-            delta = await (self._kept.take(self._step()) if self._kept is not None else self._step())
+            delta = await (self._kept.take(self._step) if self._kept is not None else self._step())
             if (said := self._taken(delta)) is not None:
                 return said
 
@@ -100,14 +103,14 @@ class StreamSource:
 class WholeSource:
     """An answer in one piece."""
 
-    def __init__(self, answer: Coroutine[Any, Any, Completion], kept_by: TaskSet | None) -> None:
+    def __init__(self, answer: Step[Completion], kept_by: TaskSet | None) -> None:
         self.gathered = Gathered()
         self._answer = answer
         self._kept = _Kept(kept_by) if kept_by is not None else None
 
     async def result(self) -> Completion:
         if self._kept is None:
-            return await self._answer
+            return await self._answer()
         completion: Completion = await self._kept.take(self._answer)
         return completion
 
@@ -119,7 +122,6 @@ class WholeSource:
     async def close(self) -> None:
         if self._kept is not None:
             await self._kept.close()
-        self._answer.close()
 
 
 def in_one(completion: Completion) -> Delta:
