@@ -24,7 +24,9 @@ from tests.mutation.agency import Agency
 from validators.app import create_app
 from validators.settings import Settings
 
-CPU_S_MAX = 0.1
+CPU_S_MAX = (
+    0.1 if "FUZZ_S" in os.environ else 1.0
+)  # any machine runs the tests; `make fuzz` has one to itself
 TOO_LONG_REPEATS = 4
 SHORT_S = 8.0
 LONG_S = 1800.0
