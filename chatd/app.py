@@ -3,12 +3,23 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final, Literal, TypedDict
 
 from chatd.backends import Bounds, Provider
 from chatd.backends.peers import Judge, Notes
 from chatd.engine import Dispatcher, Gate, Ledger, Limits, Loop, Metrics, Refiner, Sender, Spool
-from chatd.engine.config import Config, Keeper, Keys, OllamaSpec, OpenAISpec, ProviderSpec, Timeouts
+from chatd.engine.config import (
+    Config,
+    ConfigRefused,
+    Keeper,
+    Keys,
+    OllamaSpec,
+    OpenAISpec,
+    ProviderSpec,
+    Timeouts,
+    read,
+)
 from chatd.engine.config.build import Builder
 from chatd.routes import chat_doors, routes
 from chatd.settings import Settings, environment
@@ -40,6 +51,9 @@ def create_app(
     validators: ValidatorsClient | None = None,
     vectord: VectordClient | None = None,
 ) -> Daemon:
+    """The daemon. Exits, with every fault there is, when its configuration cannot be used."""
+    if settings.config is not None:
+        _ensure_usable(settings.config)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
 
@@ -60,7 +74,6 @@ def create_app(
             )
             config = await _config(settings, providers)
             stack.callback(config.close)
-            chosen = list(config.current.providers.values())
             ledger = Ledger(settings.data / "chatd" / "spent")
             ledger.read()
             stack.callback(ledger.write)
@@ -80,7 +93,7 @@ def create_app(
                 "refiner": Refiner(loop, Notes(finder), metrics, limits),
                 "gate": Gate(loop, metrics),
                 "visits": await stack.enter_async_context(task_set()),
-                "checks": _checks(dispatcher, chosen, keeper, config),
+                "checks": _checks(dispatcher, keeper, config),
             }
 
     return daemon.build(
@@ -122,22 +135,29 @@ def _sender(settings: Settings, spool: Spool, distill: DistillClient) -> Sender:
     )
 
 
-def _checks(
-    dispatcher: Dispatcher, providers: Sequence[Provider], distill: DistillClient, config: Keeper
-) -> dict[str, Check]:
+def _checks(dispatcher: Dispatcher, distill: DistillClient, config: Keeper) -> dict[str, Check]:
     """One provider of several may be missing, all may not. Records wait for distill."""
-    checks = {provider.name: Check(_listing(provider), required=False) for provider in providers}
+    checks = {name: Check(_listing(config, name), required=False) for name in config.current.providers}
     checks["distill"] = Check(distill.ping, required=False)
     checks["config"] = Check(config.check, required=False)
     checks["providers"] = Check(dispatcher.ping)
     return checks
 
 
-def _listing(provider: Provider) -> Callable[[], Awaitable[None]]:
+def _listing(config: Keeper, name: str) -> Callable[[], Awaitable[None]]:
     async def probe() -> None:
-        await provider.models()
+        if (provider := config.current.providers.get(name)) is not None:  # else it was taken out meanwhile
+            await provider.models()
 
     return probe
+
+
+def _ensure_usable(path: Path) -> None:
+    """Raise `SystemExit` with a message for people when a configuration cannot be used."""
+    try:
+        read(path, environment)
+    except (ConfigRefused, OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"chatd cannot start with the configuration {path}:\n{error}") from None
 
 
 async def _config(settings: Settings, providers: Sequence[Provider] | None) -> Keeper:

@@ -1,6 +1,6 @@
 """What `chatd.toml` says of providers, aliases, prices and limits: read, checked whole, kept fresh."""
 
-from chatd.engine.config.keeper import Keeper, Keys, Snapshot
+from chatd.engine.config.keeper import Keeper, Keys, Snapshot, read
 from chatd.engine.config.models import (
     AliasSpec,
     AnthropicSpec,
@@ -48,4 +48,5 @@ __all__ = [
     "Timeouts",
     "cost_usd",
     "parse",
+    "read",
 ]

@@ -116,6 +116,11 @@ class Keeper:
         self._snapshot = Snapshot(config, _hash(config), providers)
 
 
+def read(path: Path, variable: Callable[[str], str | None]) -> Config:
+    """What a file says. Raises `ConfigRefused`, `OSError` and `UnicodeDecodeError`."""
+    return _read(path, Secrets(variable, path.parent)).config
+
+
 def _read(path: Path, secrets: Secrets) -> _Read:
     signature = _signature([path])
     config = parse(path.read_text(), secrets, file=path.name)

@@ -52,9 +52,13 @@ class Asked:
 
 @dataclass
 class WireServer:
-    """Plays its replies, one a request. `open` counts the connections there are."""
+    """Plays its replies, one a request. `open` counts the connections there are.
+
+    With `listed`, that is the answer to every GET, and the replies are for the rest.
+    """
 
     replies: deque[Reply] = field(default_factory=deque)
+    listed: Reply | None = None
     asked: list[Asked] = field(default_factory=list)
     port: int = 0
     connections: int = 0
@@ -84,6 +88,13 @@ class WireServer:
         """Wait until so many connections are there."""
         async with asyncio.timeout(PATIENCE_S):
             while self.open != open_:
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def until_taken(self) -> None:
+        """Wait until every reply there is has been asked for."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.replies:
                 self.changed.clear()
                 await self.changed.wait()
 
@@ -119,7 +130,8 @@ class WireServer:
         }
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         self.asked.append(Asked(method, target, headers, body, connection))
-        reply = self.replies.popleft()
+        reply = self.listed if method == "GET" and self.listed is not None else self.replies.popleft()
+        self.changed.set()
         sending = asyncio.ensure_future(self._send(writer, reply))
         gone = asyncio.ensure_future(reader.read(1))
         try:
