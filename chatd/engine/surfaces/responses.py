@@ -470,8 +470,10 @@ class ItemWriter:
     def _output(self) -> list[JsonObject]:
         return [self._done[index] for index in sorted(self._done)]
 
-    def broken(self, error: PlatformError, request_id: str | None) -> bytes:  # noqa: ARG002 - no place for it
-        return self._event("error", code=error.code, message=error.message, param=error.param)
+    def broken(self, error: PlatformError, request_id: str | None) -> bytes:
+        """One event: flat, as the API has it, and with `error`, at which its clients raise."""
+        nested = error.envelope(request_id).error.model_dump()
+        return self._event("error", code=error.code, message=error.message, param=error.param, error=nested)
 
 
 def _part(part: str, text: str, logprobs: list[Any]) -> JsonObject:
