@@ -5,6 +5,7 @@ replicas on one folder know of each other within the interval at which that is d
 """
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -22,10 +23,6 @@ log = structlog.get_logger(__name__)
 
 NOBODY: Final = "-"
 """The key of callers without one."""
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Reservation:
@@ -51,9 +48,10 @@ class Reservation:
 class Ledger:
     """Who has spent what today. Belongs to one event loop."""
 
-    def __init__(self, folder: Path, *, now: Callable[[], datetime] = _now) -> None:
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._now = now
+        self._midnight = 0.0
         self._name = f"{ids.uuid7()}.json"
         self._day = ""
         self._spent: dict[str, float] = {}
@@ -64,6 +62,8 @@ class Ledger:
 
     def left(self, who: str | None, rules: BudgetsSpec) -> float | None:
         """US dollars that are neither spent nor put aside; None without a limit."""
+        if rules.usd_a_day is None and not rules.keys:
+            return None
         key = who or NOBODY
         limit = rules.keys.get(key, rules.usd_a_day)
         if limit is None:
@@ -78,9 +78,7 @@ class Ledger:
         if left is None:
             return None
         if amount is None and rules.unknown_cost == "refuse":
-            return self._refused(
-                "nobody knows the price of this model, and this key may not call it therefore"
-            )
+            return self._refused("nobody knows the price of this model, so that this key may not call it")
         if left <= 0 or left < (amount or 0.0):
             return self._refused(
                 f"this key has {max(left, 0):.6f} US dollars left today;"
@@ -88,10 +86,8 @@ class Ledger:
             )
         return None
 
-    def reserve(self, who: str | None, amount: float | None, rules: BudgetsSpec) -> Reservation:
-        """Put money aside. Raises `Overloaded` (`budget_exceeded`) when that cannot be done."""
-        if (refusal := self.refusal(who, amount, rules)) is not None:
-            raise refusal
+    def reserve(self, who: str | None, amount: float | None) -> Reservation:
+        """Put money aside. Only when there is no `refusal`."""
         key = who or NOBODY
         wanted = amount or 0.0
         self._reserved[key] = self._reserved.get(key, 0.0) + wanted
@@ -145,24 +141,23 @@ class Ledger:
 
     def _turn(self) -> None:
         """Begin a new day when there is one."""
-        day = self._now().date().isoformat()
-        if day == self._day:
+        if self._now() < self._midnight:
             return
         if self._day:
             self.write()
-        self._day = day
+        today = datetime.fromtimestamp(self._now(), UTC).date()
+        tomorrow = datetime.combine(today + timedelta(days=1), datetime.min.time(), UTC)
+        self._day, self._midnight = today.isoformat(), tomorrow.timestamp()
         self._spent, self._reserved, self._others = {}, {}, {}
         for folder in sorted(self._folder.glob("????-??-??")):
-            if folder.name < (self._now().date() - timedelta(days=1)).isoformat():
+            if folder.name < (today - timedelta(days=1)).isoformat():
                 _remove(folder)
 
     def _refused(self, why: str) -> Overloaded:
-        now = self._now()
-        midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
         return Overloaded(
             f"{why}; the next day begins at 00:00 UTC",
             code="budget_exceeded",
-            retry_after_s=(midnight - now).total_seconds(),
+            retry_after_s=self._midnight - self._now(),
         )
 
 

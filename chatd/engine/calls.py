@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import orjson
@@ -28,7 +29,7 @@ BYTES_A_TOKEN: Final = 4
 NOTHING: Final = Usage(prompt_tokens=0, completion_tokens=0, cost_usd=0.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Order:
     """A request that can be carried out: who may do it, and what the answer is held to."""
 
@@ -37,7 +38,14 @@ class Order:
     snapshot: Snapshot
     format: FormatCheck
     caller: Caller
-    cache_key: bytes | None = None
+
+    @cached_property
+    def tokens_guessed(self) -> int:
+        """The tokens of the messages and of the longest answer."""
+        most = self.request.tokens_max
+        if most is None:
+            most = self.snapshot.config.budgets.reserve_completion_tokens
+        return prompt_tokens(self.request) + most
 
     @property
     def asked_model(self) -> str:

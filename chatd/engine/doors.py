@@ -4,17 +4,20 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from chatd.engine.attempts import Attempt
-from chatd.engine.budget import Ledger, Reservation
-from chatd.engine.calls import Call, Order, prompt_tokens
+from chatd.engine.budget import Ledger
+from chatd.engine.calls import Call, Order
 from chatd.engine.candidates import Standing, Standings, Target, lines_of
-from chatd.engine.config import Breaking, Price
+from chatd.engine.config import Breaking, ProviderSpec
 from chatd.engine.limits import Lease, Line, Lines, lease, try_lease
 from chatd.engine.retry import Course
 from services.errors import Overloaded, PlatformError, Unavailable
 
-MILLION = 1_000_000
+MILLION: Final = 1_000_000
+TARGETS_MAX: Final = 1024
+"""So many targets' lines are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Door:
     standing: Standing
     lines: Sequence[Line]
     tokens: int
+    limited: bool
+    price: float | None
 
 
 class Doors:
@@ -34,6 +39,7 @@ class Doors:
         self.standings = standings
         self.lines = lines
         self.ledger = ledger
+        self._before: dict[str, tuple[ProviderSpec, list[Line]]] = {}
 
     def standing(self, target: Target, rules: Breaking) -> Standing:
         return self.standings.of(target, rules)
@@ -98,35 +104,49 @@ class Doors:
         own = target.spec.models.get(target.model)
         if target.spec.tpm is None and (own is None or own.tpm is None):
             return 0
-        return _guess(order)
+        return order.tokens_guessed
 
     def price(self, order: Order, target: Target) -> float | None:
         """The most that a call may cost, in US dollars; None where there is no price."""
         prices = order.snapshot.config.price_of(target.provider.name, target.model)
         if prices is None:
             return None
-        return _guess(order) * _dearest(list(prices.values())) / MILLION
+        return (
+            order.tokens_guessed
+            * max((one.usd_per_million for one in prices.values()), default=0.0)
+            / MILLION
+        )
 
     def _open(self, call: Call, course: Course) -> tuple[list[Door], list[PlatformError]]:
         order = call.order
         others = len(course.left) > 1
+        rules = order.snapshot.config.budgets
+        limited = self.ledger.left(call.origin.principal, rules) is not None
         doors: list[Door] = []
         refusals: list[PlatformError] = []
         for target in course.left:
-            refusal = self.obstacle(order, target, others=others) or self._unaffordable(call, target)
+            refusal = self.obstacle(order, target, others=others)
+            price = self.price(order, target) if limited and refusal is None else None
+            if limited and refusal is None:
+                refusal = self.ledger.refusal(call.origin.principal, price, rules)
             if refusal is not None:
                 refusals.append(refusal)
                 continue
             standing = self.standing(target, order.snapshot.config.breaker)
-            doors.append(Door(target, standing, lines_of(target, self.lines), self.tokens(order, target)))
+            tokens = self.tokens(order, target)
+            doors.append(Door(target, standing, self.before(target), tokens, limited, price))
         return doors, refusals
 
-    def _unaffordable(self, call: Call, target: Target) -> PlatformError | None:
-        rules = call.order.snapshot.config.budgets
-        who = call.origin.principal
-        if self.ledger.left(who, rules) is None:
-            return None
-        return self.ledger.refusal(who, self.price(call.order, target), rules)
+    def before(self, target: Target) -> list[Line]:
+        """The lines before a target."""
+        known = self._before.get(target.id)
+        if known is not None and known[0] is target.spec:
+            return known[1]
+        if len(self._before) >= TARGETS_MAX:
+            self._before.clear()
+        lines = lines_of(target, self.lines)
+        self._before[target.id] = target.spec, lines
+        return lines
 
     def _begin(self, call: Call, course: Course, door: Door, held: Lease, *, stream: bool) -> Attempt | None:
         """All that an attempt holds, or nothing of it."""
@@ -134,12 +154,14 @@ class Doors:
         if trial is None:
             held.release()
             return None
-        try:
-            reservation = self._reserve(call, door.target)
-        except Overloaded:
-            trial.close()
-            held.release()
-            return None
+        reservation = None
+        if door.limited:
+            who = call.origin.principal
+            if self.ledger.refusal(who, door.price, call.order.snapshot.config.budgets) is not None:
+                trial.close()
+                held.release()
+                return None
+            reservation = self.ledger.reserve(who, door.price)
         attempt = Attempt(
             door.target,
             course.begin(door.target),
@@ -151,13 +173,6 @@ class Doors:
         )
         call.attempts.append(attempt)
         return attempt
-
-    def _reserve(self, call: Call, target: Target) -> Reservation | None:
-        rules = call.order.snapshot.config.budgets
-        who = call.origin.principal
-        if self.ledger.left(who, rules) is None:
-            return None
-        return self.ledger.reserve(who, self.price(call.order, target), rules)
 
 
 async def _queue(door: Door, until: float | None) -> Lease:
@@ -175,14 +190,3 @@ async def _queue(door: Door, until: float | None) -> Lease:
             f"{door.target.provider.name} had no place for this call within {limit_s:.3g} s",
             code="provider_busy",
         ) from None
-
-
-def _guess(order: Order) -> int:
-    most = order.request.tokens_max
-    if most is None:
-        most = order.snapshot.config.budgets.reserve_completion_tokens
-    return prompt_tokens(order.request) + most
-
-
-def _dearest(prices: Sequence[Price]) -> float:
-    return max((price.usd_per_million for price in prices), default=0.0)
