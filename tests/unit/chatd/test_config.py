@@ -11,11 +11,18 @@ import pytest
 
 from chatd.backends import FakeProvider, Provider
 from chatd.engine.config import (
+    AliasSpec,
+    AnthropicSpec,
+    Breaking,
+    BudgetsSpec,
+    CacheSpec,
     Config,
     ConfigRefused,
+    DispatchSpec,
     Keeper,
     Keys,
     OllamaSpec,
+    OpenAISpec,
     Price,
     ProviderSpec,
     cost_usd,
@@ -387,3 +394,26 @@ async def test_calls_under_way_keep_what_they_began_with(tmp_path: Path) -> None
 
     await asyncio.gather(writer(), *(reader() for _ in range(10)))
     assert len({rpm for rpm, _ in seen}) == len({hash_ for _, hash_ in seen})
+
+
+# --- the page about it ---------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_page_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "providers.md").read_text()
+    example = page.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "deepseek.key").write_text("k")
+    config = parse(example, Secrets(lambda _: "key", tmp_path))
+    assert len(config.providers) == 5
+    tables = (
+        OpenAISpec,
+        AnthropicSpec,
+        OllamaSpec,
+        AliasSpec,
+        Breaking,
+        DispatchSpec,
+        BudgetsSpec,
+        CacheSpec,
+    )
+    for key in (field for table in tables for field in table.model_fields):
+        assert f"`{key}`" in page or f"`{key}." in page or f"\n{key} = " in page, key
