@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import FileResponse
 
 from distill.engine import INLINE_BYTES_MAX, Engine, Outcome, Received
@@ -16,9 +16,11 @@ from schemas.distill import (
     Job,
     JobAccepted,
     JobRequest,
+    ReviewRequest,
     RunView,
 )
 from schemas.evidence import Category
+from schemas.review import Review
 from schemas.runs import Feedback, RunsAccepted
 from services import context, daemon
 from services.errors import InvalidRequest, PlatformError
@@ -53,6 +55,8 @@ def _limit(
 
 EngineDep = Annotated[Engine, Depends(_engine)]
 Limit = Annotated[int, Depends(_limit)]
+EVIDENCE_ID = "^[0-9a-f]{64}$"
+Cursor = Annotated[str | None, Query(pattern=EVIDENCE_ID)]
 
 RUNS_BODY = {
     "requestBody": {
@@ -164,10 +168,24 @@ async def list_evidence(
     engine: EngineDep,
     limit: Limit,
     category: Category | None = None,
-    cursor: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
+    cursor: Cursor = None,
 ) -> EvidencePage:
     """Evidence in the order of its ids, of one category if asked."""
     return await engine.evidence(category, limit, cursor)
+
+
+@routes.get("/v1/distill/review")
+async def list_review(engine: EngineDep, limit: Limit, cursor: Cursor = None) -> EvidencePage:
+    """The evidence that waits for a person's decision, in the order of its ids."""
+    return await engine.review_queue(limit, cursor)
+
+
+@routes.post("/v1/distill/review/{evidence_id}")
+async def keep_review(
+    evidence_id: Annotated[str, Path(pattern=EVIDENCE_ID)], body: ReviewRequest, engine: EngineDep
+) -> Review:
+    """Keep what somebody decides about a piece of evidence; the next `materialize` and `score` go by it."""
+    return await engine.keep_review(evidence_id, body)
 
 
 @routes.get("/v1/distill/datasets")

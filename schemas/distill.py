@@ -8,7 +8,8 @@ from schemas.base import Model, RunId, SafeJson
 from schemas.errors import ErrorBody
 from schemas.evidence import Category, Count, DatasetManifest, Evidence, ProductFile, Scored
 from schemas.proof import Audit, ReceiptRef
-from schemas.runs import Feedback, FeedbackKind, Run, VerdictRecord
+from schemas.review import Decision
+from schemas.runs import Feedback, FeedbackKind, Run, RunOutput, VerdictRecord
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -33,6 +34,19 @@ class FeedbackRequest(Model):
     name: Name | None = None
     value: SafeJson
     by: Name
+
+
+class ReviewRequest(Model):
+    """What somebody decides about a piece of evidence.
+
+    `correction` is the answer as it should have been, as an output or as its text alone; it comes with
+    `correct`, and with nothing else.
+    """
+
+    decision: Decision
+    by: Name
+    note: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+    correction: RunOutput | str | None = None
 
 
 class RunView(Model):

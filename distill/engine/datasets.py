@@ -32,7 +32,7 @@ def manifest_of(folder: Path, dataset_id: str) -> DatasetManifest:
 
 
 def file_of(folder: Path, dataset_id: str, name: str) -> Path:
-    """The path of a file that the manifest names, of the manifest or the receipt. Raises `NotFound`. Blocks."""
+    """The path of a file that the manifest names, of the manifest or the receipt. Raises `NotFound`."""
     manifest = manifest_of(folder, dataset_id)
     if name not in (MANIFEST, RECEIPT, *(file.name for file in manifest.files)):
         raise NotFound(f"dataset {dataset_id!r} has no file {name!r}", code="file_not_found")

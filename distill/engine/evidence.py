@@ -1,9 +1,10 @@
 """What `distill` is asked to do: keep what was observed, tell what is known, and run the stages."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,14 +16,15 @@ from distill.engine import datasets, intake, shards
 from distill.engine.exports.run import DATASETS
 from distill.engine.identity import evidence_id_of
 from distill.engine.index import Entry, Outcome, Owner
-from distill.engine.intake import Refused
+from distill.engine.intake import Line, Parsed, Refused
 from distill.engine.jobs import Jobs
 from distill.engine.library import Library, reading
 from distill.engine.log import Log
 from distill.engine.metrics import Metrics
-from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunView
-from schemas.evidence import Category
-from schemas.runs import Feedback, LineRejection, Run, RunsAccepted, VerdictRecord
+from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, ReviewRequest, RunView
+from schemas.evidence import Category, Evidence
+from schemas.review import Review
+from schemas.runs import Feedback, LineRejection, Run, RunOutput, RunsAccepted, VerdictRecord
 from services import ids
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError
 
@@ -45,6 +47,12 @@ class Received:
     numbers: list[int]
     refused: list[Refused]
     single: bool
+
+    def take(self, parsed: Parsed) -> None:
+        """Add what further lines are."""
+        self.entries.extend(parsed.entries)
+        self.numbers.extend(parsed.numbers)
+        self.refused.extend(parsed.refused)
 
 
 class Engine:
@@ -81,17 +89,25 @@ class Engine:
 
     async def keep_lines(self, body: bytes, principal: str | None) -> RunsAccepted:
         """Keep the good lines of NDJSON, and say of each other one why it was not taken."""
-        received = await _off_loop(len(body), lambda: self.receive(body, principal, single=False))
+        received = Received([], [], [], single=False)
+        for lines in _slices(intake.lines_of(body, lines_max=self._lines_max)):
+            size = sum(len(line.data) for line in lines)
+            received.take(await _off_loop(size, partial(self._parse, lines, principal)))
+            await asyncio.sleep(0)  # let others have a turn
         return self.accepted(received, await self._append(received.entries))
+
+    def _parse(self, lines: Sequence[Line], principal: str | None) -> Parsed:
+        return intake.parse_lines(lines, principal, depth_max=self._depth_max)
 
     def receive(self, body: bytes, principal: str | None, *, single: bool) -> "Received":
         """Read one record or NDJSON. Raises `InvalidRequest` for a body that is refused as a whole."""
-        if not single:
-            parsed = intake.parse_lines(body, principal, lines_max=self._lines_max, depth_max=self._depth_max)
-            numbers = [number for number, _ in parsed.entries]
-            return Received([entry for _, entry in parsed.entries], numbers, parsed.refused, single=False)
-        entry = intake.parse_record(body, principal, depth_max=self._depth_max)
-        return Received([entry], [1], [], single=True)
+        if single:
+            return Received(
+                [intake.parse_record(body, principal, depth_max=self._depth_max)], [1], [], single=True
+            )
+        received = Received([], [], [], single=False)
+        received.take(self._parse(intake.lines_of(body, lines_max=self._lines_max), principal))
+        return received
 
     def offer(self, received: "Received") -> asyncio.Future[list[Outcome]]:
         """Hand records to the log; `accepted` makes the answer of what the future holds."""
@@ -129,13 +145,36 @@ class Engine:
         feedback = Feedback(
             feedback_id=ids.uuid7(), ts=datetime.now(UTC), **request.model_dump(exclude_unset=True)
         )
-        record = feedback.model_dump(mode="json")
+        await self._keep_note(feedback)
+        return feedback
+
+    async def keep_review(self, evidence_id: str, request: ReviewRequest) -> Review:
+        """Keep what somebody decides; the next `materialize` and `score` go by it.
+
+        Raises `NotFound` for evidence that there is not.
+        """
+        correction = _correction(request)
+        if not await self._read(lambda library: library.has(evidence_id)):
+            raise NotFound(f"there is no evidence {evidence_id!r}", code="evidence_not_found")
+        review = Review(
+            review_id=ids.uuid7(),
+            ts=datetime.now(UTC),
+            evidence_id=evidence_id,
+            decision=request.decision,
+            by=request.by,
+            note=request.note,
+            correction=correction,
+        )
+        await self._keep_note(review)
+        return review
+
+    async def _keep_note(self, note: Feedback | Review) -> None:
+        record = note.model_dump(mode="json")
         intake.check_depth(record, self._depth_max)
         entry = intake.entry_of(record)
         (outcome,) = await self._append([entry])
         if outcome not in KEPT:
             raise _conflict(entry, outcome)
-        return feedback
 
     # --- telling ------------------------------------------------------------------------------
 
@@ -169,6 +208,18 @@ class Engine:
             )
         )
 
+    async def review_queue(self, limit: int, after: str | None) -> EvidencePage:
+        """What waits for a person: evidence of that category on which nobody decided since it got there."""
+        page = await self.evidence("needs_human_review", limit, after)
+        waiting = await asyncio.to_thread(
+            lambda: [one for one in page.evidence if not self._was_decided(one.evidence)]
+        )
+        return page.model_copy(update={"evidence": waiting})
+
+    def _was_decided(self, evidence: Evidence) -> bool:
+        """Whether there are decisions that the evidence does not have yet."""
+        return len(self._log.index.notes(Owner("evidence", evidence.evidence_id))) > len(evidence.review)
+
     async def _read(self, ask: Callable[[Library], Result]) -> Result:
         return await asyncio.to_thread(reading, self._evidence, ask)
 
@@ -190,15 +241,41 @@ def _conflict(entry: Entry, outcome: Outcome) -> Conflict:
             param="run_id",
         )
     return Conflict(
-        f"{entry.owner.scope} {entry.owner.id!r} has as many verdicts and feedback as it may have",
+        f"{entry.owner.scope} {entry.owner.id!r} has as many verdicts, feedback or decisions as it may have",
         code="notes_full",
         param=f"{entry.owner.scope}_id",
     )
 
 
+def _slices(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
+    """Lines, a few at a time: as many as are read in about a millisecond, or one long one."""
+    start = size = 0
+    for place, line in enumerate(lines):
+        size += len(line.data)
+        if size > INLINE_BYTES_MAX and place > start:
+            yield lines[start:place]
+            start, size = place, len(line.data)
+    if start < len(lines):
+        yield lines[start:]
+
+
 async def _off_loop(size: int, work: Callable[[], Result]) -> Result:
     """Do `work` on a body of this size, where it does not hold up other requests."""
     return work() if size <= INLINE_BYTES_MAX else await asyncio.to_thread(work)
+
+
+def _correction(request: ReviewRequest) -> RunOutput | None:
+    """The corrected output of a decision. Raises `InvalidRequest` where there has to be one, or none."""
+    correction = request.correction
+    if (request.decision == "correct") != (correction is not None):
+        raise InvalidRequest(
+            "`correction` comes with the decision `correct`, and with no other", param="correction"
+        )
+    if isinstance(correction, str):
+        correction = RunOutput(content=correction)
+    if correction is not None and not (correction.content or "").strip() and not correction.tool_calls:
+        raise InvalidRequest("`correction` has neither text nor calls of tools", param="correction")
+    return correction
 
 
 def _readable(line: bytes) -> Run:

@@ -1,8 +1,9 @@
 """Where each record lies in the log, with a digest of it: enough to find it, or to know it again.
 
-Lies in an SQLite file, so that memory does not grow with the log. The file is never synced and can always be
-made again: it says how far into each segment it goes, and is thrown away when that cannot be, or when the
-machine went down while it was written.
+Lies in an SQLite file, so that memory does not grow with the log; what is newest waits in memory, to be
+written some thousand records at a time. The file is never synced and can always be made again: it says how
+far into each segment it goes, and is thrown away when that cannot be, or when the machine went down while it
+was written.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import hashlib
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -25,10 +26,16 @@ log = structlog.get_logger(__name__)
 
 Outcome = Literal["appended", "repeated", "run_id_conflict", "notes_full"]
 
+Row = tuple[bytes, int, int, int, bytes]
+"""Key, segment, offset, length and digest of a record."""
+
 DIGEST_BYTES: Final = 16
+PREFIX_BYTES: Final = 12
 
 KEYS_AT_ONCE: Final = 256
 ROWS_AT_ONCE: Final = 512
+NEW_MAX: Final = 4096
+"""Records that are kept in memory until they are written together: alone, each would rewrite a page."""
 CACHE_KIB: Final = 16 * 1024
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -45,7 +52,7 @@ create table if not exists notes (
 );
 create index if not exists notes_by_key on notes (key);
 """
-VERSION: Final = "1"
+VERSION: Final = "2"
 
 NOTES: Final = (VerdictRecord.schema_id, Feedback.schema_id, Review.schema_id)
 
@@ -59,7 +66,9 @@ class Owner:
 
     @property
     def key(self) -> bytes:
-        return hashlib.sha256(f"{self.scope}:{self.id}".encode()).digest()[:DIGEST_BYTES]
+        """Begins as the id does: ids that are made one after the other are neighbours in the tree."""
+        digest = hashlib.sha256(f"{self.scope}:{self.id}".encode()).digest()
+        return self.id.encode()[:PREFIX_BYTES].ljust(PREFIX_BYTES, b"\0") + digest[:PREFIX_BYTES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +127,22 @@ class Index:
         self._path = path
         self._notes_max = notes_max
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        """Held over a whole transaction; `_lock` is let go of within, so that readers have a turn."""
+        self._new = _New()
         self._db = self._opened()
 
     def close(self) -> None:
-        """Leave word that everything was written."""
-        with self._lock, contextlib.suppress(sqlite3.OperationalError):
+        """Write what is in memory, and leave word of it."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self.settle()
             self._db.execute("update state set value = '' where name = 'open_since_boot'")
         self._db.close()
 
     def reset(self) -> None:
         """Begin anew, with nothing."""
         with self._lock:
+            self._new = _New()
             self._db.close()
             self._remove()
             self._db = self._opened()
@@ -186,7 +200,7 @@ class Index:
 
     def number_of(self, name: str) -> int:
         """The number that locations name a segment by; the same for as long as the index lives."""
-        with self._lock:
+        with self._writing, self._lock:
             self._db.execute("insert or ignore into segments (name, size, stamp) values (?, 0, 0)", (name,))
             number: int = self._db.execute("select number from segments where name = ?", (name,)).fetchone()[
                 0
@@ -195,59 +209,93 @@ class Index:
 
     # --- records ------------------------------------------------------------------------------
 
+    def stage(self, number: int, offset: int, stamp: int, entries: Sequence[Entry]) -> int:
+        """Remember records that lie behind one another from `offset` on; return where they end.
+
+        Call `settle` when there `is_full`.
+        """
+        runs, notes = self._new.runs, self._new.notes
+        for entry in entries:
+            length = len(entry.line)
+            row = (entry.owner_key, number, offset, length, entry.digest)
+            if entry.schema == Run.schema_id:
+                runs[entry.owner_key] = row
+            else:
+                notes.setdefault(entry.owner_key, []).append(row)
+            offset += length
+        self._new.count += len(entries)
+        self._new.ends[number] = (offset, stamp)
+        return offset
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is as much in memory as there should be."""
+        return self._new.count >= NEW_MAX
+
+    def settle(self) -> None:
+        """Write what was staged into the file. Nothing may be staged meanwhile."""
+        new = self._new
+        if new.count:
+            notes = list(chain.from_iterable(new.notes.values()))
+            self._write(list(new.runs.values()), notes, new.ends, staged=new)
+
     def add(self, number: int, size: int, stamp: int, records: Sequence["Placed"]) -> None:
         """Remember records of a segment, which is indexed up to `size` then. Of two runs with one id the
         first counts.
         """
-        runs: list[tuple[bytes, int, int, int, bytes]] = []
-        notes: list[tuple[bytes, int, int, int, bytes]] = []
+        runs: list[Row] = []
+        notes: list[Row] = []
         for one in records:
             rows = runs if one.schema == Run.schema_id else notes
             rows.append((one.key, number, one.offset, one.length, one.digest))
-        if len(runs) > KEYS_AT_ONCE:
-            runs.sort()  # neighbours in the tree, one after the other
-        with self._lock, self._transaction():
-            self._insert("insert or ignore into runs (key, segment, offset, length, digest)", runs)
-            self._insert("insert into notes (key, segment, offset, length, digest)", notes)
-            self._db.execute(
-                "update segments set size = ?, stamp = ? where number = ?", (size, stamp, number)
-            )
+        self._write(runs, notes, {number: (size, stamp)})
 
-    def forget(self, number: int, size: int, stamp: int) -> None:
-        """Take back what was added of a segment from byte `size` on. Goes through everything."""
-        with self._lock, self._transaction():
-            for table in ("runs", "notes"):
-                query = f"delete from {table} where segment = ? and offset >= ?"  # noqa: S608 - our names
-                self._db.execute(query, (number, size))
-            self._db.execute(
-                "update segments set size = ?, stamp = ? where number = ?", (size, stamp, number)
-            )
+    def _write(
+        self,
+        runs: list[Row],
+        notes: list[Row],
+        ends: Mapping[int, tuple[int, int]],
+        *,
+        staged: "_New | None" = None,
+    ) -> None:
+        """Write rows and how far segments are indexed, or nothing; then forget what was staged of it."""
+        runs.sort()  # neighbours in the tree, one after the other
+        with self._writing:
+            try:
+                with self._lock:
+                    self._db.execute("begin")
+                for start in range(0, len(runs), ROWS_AT_ONCE):
+                    with self._lock:
+                        self._insert("insert or ignore into runs", runs[start : start + ROWS_AT_ONCE])
+                with self._lock:  # until the end: notes are told from one place or the other, not from both
+                    for start in range(0, len(notes), ROWS_AT_ONCE):
+                        self._insert("insert into notes", notes[start : start + ROWS_AT_ONCE])
+                    for number, (size, stamp) in ends.items():
+                        query = "update segments set size = ?, stamp = ? where number = ?"
+                        self._db.execute(query, (size, stamp, number))
+                    self._db.execute("commit")
+                    if staged is not None:
+                        staged.clear()
+            except BaseException:
+                with self._lock, contextlib.suppress(sqlite3.OperationalError):  # perhaps it is done already
+                    self._db.execute("rollback")
+                raise
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("begin")
-        try:
-            yield
-            self._db.execute("commit")
-        except BaseException:
-            with contextlib.suppress(sqlite3.OperationalError):  # it may have been rolled back already
-                self._db.execute("rollback")
-            raise
+    def _insert(self, into: str, rows: Sequence[Row]) -> None:
+        """Insert many rows with a statement: each lets go of the interpreter, and may wait for it."""
+        values = ",".join(["(?,?,?,?,?)"] * len(rows))
+        query = f"{into} (key, segment, offset, length, digest) values {values}"
+        self._db.execute(query, tuple(chain.from_iterable(rows)))
 
-    def _insert(self, into: str, rows: Sequence[tuple[bytes, int, int, int, bytes]]) -> None:
-        """Insert many rows with each statement: each lets go of the interpreter, and may wait for it."""
-        start = 0
-        while start < len(rows):
-            count = min(ROWS_AT_ONCE, 1 << (len(rows) - start).bit_length() - 1)
-            values = ",".join(["(?,?,?,?,?)"] * count)
-            some = rows[start : start + count]
-            self._db.execute(f"{into} values {values}", tuple(chain.from_iterable(some)))
-            start += count
+    # --- asking -------------------------------------------------------------------------------
 
     def run(self, run_id: str) -> Location | None:
+        key = Owner("run", run_id).key
         with self._lock:
+            if new := self._new.runs.get(key):
+                return Location(*new[1:])
             row = self._db.execute(
-                "select segment, offset, length, digest from runs where key = ?", (Owner("run", run_id).key,)
+                "select segment, offset, length, digest from runs where key = ?", (key,)
             ).fetchone()
         return Location(*row) if row else None
 
@@ -258,7 +306,8 @@ class Index:
                 "select segment, offset, length, digest from notes where key = ? order by id limit ?",
                 (owner.key, self._notes_max),
             ).fetchall()
-        return [Location(*row) for row in rows]
+            rows += [row[1:] for row in self._new.notes.get(owner.key, ())]
+        return [Location(*row) for row in rows[: self._notes_max]]
 
     def judge(self, entries: Sequence[Entry], staged: "Staged") -> list[Outcome]:
         """What becomes of entries, given the log and what is about to be written with them."""
@@ -272,9 +321,15 @@ class Index:
 
     def _look_up(self, keys: Sequence[bytes], staged: "Staged") -> None:
         """Bring the digests of runs that are in the log already into `staged`."""
+        new = self._new.runs
+        asked = [key for key in keys if key not in new]
+        if len(asked) < len(keys):
+            for key in keys:
+                if key in new:
+                    staged.runs.setdefault(key, new[key][-1])
         with self._lock:
-            for start in range(0, len(keys), KEYS_AT_ONCE):
-                some = keys[start : start + KEYS_AT_ONCE]
+            for start in range(0, len(asked), KEYS_AT_ONCE):
+                some = asked[start : start + KEYS_AT_ONCE]
                 marks = ",".join("?" * len(some))
                 query = f"select key, digest from runs where key in ({marks})"  # noqa: S608 - question marks
                 for key, digest in self._db.execute(query, some):
@@ -308,6 +363,24 @@ class Placed:
     offset: int
     length: int
     digest: bytes
+
+
+@dataclass(slots=True)
+class _New:
+    """Records that are in the log and not yet in the file: runs by key, notes by what they belong to, and the
+    size and stamp of the segments that they are in.
+    """
+
+    runs: dict[bytes, Row] = field(default_factory=dict)
+    notes: dict[bytes, list[Row]] = field(default_factory=dict)
+    ends: dict[int, tuple[int, int]] = field(default_factory=dict)
+    count: int = 0
+
+    def clear(self) -> None:
+        self.runs.clear()
+        self.notes.clear()
+        self.ends.clear()
+        self.count = 0
 
 
 @dataclass(slots=True)

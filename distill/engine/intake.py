@@ -1,7 +1,8 @@
 """From a request's bytes to records for the log, with a code and a reason for each line that is refused."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -9,6 +10,7 @@ import orjson
 from pydantic import ValidationError
 
 from distill.engine.index import Entry, Owner, digest_of, owner_of
+from distill.engine.ordinary import certainly
 from schemas.base import SAFE_INTEGER_MAX
 from schemas.canonical import canonical_bytes
 from schemas.records import VERSION, Record
@@ -24,6 +26,10 @@ MESSAGE_CHARS_MAX: Final = 200
 LONG_NUMBER: Final = b"0" * 16
 DIGITS: Final = bytes(ord("0") if chr(code) in "0123456789" else ord(" ") for code in range(256))
 """Turns every digit into a 0: ten times faster to look through than with a pattern."""
+WHOLE_FLOAT: Final = re.compile(rb"\.0[,}\]]")
+ODD: Final = b"!"
+ODD_KEYS: Final = bytes(ord(ODD) if code >= 0xEE else ord(" ") for code in range(256))
+"""Marks the first bytes of characters from which on the order of keys is not that of their bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +41,83 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
-    """The records of one request, each with the number of its line, and what was refused."""
+class Line:
+    """A line of a request. `number` counts from 1, blank lines included."""
 
-    entries: list[tuple[int, Entry]]
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Records, each with the number of its line, and what was refused."""
+
+    entries: list[Entry]
+    numbers: list[int]
     refused: list[Refused]
 
 
-def parse_lines(body: bytes, principal: str | None, *, lines_max: int, depth_max: int) -> Parsed:
-    """Read NDJSON. Blank lines are skipped. Raises `InvalidRequest` when there are too many lines."""
+def lines_of(body: bytes, *, lines_max: int) -> list[Line]:
+    """The lines of NDJSON that are not blank. Raises `InvalidRequest` when there are too many."""
     count = body.count(b"\n") + (not body.endswith(b"\n"))
     if count > lines_max:
         raise InvalidRequest(
             f"the body has {count} lines; at most {lines_max} are accepted, send them in several requests",
             code="too_many_lines",
         )
-    parsed = Parsed([], [])
-    for number, line in enumerate(body.split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    return [Line(number, data) for number, data in enumerate(body.split(b"\n"), start=1) if data.strip()]
+
+
+def parse_lines(lines: Sequence[Line], principal: str | None, *, depth_max: int) -> Parsed:
+    """Read the record of each line."""
+    parsed = Parsed([], [], [])
+    for line in lines:
         try:
-            parsed.entries.append((number, parse_record(line, principal, depth_max=depth_max)))
+            entry = parse_record(line.data, principal, depth_max=depth_max)
         except InvalidRequest as error:
-            parsed.refused.append(Refused(number, error))
+            parsed.refused.append(Refused(line.number, error))
+        else:
+            parsed.entries.append(entry)
+            parsed.numbers.append(line.number)
     return parsed
 
 
 def parse_record(data: bytes, principal: str | None, *, depth_max: int) -> Entry:
     """Read one record and bring it into its final form. Raises `InvalidRequest`."""
+    if may_be_deeper(data, depth_max):
+        return by_model(data, principal, depth_max=depth_max)
+    return at_once(data, principal) or by_model(data, principal, depth_max=depth_max)
+
+
+def at_once(data: bytes, principal: str | None) -> Entry | None:
+    """The entry of an ordinary record, the same that `by_model` makes of it; None for any other data."""
+    try:
+        record = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    if type(record) is not dict or type(name := record.setdefault("schema", Run.schema_id)) is not str:
+        return None
+    kind = KINDS.get(name)
+    if kind is None or not certainly(kind)(record):
+        return None
+    if kind is Run and record.get("principal") is None:
+        record["principal"] = principal
+    record.setdefault("schema_version", VERSION)
+    line = _canonical_line(record)
+    owner = Owner("run", record["run_id"])
+    return Entry(name, owner, owner.key, line, digest_of(line))
+
+
+def _canonical_line(record: dict[str, Any]) -> bytes:
+    """The line of a record whose numbers are all written without exponents."""
+    line = orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+    if WHOLE_FLOAT.search(line) or not (line.isascii() or ODD not in line.translate(ODD_KEYS)):
+        return canonical_bytes(record) + b"\n"
+    return line
+
+
+def by_model(data: bytes, principal: str | None, *, depth_max: int) -> Entry:
+    """What `parse_record` does, for any record. Raises `InvalidRequest`."""
     raw = loads(data)
     if not isinstance(raw, dict):
         raise InvalidRequest("this is not a JSON object", code="invalid_json")

@@ -153,6 +153,10 @@ class Library:
             for one, other in zip(evidence.shards, scored.shards, strict=True)
         ]
 
+    def has(self, evidence_id: str) -> bool:
+        """Whether there is evidence of this id."""
+        return self._lookup is not None and self._lookup.find(bytes.fromhex(evidence_id)) is not None
+
     def item(self, evidence_id: str) -> Item | None:
         """The piece with this id, in whichever shard it is."""
         found = self._lookup.find(bytes.fromhex(evidence_id)) if self._lookup else None

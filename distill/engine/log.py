@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 INDEX_LINES: Final = 20_000
 ENTRIES_AT_ONCE: Final = 500
-"""Records that the index is asked of, or told of, before others have a turn: some milliseconds."""
+"""Records that the index is asked of before others have a turn: a millisecond or two."""
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -91,13 +91,11 @@ class _Active:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """Where a group was written, the time that its file has then, and what the seal had seen before."""
+    """Where a group was written, and the time that its file has then."""
 
     number: int
     offset: int
     stamp: int
-    lines: int
-    digest: "hashlib._Hash"
 
 
 class Log:
@@ -312,7 +310,7 @@ class Log:
                 written = await asyncio.get_running_loop().run_in_executor(
                     self._writer_thread, self._write, [entry.line for entry in fresh]
                 )
-                await self._index_group(fresh, written)
+                self._remember(fresh, written)
             for ticket, verdicts in zip(group, outcomes, strict=True):
                 if not ticket.answer.done():
                     ticket.answer.set_result(verdicts)
@@ -321,26 +319,6 @@ class Log:
             log.warning("append failed", reason=failure.message)
         finally:
             _refuse(group, failure)
-
-    async def _index_group(self, fresh: list[Entry], written: _Written) -> None:
-        """Note where a group lies. Where that is impossible, take the group back: it would be kept twice."""
-        try:
-            await self._remember(fresh, written)
-        except sqlite3.Error as error:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._writer_thread, self._take_back, written)
-            raise _unavailable(error) from None
-
-    def _take_back(self, written: _Written) -> None:
-        active = self._active
-        assert active is not None
-        active.size, active.lines, active.digest = written.offset, written.lines, written.digest
-        self._cut_back(active)
-        try:
-            os.fsync(active.fd)
-            self.index.forget(written.number, written.offset, os.fstat(active.fd).st_mtime_ns)
-        except (OSError, sqlite3.Error) as error:
-            self._break(f"a group that is not indexed could not be taken back: {error}")
 
     async def _judge(self, group: list[_Ticket], fresh: list[Entry]) -> list[list[Outcome]]:
         """What becomes of each entry; those that are new are put into `fresh`."""
@@ -358,19 +336,11 @@ class Log:
             outcomes.append(verdicts)
         return outcomes
 
-    async def _remember(self, fresh: list[Entry], written: _Written) -> None:
-        offset = written.offset
-        for start in range(0, len(fresh), ENTRIES_AT_ONCE):
-            if start:
-                await asyncio.sleep(0)
-            placed: list[Placed] = []
-            for entry in fresh[start : start + ENTRIES_AT_ONCE]:
-                placed.append(Placed(entry.schema, entry.owner_key, offset, len(entry.line), entry.digest))
-                offset += len(entry.line)
-            self.index.add(written.number, offset, written.stamp, placed)
+    def _remember(self, fresh: list[Entry], written: _Written) -> None:
+        end = self.index.stage(written.number, written.offset, written.stamp, fresh)
         for schema, count in Counter(entry.schema for entry in fresh).items():
             self._metrics.appended.labels(schema).inc(count)
-        self._segments[written.number].size = offset
+        self._segments[written.number].size = end
         self._metrics.log_bytes.set(self._bytes())
         self._metrics.fsyncs.inc()
         self._metrics.group_records.observe(len(fresh))
@@ -378,15 +348,17 @@ class Log:
     def _write(self, lines: list[bytes]) -> _Written:
         """Put whole lines behind each other, or nothing."""
         self.check()  # what was queued before the log broke must not be written after it
+        if self.index.is_full:
+            self.index.settle()  # before the group: where it fails, there is nothing to take back
         data = b"".join(lines)
         active = self._segment_for(len(data))
-        offset, counted, digest = active.size, active.lines, active.digest.copy()
+        offset = active.size
         self._append(active, data)
         self._sync(active)
         active.size += len(data)
         active.lines += len(lines)
         active.digest.update(data)
-        return _Written(active.number, offset, os.fstat(active.fd).st_mtime_ns, counted, digest)
+        return _Written(active.number, offset, os.fstat(active.fd).st_mtime_ns)
 
     def _append(self, active: _Active, data: bytes) -> None:
         try:
