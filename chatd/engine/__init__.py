@@ -4,6 +4,7 @@ from chatd.engine.budget import Ledger
 from chatd.engine.caller import CALLER_HEADERS, Caller, caller_of
 from chatd.engine.calls import new_origin
 from chatd.engine.dispatch import Answered, Dispatcher, Opened
+from chatd.engine.explain import explain
 from chatd.engine.gate import Gate, Gated
 from chatd.engine.iterate import Refiner
 from chatd.engine.loop import Limits, Loop
@@ -27,6 +28,7 @@ __all__ = [
     "Sender",
     "Spool",
     "caller_of",
+    "explain",
     "new_origin",
     "read_policy",
     "with_policy",

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import structlog
 
@@ -109,6 +109,17 @@ class Dispatcher:
         self._spool.check_room()
         return Order(request, resolved, snapshot, check, caller)
 
+    def attempts_max(self, order: Order) -> int:
+        """How often a request may be tried: what its client has tried already counts."""
+        return max(1, order.snapshot.config.dispatch.attempts_max - order.caller.retries)
+
+    def cached(self, order: Order, principal: str | None) -> Literal["off", "hit", "miss"]:
+        """Whether the answer is there already."""
+        if not order.snapshot.config.cache.enabled:
+            return "off"
+        key = key_of(order.request, principal=principal, config_hash=order.snapshot.hash)
+        return "miss" if order.caller.fresh or self.cache.get(key) is None else "hit"
+
     @asynccontextmanager
     async def call(self, order: Order, origin: Origin) -> AsyncIterator[Call]:
         """A call that is recorded when the block ends, however it ends."""
@@ -210,7 +221,7 @@ class Dispatcher:
             targets,
             context=order.route.context,
             policy=order.route.policy,
-            attempts_max=max(1, config.dispatch.attempts_max - order.caller.retries),
+            attempts_max=self.attempts_max(order),
         )
 
     async def _try(

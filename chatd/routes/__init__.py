@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 
-from chatd.routes import chat, iterate, messages, models, responses
+from chatd.routes import chat, explain, iterate, messages, models, responses
 from chatd.routes.doors import chat_doors
 
 routes = APIRouter()
-for topic in (chat, responses, messages, iterate, models):
+for topic in (chat, explain, responses, messages, iterate, models):
     routes.include_router(topic.routes)
 
 __all__ = ["chat_doors", "routes"]

@@ -231,6 +231,35 @@ def test_models_are_listed_with_the_key(
     assert gateway.requests[0][2]["authorization"] == "Bearer sh-abc"
 
 
+def test_a_model_is_explained(run: Run, gateway: StubGateway) -> None:
+    candidate = {
+        "model": "one/m",
+        "place": 1,
+        "when": "first",
+        "reason": "by the order of the alias",
+        "circuit": "closed",
+        "in_flight": 2,
+        "waiting": 0,
+        "concurrency_max": 8,
+        "answers_in_ms": 12.5,
+        "cost_max_usd": None,
+    }
+    told = {
+        "model": "best",
+        "alias": True,
+        "strategy": "ordered",
+        "candidates": [candidate],
+        "attempts_max": 4,
+        "hedge_first_token_ms": None,
+        "cache": "off",
+        "budget_left_usd": 1.5,
+        "config_hash": "0" * 64,
+    }
+    gateway.answers["POST /v1/chat/explain"] = [(200, told)] * 2
+    assert "one/m" in run("models", "explain", "best").stdout
+    assert json.loads(run("models", "explain", "best", "--json").stdout)["candidates"][0]["place"] == 1
+
+
 def test_the_gateways_own_words_are_passed_on(run: Run, gateway: StubGateway) -> None:
     error = {"message": "the key lacks the scope chat", "type": "permission_error", "code": "scope"}
     gateway.answers["GET /v1/models"] = [(403, {"error": error})]
