@@ -282,3 +282,44 @@ async def test_slow_bytes_are_put_together(kind: str, stream: bool) -> None:
 async def test_prompts_that_are_too_long(kind: str, stream: bool, message: str, code: str) -> None:
     error = await failing(kind, refusal(FORMATS[kind], 400, message), stream=stream)
     assert (error.status, error.code) == (400, code)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 X\r\ncontent-length: 0\r\n\r\n"])
+async def test_a_server_without_tls_where_tls_is_wanted(stream: bool, said: bytes) -> None:
+    """It hangs up, or answers in plain words: nothing was sent either way."""
+
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.transport.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        with pytest.raises(PlatformError) as caught:
+            await answered(provider("anthropic", f"https://127.0.0.1:{port}"), stream=stream)
+    finally:
+        server.close()
+        await server.wait_closed()
+    assert (caught.value.status, caught.value.code) == (503, "anthropic_down")
+
+
+async def test_a_server_that_never_finishes_the_handshake(stream: bool) -> None:
+    never = asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await never.wait()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        with pytest.raises(PlatformError) as caught:
+            await answered(
+                provider("gemini", f"https://127.0.0.1:{port}", extra="timeouts = { connect_s = 0.05 }\n"),
+                stream=stream,
+            )
+    finally:
+        never.set()
+        server.close()
+        await server.wait_closed()
+    assert caught.value.code == "gemini_down"

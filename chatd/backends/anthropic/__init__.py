@@ -1,0 +1,5 @@
+"""Anthropic's Messages API."""
+
+from chatd.backends.anthropic.provider import AnthropicProvider
+
+__all__ = ["AnthropicProvider"]
