@@ -125,7 +125,7 @@ class Settings(DaemonSettings):
         40, ge=1, le=10_000, description="Parts of a lance index that a search reads; more finds more."
     )
     lance_refine: int = Field(
-        20, ge=1, le=1000, description="Vectors read in full for each hit wanted of a lance collection."
+        40, ge=1, le=1000, description="Vectors read in full for each hit wanted of a lance collection."
     )
     lance_flat_rows_max: int = Field(
         20_000,

@@ -24,7 +24,7 @@ class LanceOptions:
     url: str = ""
     index: str = "IVF_PQ"
     nprobes: int = 40
-    refine: int = 20
+    refine: int = 40
     flat_rows_max: int = 20_000
     cache_bytes_max: int = 512 * 1024**2
     versions_keep_s: float = 600.0

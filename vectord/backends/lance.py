@@ -52,6 +52,8 @@ KEYS_PER_STATEMENT: Final = 500
 BACKOFF_S: Final = 0.02
 COMPACT_ROWS: Final = 262_144
 PARTITION_ROWS: Final = 4096
+PARTITIONS_MAX: Final = 4096
+"""Training takes time with the square of these, and memory with them."""
 FTS: Final = "words_idx"
 VECTORS: Final = "vector_idx"
 TRAINED: Final = "stillhouse.partitions"
@@ -245,7 +247,7 @@ class LanceShard:
     def _build(self, dataset: Any) -> None:
         rows = dataset.count_rows()
         if rows >= self._options.flat_rows_max:
-            wanted = max(1, rows // PARTITION_ROWS)
+            wanted = min(PARTITIONS_MAX, max(1, rows // PARTITION_ROWS))
             if wanted >= 2 * _trained(dataset):
                 self._train(dataset, wanted)
         dataset.optimize.optimize_indices()
