@@ -1,4 +1,4 @@
-"""Rebuilding an index in a process of its own: what is written meanwhile stays, what is deleted stays away."""
+"""Rebuilding an index in a process of its own: what is written meanwhile stays, what is deleted is gone."""
 
 import pathlib
 import random
