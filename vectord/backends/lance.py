@@ -54,6 +54,10 @@ COMPACT_ROWS: Final = 262_144
 PARTITION_ROWS: Final = 4096
 PARTITIONS_MAX: Final = 4096
 """Training takes time with the square of these, and memory with them."""
+UNMERGED_MAX: Final = 256
+"""Writes that a dataset may have behind it before one of them merges, where `optimize` is not called."""
+
+KEYS: Final = "key_idx"
 FTS: Final = "words_idx"
 VECTORS: Final = "vector_idx"
 TRAINED: Final = "stillhouse.partitions"
@@ -190,6 +194,7 @@ class LanceShard:
         self._bm25 = model()
         self._schema = _schema(spec)
         self._synced: set[str] = set()
+        self._unmerged = 0
 
     # --- writing ---
 
@@ -202,6 +207,9 @@ class LanceShard:
             merge.conflict_retries(self._options.retries_max).execute(rows)
 
         self._commit("cannot write points", write)
+        self._unmerged += 1
+        if self._unmerged >= UNMERGED_MAX:
+            self._merge()
 
     def delete(self, ids: Sequence[PointId]) -> None:
         keys = [_key(item) for item in ids]
@@ -233,9 +241,7 @@ class LanceShard:
         Memory is bounded: so many rows are merged at a time, by one thread, in small batches. A conflict
         with another process is left for the next time.
         """
-        merged = 1
-        while merged:
-            merged = self._commit("cannot compact", _compact)
+        self._merge()
         with _translated("cannot build the index"):
             self._build(self._latest())
         keep = timedelta(seconds=self._options.versions_keep_s)
@@ -243,6 +249,15 @@ class LanceShard:
 
     def close(self) -> None:
         """Lance holds nothing that must be closed."""
+
+    def _merge(self) -> None:
+        """Merge small files, and let the keys be found in one index: a write looks every key up."""
+        self._unmerged = 0
+        while self._commit("cannot compact", _compact):
+            pass
+        self._commit(
+            "cannot index keys", lambda dataset: dataset.optimize.optimize_indices(index_names=[KEYS])
+        )
 
     def _build(self, dataset: Any) -> None:
         rows = dataset.count_rows()
@@ -252,7 +267,7 @@ class LanceShard:
                 self._train(dataset, wanted)
         dataset.optimize.optimize_indices()
         with self._writing:
-            self._dataset = dataset
+            self._dataset = self._latest()  # not `dataset`: somebody may have written after it
 
     def _train(self, dataset: Any, partitions: int) -> None:
         sizes: dict[str, int] = {}

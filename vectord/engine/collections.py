@@ -333,10 +333,12 @@ class Collections:
             await copy.everything()
             await self._runner.run(target.optimize)
             await copy.settle_down()
-            recall = await copy.check_samples(self._limits.rebuild_recall_min)
+            recall = await copy.check_samples_early(self._limits.rebuild_recall_min)
             async with opened.writer:
                 await copy.catch_up()
                 await copy.check_count()
+                if recall is None:
+                    recall = await copy.check_samples(self._limits.rebuild_recall_min)
                 await self._runner.run(target.flush)
                 # On this thread, with nothing awaited before it is known everywhere: no half-made move.
                 self._disk.settle(name, manifest)

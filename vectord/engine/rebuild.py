@@ -18,7 +18,7 @@ from vectord.backends import Query, Record, Shard, Where
 
 log = structlog.get_logger(__name__)
 
-PAGE: Final = 500
+PAGE: Final = 1000
 CATCH_UP_AT: Final = 5_000
 """Touched ids at which the copy pauses to take them over, so that few are left for the end."""
 
@@ -123,7 +123,7 @@ class Copy:
     async def settle_down(self) -> None:
         """Take over what was written meanwhile until little is left, or writes do not let up."""
         for _ in range(CATCH_UP_ROUNDS):
-            if len(self.touched) < PAGE:
+            if not len(self.touched):
                 return
             await self.catch_up()
 
@@ -141,6 +141,13 @@ class Copy:
         old = (await self.run(self.source.count, Where()), await self.run(self.target.count, Where()))
         if old[0] != old[1]:
             raise NotTheSame(f"there are {old[0]} points, and {old[1]} of them arrived; nothing has changed")
+
+    async def check_samples_early(self, recall_min: float) -> float | None:
+        """The same as `check_samples` while writes go on: None where it failed, perhaps because of them."""
+        try:
+            return await self.check_samples(recall_min)
+        except NotTheSame:
+            return None
 
     async def check_samples(self, recall_min: float) -> float:
         """Recall@10 of the target's own search against an exact one, over sampled points.
