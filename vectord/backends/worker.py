@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from array import array
 from collections import OrderedDict
 from multiprocessing.connection import Connection, wait
@@ -24,6 +25,8 @@ from vectord.backends.store import Query, StoreError, Where
 PR_SET_PDEATHSIG: Final = 1
 SWITCH_S: Final = 0.001
 """How long a thread may run Python while the other waits."""
+
+CLOSE_PATIENCE_S: Final = 30.0
 
 WHERES_MAX: Final = 256
 """Conditions of searches that are kept as read."""
@@ -70,7 +73,7 @@ class _Shards:
             opened = self._store.open(pathlib.Path(folder), *args)
             before, self._open[folder] = self._open.get(folder), opened
             if before is not None:
-                before.close()
+                _close_when_free(before)
             return None
         if method == "close":
             self._open.pop(folder).close()
@@ -85,6 +88,24 @@ class _Shards:
             if self._open.get(folder) in (shard, None):
                 raise
             return self.call(folder, method, args, kwargs)  # it was replaced under our hands
+
+
+def _close_when_free(shard: EdgeShard) -> None:
+    """Close a shard that nobody is given any more, once the other thread's last call to it has ended.
+
+    The binding refuses to close one that is in use. One that stays so is left to that call: it takes no
+    writes any more.
+    """
+    deadline = time.monotonic() + CLOSE_PATIENCE_S
+    while True:
+        try:
+            shard.close()
+        except StoreError:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(SWITCH_S)
+        else:
+            return
 
 
 class _Reader:
