@@ -10,6 +10,7 @@ from chatd.backends import Bounds, Provider
 from chatd.backends.peers import Judge, Notes
 from chatd.engine import Dispatcher, Gate, Ledger, Limits, Loop, Metrics, Refiner, Sender, Spool
 from chatd.engine.config import (
+    Breaking,
     Config,
     ConfigRefused,
     Keeper,
@@ -191,7 +192,7 @@ def _from_environment(settings: Settings) -> tuple[Config, dict[str, Keys]]:
         specs["openai"] = _spec(settings, "openai", base_url=settings.openai_base_url)
         if settings.openai_api_key is not None:
             keys["openai"] = (settings.openai_api_key.get_secret_value(),)
-    return Config(providers=specs), keys
+    return Config(providers=specs, breaker=Breaking(open_s=1.0, open_max_s=5.0)), keys
 
 
 def _spec(settings: Settings, kind: Literal["ollama", "openai"], **options: str) -> ProviderSpec:

@@ -7,7 +7,7 @@ from chatd.engine.breaker import Trial
 from chatd.engine.budget import Reservation
 from chatd.engine.candidates import Standing, Target
 from chatd.engine.limits import Lease
-from chatd.engine.retry import Failure, failure_of
+from chatd.engine.retry import Failure, asked_s, failure_of
 from chatd.engine.sources import Source
 from schemas.runs import Usage
 from services.errors import PlatformError
@@ -74,7 +74,7 @@ class Attempt:
                 self._standing.breaker.failed(probe=False)
             self._trial.failed()
         elif failure is Failure.BUSY:
-            self._standing.hold(error.retry_after_s or 0.0)
+            self._standing.hold(asked_s(error) or 0.0)
         elif failure is not Failure.ELSEWHERE:
             self._trial.succeeded()  # it has looked at the request, so it works
         self.code = error.code

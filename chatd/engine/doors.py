@@ -60,8 +60,7 @@ class Doors:
             if not doors:
                 raise refusals[0]
             for door in doors:
-                held = try_lease(door.lines, door.tokens)
-                if held is not None and (attempt := self._begin(call, course, door, held, stream=stream)):
+                if (attempt := self._at_once(call, course, door, stream=stream)) is not None:
                     return attempt
             held = await _queue(doors[0], until)
             if attempt := self._begin(call, course, doors[0], held, stream=stream):
@@ -76,8 +75,7 @@ class Doors:
         for door in doors:
             if door.target.id == running.target.id:
                 continue
-            held = try_lease(door.lines, door.tokens)
-            if held is not None and (attempt := self._begin(call, course, door, held, stream=True)):
+            if (attempt := self._at_once(call, course, door, stream=True)) is not None:
                 return attempt
         return None
 
@@ -147,6 +145,12 @@ class Doors:
         lines = lines_of(target, self.lines)
         self._before[target.id] = target.spec, lines
         return lines
+
+    def _at_once(self, call: Call, course: Course, door: Door, *, stream: bool) -> Attempt | None:
+        if door.standing.held_s > 0:
+            return None
+        held = try_lease(door.lines, door.tokens)
+        return None if held is None else self._begin(call, course, door, held, stream=stream)
 
     def _begin(self, call: Call, course: Course, door: Door, held: Lease, *, stream: bool) -> Attempt | None:
         """All that an attempt holds, or nothing of it."""

@@ -68,11 +68,17 @@ def failure_of(error: PlatformError) -> Failure:
             return Failure.BROKEN
 
 
-def backoff_s(retry: int, *, least_s: float, most_s: float, asked_s: float | None = None) -> float:
+def asked_s(error: PlatformError) -> float | None:
+    """The seconds that the provider asked for: those that a class of errors has by default are our guess."""
+    said: float | None = vars(error).get("retry_after_s")
+    return said
+
+
+def backoff_s(retry: int, *, least_s: float, most_s: float, wanted_s: float | None = None) -> float:
     """Seconds before the `retry`-th retry (from 0): doubling, with jitter, never less than was asked for."""
     doubled = min(most_s, least_s * 2.0**retry)
     jittered = doubled * random.uniform(*JITTER)  # noqa: S311 - spreads retries, guards nothing
-    return max(jittered, asked_s or 0.0)
+    return max(jittered, wanted_s or 0.0)
 
 
 def told(error: PlatformError, *, spent: bool) -> dict[str, str]:
@@ -153,26 +159,28 @@ class Course:
             case Failure.CREDENTIALS:
                 return self._with_another_key(target)
             case Failure.BUSY:
-                return self._when_it_has_time(target, error.retry_after_s)
+                return self._when_it_has_time(target, asked_s(error))
             case Failure.BROKEN:
-                return self._again(target, error.retry_after_s) if closed else self._elsewhere(target)
+                return self._again(target, asked_s(error)) if closed else self._elsewhere(target)
 
-    def _again(self, target: Target, asked_s: float | None) -> float | None:
+    def _again(self, target: Target, wanted_s: float | None) -> float | None:
         """The same target after a pause, unless it had its tries or asks for too much patience."""
         rules = target.spec.retries
         tries = self._tries.get(target.id, 0)
         elsewhere = len(self.left) > 1
-        if tries >= rules.attempts_max or (asked_s or 0.0) > (0.0 if elsewhere else rules.backoff_max_s):
+        if tries >= rules.attempts_max or (wanted_s or 0.0) > (0.0 if elsewhere else rules.backoff_max_s):
             return self._elsewhere(target)
-        return backoff_s(tries - 1, least_s=rules.backoff_min_s, most_s=rules.backoff_max_s, asked_s=asked_s)
+        return backoff_s(
+            tries - 1, least_s=rules.backoff_min_s, most_s=rules.backoff_max_s, wanted_s=wanted_s
+        )
 
-    def _when_it_has_time(self, target: Target, asked_s: float | None) -> float | None:
+    def _when_it_has_time(self, target: Target, wanted_s: float | None) -> float | None:
         if self._turn_key(target):
             rules = target.spec.retries
             return backoff_s(0, least_s=rules.backoff_min_s, most_s=rules.backoff_max_s)
         if len(self.left) > 1:
             return self._elsewhere(target)
-        return self._again(target, asked_s)
+        return self._again(target, wanted_s)
 
     def _with_another_key(self, target: Target) -> float | None:
         return 0.0 if self._turn_key(target) else self._elsewhere(target)

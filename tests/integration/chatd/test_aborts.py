@@ -93,7 +93,22 @@ async def house(folder: Path) -> AsyncIterator[tuple[Upstream, Running]]:
         server.close()
 
 
-async def hang_up(port: int, draw: random.Random) -> None:
+async def moment(upstream: Upstream, reader: asyncio.StreamReader, draw: random.Random) -> None:
+    """Stay for no time, for some, or until the model is at work and has perhaps said something."""
+    begun = upstream.begun
+    match draw.randrange(3):
+        case 1:
+            await asyncio.sleep(draw.random() * 0.05)
+        case 2:
+            async with asyncio.timeout(PATIENCE_S):
+                while upstream.begun == begun:  # noqa: ASYNC110 - a stub tells nobody
+                    await asyncio.sleep(0.002)
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(draw.random() * 0.05):
+                    await reader.read(65536)
+
+
+async def hang_up(upstream: Upstream, port: int, draw: random.Random) -> None:
     """Ask, and leave: at once, before or after the first token, with or without a reset."""
     body = orjson.dumps(
         {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": draw.random() < 0.5}
@@ -101,9 +116,7 @@ async def hang_up(port: int, draw: random.Random) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
-    with contextlib.suppress(TimeoutError, OSError):
-        async with asyncio.timeout(draw.random() * 0.06):
-            await reader.read(65536)
+    await moment(upstream, reader, draw)
     if draw.random() < 0.3:
         writer.transport.abort()
     writer.close()
@@ -126,7 +139,7 @@ async def test_hanging_up_leaves_nothing_open(tmp_path: Path) -> None:
 
         async def caller() -> None:
             async with places:
-                await hang_up(port, draw)
+                await hang_up(upstream, port, draw)
 
         await asyncio.gather(*(caller() for _ in range(ABORTS)))
         async with asyncio.timeout(PATIENCE_S):

@@ -96,7 +96,7 @@ async def test_a_broken_candidate_is_tried_again_and_then_left(world: World, str
         (UpstreamError("no key", code="upstream_credentials"), (1, 1)),
         (UpstreamTimeout("slow"), (1, 1)),
         (Overloaded("busy", code="upstream_rate_limited"), (1, 1)),
-        (Unavailable("down", code="one_down"), (1, 1)),
+        (Unavailable("down", code="one_down"), (2, 1)),
         (InvalidRequest("too long", code="context_length_exceeded"), (1, 0)),
     ],
 )
