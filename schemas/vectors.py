@@ -569,7 +569,7 @@ class Sweep(Model):
 
 
 class BenchmarkRequest(Model):
-    """Ask a collection for the neighbours of its own points, with each setting and exactly.
+    """Ask a collection for what is near to its own points, with each setting and exactly.
 
     `target_recall` chooses the fastest setting that reaches it; with `apply`, searches use it from then on.
     """

@@ -29,6 +29,8 @@ SCANNED_MAX: Final = 200_000
 """Points among which the queries are drawn; a larger collection is drawn from its first ones."""
 
 AT_ONCE: Final = 200
+LEAN: Final = 0.3
+"""How far a question leans to another point. On GloVe, recall is then that of words held out, or 0.5 % less."""
 
 
 class Benchmark:
@@ -90,7 +92,7 @@ class Benchmark:
             )
         matching = await self._runner.run(opened.shard.count, where)
         total = await self._runner.run(opened.shard.count, Where())
-        asked = await self._vectors(opened, ids)
+        asked = await self._questions(opened, ids)
         exact = [Query(request.k + 1, vector, exact=True) for vector in asked.values()]
         truth, exact_timing = await self._timed(opened, exact, where, request.concurrency)
         settings = []
@@ -141,13 +143,22 @@ class Benchmark:
                 break
         return drawn
 
-    async def _vectors(self, opened: Opened, ids: Sequence[PointId]) -> dict[PointId, Sequence[float]]:
-        found = {}
+    async def _questions(self, opened: Opened, ids: Sequence[PointId]) -> dict[PointId, Sequence[float]]:
+        """A vector to ask for near each of these points, each leaning towards the next one.
+
+        A point's own vector would be too easy: the graph was built by finding its neighbours.
+        """
+        found = []
         for start in range(0, len(ids), AT_ONCE):
             chunk = ids[start : start + AT_ONCE]
-            for record in await self._runner.run(opened.shard.get, chunk, with_vector=True):
-                found[record.id] = record.vector
-        return found
+            found += await self._runner.run(opened.shard.get, chunk, with_vector=True)
+        return {
+            record.id: [
+                (1 - LEAN) * own + LEAN * further
+                for own, further in zip(record.vector, found[number - 1].vector, strict=True)
+            ]
+            for number, record in enumerate(found)
+        }
 
     async def _timed(
         self, opened: Opened, queries: Sequence[Query], where: Where, concurrency: int
@@ -189,7 +200,7 @@ def _ms(times_s: Sequence[float], share: float) -> float:
 def _recall(
     ids: Sequence[PointId], found: Sequence[list[Scored]], truth: Sequence[list[Scored]], k: int
 ) -> float:
-    """The share of the true nearest that were found. A query is a point of the collection: it counts not."""
+    """The share of the true nearest that were found. The point that a query leans on counts not."""
     hits = wanted = 0
     for own, there, true in zip(ids, found, truth, strict=True):
         nearest = set([hit.record.id for hit in true if hit.record.id != own][:k])

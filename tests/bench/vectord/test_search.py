@@ -43,7 +43,7 @@ def filled(words: Glove, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
 
 
 def test_glove_through_the_gateway(words: Glove, filled: House, tmp_path: Path) -> None:
-    ask = {"queries": 300, "k": 10, "sweep": {"ef": [192, 256, 320, 384]}, "target_recall": TARGET + 0.001}
+    ask = {"queries": 300, "k": 10, "sweep": {"ef": [256, 320, 384, 512]}, "target_recall": TARGET}
     measured = filled.call("POST", "words/benchmark", {**ask, "apply": True})
     show(settings=measured["settings"], chosen=measured["best"], rss=measured["rss_bytes"])
     bodies = words.bodies()
