@@ -47,13 +47,22 @@ class ToolCall(OpenAIModel):
 
 
 class ChatMessage(OpenAIModel):
-    """One message. `content` may be absent on an assistant's message alone."""
+    """One message. `content` may be absent on an assistant's message alone.
+
+    An assistant's thinking comes back under either of the two names that servers have for it.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+    @property
+    def thoughts(self) -> str | None:
+        return self.reasoning or self.reasoning_content
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -189,10 +198,22 @@ class Choice(Model):
     logprobs: JsonObject | None = None
 
 
+class PromptDetails(Model):
+    cached_tokens: int
+
+
+class CompletionDetails(Model):
+    reasoning_tokens: int
+
+
 class ChatUsage(Model):
+    """The tokens, and what is known of some of them: those that came from a cache, or were thought aloud."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails | None = Optional
+    completion_tokens_details: CompletionDetails | None = Optional
 
 
 class ChatCompletion(Model):

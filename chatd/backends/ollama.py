@@ -235,6 +235,8 @@ def _message(provider: str, message: ChatMessage, index: int, names: dict[str, s
     }
     if images := _images(provider, message, index):
         out["images"] = images
+    if message.thoughts is not None:
+        out["thinking"] = message.thoughts
     if message.tool_calls:
         out["tool_calls"] = [
             {"id": call.id, "function": {"name": call.function.name, "arguments": arguments}}

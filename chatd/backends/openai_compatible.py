@@ -25,12 +25,21 @@ from chatd.backends.provider import (
 )
 from chatd.backends.upstream import Answer, Upstream
 from schemas.base import JsonObject
-from schemas.chat import ChatRequest, FinishReason, FunctionCall, JsonObjectFormat, JsonSchemaFormat, ToolCall
+from schemas.chat import (
+    ChatMessage,
+    ChatRequest,
+    FinishReason,
+    FunctionCall,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    ToolCall,
+)
 from schemas.runs import Usage
 from services.errors import PlatformError
 
 DONE: Final = b"[DONE]"
 OURS: Final = {"stream_options", "validate_", "messages"}
+THOUGHTS: Final = {"reasoning", "reasoning_content"}
 TARGET: Final = "/chat/completions"
 
 
@@ -38,14 +47,15 @@ TARGET: Final = "/chat/completions"
 class Dialect:
     """Where a server of this API differs from OpenAI's own.
 
-    `response_format` is the strictest form that it holds answers to by itself, `lacks` names the parameters
-    that it does not honour.
+    `response_format` is the strictest form that it holds answers to by itself, `reasoning_field` where it
+    wants its earlier thinking back, `lacks` names the parameters that it does not honour.
     """
 
     developer_role: bool = True
     stream_usage: bool = True
     tokens_field: Literal["as_given", "max_tokens", "max_completion_tokens"] = "as_given"
     response_format: Literal["json_schema", "json_object", "none"] = "json_schema"
+    reasoning_field: Literal["reasoning", "reasoning_content"] | None = None
     lacks: Collection[str] = ()
 
 
@@ -119,12 +129,7 @@ class OpenAICompatibleProvider:
         body = request.model_dump(
             mode="json", by_alias=True, exclude_unset=True, exclude_none=True, exclude=OURS
         )
-        body["messages"] = [
-            message.model_dump(mode="json", exclude_none=True) for message in request.messages
-        ]
-        if not self._dialect.developer_role:
-            for message in body["messages"]:
-                message["role"] = "system" if message["role"] == "developer" else message["role"]
+        body["messages"] = [self._message(message) for message in request.messages]
         if self._dialect.tokens_field != "as_given" and request.tokens_max is not None:
             for field in ("max_tokens", "max_completion_tokens"):
                 body.pop(field, None)
@@ -134,6 +139,14 @@ class OpenAICompatibleProvider:
             body["stream_options"] = {"include_usage": True}  # we meter every stream, asked or not
         body.update(self._extras())
         return orjson.dumps(body)
+
+    def _message(self, message: ChatMessage) -> dict[str, Any]:
+        said = message.model_dump(mode="json", exclude_none=True, exclude=THOUGHTS)
+        if message.role == "developer" and not self._dialect.developer_role:
+            said["role"] = "system"
+        if self._dialect.reasoning_field is not None and message.thoughts is not None:
+            said[self._dialect.reasoning_field] = message.thoughts
+        return said
 
     def _formatted(self, request: ChatRequest) -> ChatRequest:
         """The request with no stricter `response_format` than the server can hold an answer to."""

@@ -39,7 +39,7 @@ class Builder:
                 return GeminiProvider(upstream, lacks=spec.lacks)
             case OpenAISpec():
                 return OpenAICompatibleProvider(upstream, _dialect(spec))
-        return OpenRouterProvider(upstream, Dialect(lacks=spec.lacks))
+        return OpenRouterProvider(upstream, Dialect(reasoning_field="reasoning", lacks=spec.lacks))
 
     def _upstream(self, name: str, spec: ProviderSpec, keys: Keys) -> Upstream:
         header = {"anthropic": b"x-api-key", "gemini": b"x-goog-api-key"}.get(spec.type)
@@ -66,5 +66,6 @@ def _dialect(spec: OpenAISpec) -> Dialect:
         stream_usage=spec.stream_usage,
         tokens_field=spec.tokens_field,
         response_format=spec.response_format,
+        reasoning_field=spec.reasoning_field,
         lacks=spec.lacks,
     )

@@ -103,10 +103,11 @@ class OllamaSpec(_Provider):
 
 
 class OpenAISpec(_Provider):
-    """Any server of OpenAI's chat completions; the last four say where it differs.
+    """Any server of OpenAI's chat completions; the last five say where it differs.
 
     `response_format` is the strictest form that the server itself holds answers to: with less than
     `json_schema`, the schema is put into the prompt, and the answer is checked all the same.
+    `reasoning_field` is where it wants its earlier thinking back, if it does.
     """
 
     type: Literal["openai"]
@@ -115,6 +116,7 @@ class OpenAISpec(_Provider):
     stream_usage: bool = True
     tokens_field: Literal["as_given", "max_tokens", "max_completion_tokens"] = "as_given"
     response_format: Literal["json_schema", "json_object", "none"] = "json_schema"
+    reasoning_field: Literal["reasoning", "reasoning_content"] | None = None
 
 
 class OpenRouterSpec(_Provider):

@@ -157,6 +157,29 @@ async def test_servers_that_differ_are_asked_as_they_want() -> None:
     assert "response_format" not in body
 
 
+@pytest.mark.parametrize("sent", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize(
+    ("kind", "extra", "field"),
+    [
+        ("ollama", "", "thinking"),
+        ("openai", "", None),
+        ("openai", 'reasoning_field = "reasoning_content"\n', "reasoning_content"),
+        ("openrouter", "", "reasoning"),
+        ("anthropic", "", None),
+        ("gemini", "", None),
+    ],
+)
+async def test_earlier_thinking_goes_back_where_it_is_wanted(
+    kind: str, extra: str, field: str | None, sent: str
+) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho", sent: "hm"}]
+    body, _ = await asked(kind, ask(messages=messages), extra)
+    if field is None:
+        assert '"hm"' not in orjson.dumps(body).decode()
+    else:
+        assert body["messages"][1] == {"role": "assistant", "content": "ho", field: "hm"}
+
+
 async def test_openrouter_may_use_only_hosts_that_honour_all() -> None:
     body, headers = await asked("openrouter", ask(seed=1), 'headers = { "x-title" = "Stillhouse" }\n')
     assert body["provider"] == {"require_parameters": True}
