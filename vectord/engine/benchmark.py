@@ -30,7 +30,7 @@ SCANNED_MAX: Final = 200_000
 
 AT_ONCE: Final = 200
 LEAN: Final = 0.3
-"""How far a question leans to another point. On GloVe, recall is then that of words held out, or 0.5 % less."""
+"""How far a question leans to another point: on GloVe, recall is then at most that of words held out."""
 
 
 class Benchmark:
