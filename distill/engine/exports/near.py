@@ -7,6 +7,7 @@ sensitive bands find the pairs worth looking at; the index of each such pair is 
 """
 
 import hashlib
+import re
 import unicodedata
 from enum import IntEnum
 from typing import Final
@@ -61,6 +62,7 @@ _KINDS: Final = _kinds()
 _LOWER: Final = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
 _OPENS: Final = np.isin(np.arange(256), np.frombuffer(b" \"'(", dtype=np.uint8))
 _ENDS: Final = np.isin(np.arange(256), np.frombuffer(b".!?\n", dtype=np.uint8))
+_BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 _START: Final = b"\n\n"
 """Put before every text, so that its first word begins a sentence."""
 
@@ -73,7 +75,7 @@ def masked(text: str) -> bytes:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-        text = "".join(map(_folded, text)) if not text.isascii() else text
+        text = _BEYOND_ASCII.sub(_folded, text)
     octets = np.frombuffer(_START + text.encode("utf-8", "surrogatepass") + b" ", dtype=np.uint8)
     kinds = _KINDS[octets]
     inside = kinds != _Kind.BETWEEN
@@ -115,11 +117,9 @@ def _slots(octets: Octets, kinds: Octets, starts: Places) -> NDArray[np.bool_]:
     return slots
 
 
-def _folded(character: str) -> str:
-    """A character beyond ASCII as the form has it: letters in lower case, all else a space."""
-    if character < "\x80":
-        return character
-    return character.casefold() if character.isalnum() else " "
+def _folded(found: re.Match[str]) -> str:
+    """Characters beyond ASCII as the form has them: letters in lower case, all else a space."""
+    return "".join([one.casefold() if one.isalnum() else " " for one in found[0]])
 
 
 def shingles(form: bytes) -> Hashes:

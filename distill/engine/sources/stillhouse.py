@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from distill.engine.ordinary import certainly
 from distill.engine.sources.turn import Json, Turn, Unreadable
 from schemas.records import Record
 from schemas.review import Review
@@ -32,11 +33,14 @@ def checked(row: Json) -> Json:
     kind = READERS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise Unreadable("unknown_schema", "records of this schema are not read here")
+    current = row.get("schema_version") == kind.version
+    if current and certainly(kind)(row):
+        return row
     try:
         record = kind.model_validate(row)
     except ValidationError as error:
         raise Unreadable("schema_invalid", _first_problem(error)) from None
-    return row if row.get("schema_version") == kind.version else record.model_dump(mode="json")
+    return row if current else record.model_dump(mode="json")
 
 
 def turn_of(run: Mapping[str, Any]) -> Turn:
