@@ -77,8 +77,9 @@ CACHED: Final = (
     ("cache_read_input_tokens",),
     ("cachedContentTokenCount",),
 )
+CACHE_WRITES: Final = (("cache_creation_input_tokens",),)
 REASONING: Final = (("completion_tokens_details", "reasoning_tokens"), ("thoughtsTokenCount",))
-"""Where the providers tell of tokens that came from their caches, and of those that were thought aloud."""
+"""Where the providers tell of tokens from their caches, into them, and of those that were thought aloud."""
 
 
 def count_at(raw_usage: JsonObject | None, places: Sequence[Sequence[str]]) -> int | None:

@@ -8,7 +8,15 @@ import orjson
 
 from chatd.backends import Completion, Delta, ToolCallDelta
 from chatd.backends.provider import UNKNOWN_USAGE
-from chatd.engine.surfaces.common import CACHED, REASONING, Heading, chat_request, count_at, named
+from chatd.engine.surfaces.common import (
+    CACHE_WRITES,
+    CACHED,
+    REASONING,
+    Heading,
+    chat_request,
+    count_at,
+    named,
+)
 from schemas.base import JsonObject
 from schemas.chat import (
     ChatMessage,
@@ -292,7 +300,10 @@ def counted(usage: Usage, raw_usage: JsonObject | None) -> JsonObject | None:
         return None
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": count_at(raw_usage, CACHED) or 0},
+        "input_tokens_details": {
+            "cached_tokens": count_at(raw_usage, CACHED) or 0,
+            "cache_write_tokens": count_at(raw_usage, CACHE_WRITES) or 0,
+        },
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": count_at(raw_usage, REASONING) or 0},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
