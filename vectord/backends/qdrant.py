@@ -105,14 +105,15 @@ class QdrantStore:
                 self._client.create_payload_index(name, path, field_schema=schema, wait=True)
 
     def open(self, folder: pathlib.Path, spec: ShardSpec) -> "QdrantShard":
-        with _translated("cannot open the collection"):
-            try:
-                name = self._named(folder)
-            except OSError as error:
-                raise StoreError(f"{folder} does not say which collection it is") from error
+        try:
+            name = self._named(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{folder} does not say which collection it is") from error
+        # A server that is away now may come back; until then each call says that it is away.
+        with contextlib.suppress(EngineUnreachable), _translated("cannot open the collection"):
             if not self._client.collection_exists(name):
                 raise StoreError(f"the Qdrant server has no collection {name!r}")
-            return QdrantShard(self._client, name, spec)
+        return QdrantShard(self._client, name, spec)
 
     def drop(self, folder: pathlib.Path) -> None:
         with _translated("cannot delete the collection"):

@@ -125,8 +125,9 @@ class Collections:
             opened = Opened(name, manifest, shard, self._store.durable(manifest.engine))
             self._add(opened)
             # Nobody knows how much was written since the last rebuild; one that is not due does nothing.
-            info = await self._runner.run(shard.info)
-            self.wrote(opened, info.points)
+            with contextlib.suppress(Unavailable):  # a server that is away now may come back
+                info = await self._runner.run(shard.info)
+                self.wrote(opened, info.points)
         log.info("collections open", count=len(self._open), broken=len(self.broken))
 
     def _open_shard(self, name: str, manifest: Manifest) -> Shard:
@@ -233,7 +234,12 @@ class Collections:
         await self._runner.run(self._make_on_disk, name, manifest)
         await self._open_made(name, manifest)
 
+    def check_free(self) -> None:
+        """Raise 503 `disk_full` unless there is room to write."""
+        self._disk.check_free(self._limits.disk_free_bytes_min)
+
     def _refuse_more(self, name: str) -> None:
+        self.check_free()
         if name in self._reserved:
             raise Conflict(f"the collection {name!r} is being restored", code="collection_exists")
         if len(self._open) + len(self.broken) + len(self._reserved) >= self._limits.collections_max:
@@ -305,6 +311,7 @@ class Collections:
         """
         with self.use(name) as opened:
             _refuse_moving(opened)
+            self.check_free()
             opened.moving = True
             try:
                 old, users, recall = await self._move(opened, manifest, progress, transform)
@@ -391,7 +398,7 @@ class Collections:
     async def describe_all(self) -> list[Collection]:
         described = []
         for name in sorted(self._open):
-            with contextlib.suppress(NotFound), self.use(name) as opened:
+            with contextlib.suppress(NotFound, Unavailable), self.use(name) as opened:
                 described.append(await self.describe(opened))
         return described
 

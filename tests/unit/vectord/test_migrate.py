@@ -12,7 +12,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from schemas.vectors import EngineName
-from services.testing import client_for
+from services.testing import client_for, free_port
 from tests.unit.vectord.conftest import Embedd, Vectord
 from vectord.app import create_app
 from vectord.backends import EdgeStore, Query, Record, Scored, Shard, ShardSpec, Where
@@ -308,3 +308,22 @@ async def test_auto_says_when_to_move_and_why(house: House) -> None:
         await vectord.put("d", {"id": 3, "vector": [1.0] * 8})
         advice = (await vectord.call("GET", "/collections/d"))["advice"]
         assert (advice["move_to"], advice["memory_bytes"]) == ("lance", 3 * 432)
+
+
+@pytest.mark.enable_socket
+async def test_a_qdrant_that_is_away_is_told_and_comes_back(house: House, tmp_path: pathlib.Path) -> None:
+    async with house.open() as vectord:
+        await vectord.call("PUT", "/collections/c", {**SPEC, "engine": "qdrant"})
+        await vectord.put("c", *points(3))
+        await vectord.call("PUT", "/collections/other", {"dimension": 3})
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    app = create_app(Settings(data=tmp_path, qdrant_url=nowhere), store=house.edge, embedd=Embedd().client())
+    async with client_for(app) as http:
+        vectord = Vectord(http)
+        error = await vectord.error("POST", "/collections/c/points/count", {"role": "cook"}, status=503)
+        assert "VECTORD_QDRANT_URL" in error["message"]
+        await vectord.error("PUT", "/collections/new", {"dimension": 3, "engine": "qdrant"}, status=503)
+        listed = await vectord.call("GET", "/collections")
+        assert [item["name"] for item in listed["collections"]] == ["other"]
+    async with house.open() as vectord:
+        assert len(await everything(vectord)) == 3
