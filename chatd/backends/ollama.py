@@ -115,6 +115,7 @@ class OllamaProvider:
                     said = self._checked(parse_object(self.name, line))
                     delta = self._delta(request, said, calls_before=calls)
                     calls += len(delta.tool_calls)
+                    answer.said_all = delta.finish_reason is not None
                     yield delta
                     if delta.finish_reason is not None:
                         return

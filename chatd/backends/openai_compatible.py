@@ -101,7 +101,7 @@ class OpenAICompatibleProvider:
             async with aclosing(answer.events()) as incoming:
                 async for event in incoming:
                     if event.startswith(DONE):
-                        reading.done = True
+                        reading.done = answer.said_all = True
                         break
                     chunk = self._checked(parse_object(self.name, event))
                     if (delta := reading.read(chunk, self._usage(chunk))) is not None:

@@ -20,6 +20,8 @@ Header = tuple[bytes, bytes]
 JSON: Final[Sequence[Header]] = ((b"content-type", b"application/json"), (b"accept-encoding", b"identity"))
 PLAIN: Final[Sequence[Header]] = ((b"accept-encoding", b"identity"),)
 GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
+SETTLE_S: Final = 1.0
+"""How long a connection may take to end an answer that has said all it has to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,18 @@ class Bounds:
 
 
 class Answer:
-    """What came back: its head, and its body as it arrives."""
+    """What came back: its head, and its body as it arrives.
+
+    Whoever has read the end of what was said, though perhaps not of the body, sets `said_all`: the connection
+    is kept then if the rest comes soon.
+    """
 
     def __init__(self, provider: str, exchange: Exchange, bounds: Bounds) -> None:
         self.status = exchange.status
         self.headers: Mapping[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers
         }
+        self.said_all = False
         self._provider = provider
         self._exchange = exchange
         self._bounds = bounds
@@ -199,6 +206,7 @@ class Upstream:
         sent = (*headers, *self._keys[key], *self._headers, *_identity())
         self._under_way += 1
         exchange: Exchange | None = None
+        answer: Answer | None = None
         try:
             try:
                 exchange = await self._client.send(method, target.encode("ascii"), sent, body)
@@ -209,9 +217,12 @@ class Upstream:
                 ) from error
             except BrokenOff as error:
                 raise _broken(self.name, error) from error
-            yield Answer(self.name, exchange, self.bounds)
+            answer = Answer(self.name, exchange, self.bounds)
+            yield answer
         finally:
-            if exchange is not None:
+            if answer is not None and answer.said_all:
+                self._client.loop.call_later(SETTLE_S, exchange.close)  # type: ignore[union-attr]  # answered
+            elif exchange is not None:
                 exchange.close()
             self._under_way -= 1
             self._close_if_idle()

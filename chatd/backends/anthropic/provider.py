@@ -127,6 +127,7 @@ class AnthropicProvider:
                     if delta is not None:
                         yield delta
                     if reading.stopped:
+                        answer.said_all = True
                         break
             yield reading.end()
 

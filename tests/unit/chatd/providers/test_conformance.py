@@ -13,7 +13,7 @@ from services import context
 from services.errors import InvalidRequest, NotFound, UpstreamError
 from tests.stubs.chat.asking import answered, ask, gathered
 from tests.stubs.chat.formats import FORMATS, SSE, Said, provider, refusal, streamed, whole
-from tests.stubs.chat.wire import Reply, WireServer, cut_up, serving
+from tests.stubs.chat.wire import PATIENCE_S, Reply, WireServer, cut_up, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -151,6 +151,34 @@ async def test_connections_are_used_again(kind: str, stream: bool) -> None:
         server.replies.append(good(kind, HELLO, stream=stream))
         await answered(adapter, stream=stream)
         await server.until(0)
+
+
+async def test_connections_are_kept_when_a_stream_ends_a_little_after_its_answer(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.backends.upstream.SETTLE_S", PATIENCE_S)
+    content = b"".join(FORMATS[kind].events(HELLO))
+    late = Reply([content], headers=SSE, end="chunked", pause_s=0.02)
+    async with serving(late, late) as server:
+        adapter = provider(kind, server.url)
+        for _ in range(2):
+            await gathered(adapter)
+            async with asyncio.timeout(PATIENCE_S):
+                while not adapter._upstream._client._idle:  # type: ignore[attr-defined]  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+        assert server.connections == 1
+
+
+async def test_an_answer_that_has_ended_holds_no_connection_for_long(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.backends.upstream.SETTLE_S", 0.02)
+    content = b"".join(FORMATS[kind].events(HELLO))
+    async with serving(Reply([content], headers=SSE, end="hang")) as server:
+        if kind != "gemini":  # whose streams end with their body alone
+            out, _ = await gathered(provider(kind, server.url))
+            assert out.finish_reason == "stop"
+            await server.until(0)
 
 
 async def test_keys_are_sent_as_the_provider_wants_and_by_turns(kind: str) -> None:
