@@ -53,7 +53,7 @@ async def test_a_name_is_checked_before_any_path_is_made(vectord: "Vectord", nam
         ({"dimension": 0}, "dimension"),
         ({"dimension": 9000}, "dimension"),
         ({"dimension": True}, "dimension"),
-        ({"dimension": 3, "engine": "lance"}, "engine"),
+        ({"dimension": 3, "engine": "faiss"}, "engine"),
         ({"dimension": 3, "distance": "manhattan"}, "distance"),
         ({"dimension": 3, "payload_indexes": {"a..b": "keyword"}}, "payload_indexes"),
         ({"dimension": 3, "payload_indexes": {"a": "geo"}}, "payload_indexes.a"),
