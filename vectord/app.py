@@ -98,6 +98,7 @@ def create_app(
                 "reembeds": Reembeds(collections, embedder, limits=limits, tasks=tasks),
                 "checks": {
                     "storage": Check(engine.check_storage),
+                    "disk": Check(engine.check_disk, required=False),  # what is there can be read
                     "gate": Check(canaries.check),
                     "index": Check(canaries.check_index, required=False),
                     "embedd": Check(client.ping, required=False),  # vectors of one's own need no model
@@ -165,4 +166,5 @@ def _limits(settings: Settings) -> Limits:
         facet_points_max=settings.facet_points_max,
         snapshots_max=settings.snapshots_max,
         snapshot_bytes_max=settings.snapshot_bytes_max,
+        disk_free_bytes_min=settings.disk_free_bytes_min,
     )

@@ -171,3 +171,8 @@ class Settings(DaemonSettings):
     rebuild_recall_min: float = Field(
         0.95, ge=0, le=1, description="Recall@10 that a new index must reach before a collection moves to it."
     )
+    disk_free_bytes_min: int = Field(
+        256 * 1024 * 1024,
+        ge=0,
+        description="Free bytes on the data disk below which nothing is written; the answer is 503.",
+    )

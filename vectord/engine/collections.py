@@ -468,6 +468,13 @@ class Collections:
 
     async def _optimize_once(self, opened: Opened) -> None:
         with opened.in_use():
+            try:  # a rebuild works on a copy
+                size = await self._runner.run(self._disk.bytes_of, opened.name)
+                self._disk.check_free(size + self._limits.disk_free_bytes_min)
+            except Unavailable as error:
+                log.warning("index not rebuilt", collection=opened.name, reason=error.message)
+                opened.written = opened.commits = 0  # it is tried again after as many writes
+                return
             written, commits, started = opened.written, opened.commits, time.perf_counter()
             await self._runner.run(opened.shard.optimize)
             opened.written -= written

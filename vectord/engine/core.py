@@ -95,6 +95,10 @@ class Engine:
         if self._collections.broken:
             raise Unavailable(f"collections that cannot be opened: {', '.join(self._collections.broken)}")
 
+    async def check_disk(self) -> None:
+        """Raise unless there is room to write."""
+        self._disk.check_free(self._limits.disk_free_bytes_min)
+
     # --- collections ---
 
     async def create(self, name: str, spec: CollectionSpec) -> Collection:
@@ -159,6 +163,7 @@ class Engine:
             records = [draft.record(embedded.get(number)) for number, draft in enumerate(drafts)]
             async with opened.writer:
                 _refuse_changed(opened, manifest)
+                self._disk.check_free(self._limits.disk_free_bytes_min)
                 await self._check_overwritten(opened, records, limited)
                 durability = await self._runner.run(_write, opened, records, request.durability)
                 self._collections.wrote(opened, len(records))

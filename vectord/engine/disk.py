@@ -100,6 +100,17 @@ class Disk:
         probe.touch()
         probe.unlink()
 
+    def check_free(self, bytes_min: int) -> None:
+        """Raise `Unavailable` when less is free: the engine writes to memory maps; a full disk kills it."""
+        free = shutil.disk_usage(self.folder).free
+        if free < bytes_min:
+            raise Unavailable(
+                f"{free} bytes are free on the disk, and nothing is written below {bytes_min}; nothing of"
+                " this request was kept, free space and send it again",
+                code="disk_full",
+                retry_after_s=5.0,
+            )
+
     # --- collections ---
 
     def shard_folder(self, name: str, manifest: Manifest) -> Path:

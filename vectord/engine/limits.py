@@ -40,6 +40,7 @@ class Limits:
     facet_points_max: int = 200_000
     snapshots_max: int = 16
     snapshot_bytes_max: int = 64 * 1024**3
+    disk_free_bytes_min: int = 256 * 1024**2
 
 
 def at_most(what: str, given: int, limit: int, *, param: str) -> None:

@@ -39,6 +39,9 @@ class Runner:
         except StoreError as error:
             log.exception("store failed")
             raise PlatformError("the store failed; the log says why", code="store_failed") from error
+        except OSError as error:
+            log.exception("disk refused")
+            raise Unavailable(f"the disk refuses: {error.strerror}", code="storage_failed") from error
         finally:
             self._under_way -= 1
 

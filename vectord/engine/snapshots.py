@@ -68,6 +68,7 @@ class Snapshots:
             writer = Writer(file)
             cursor: str | None = None
             while True:
+                self._collections.check_free()
                 page = await self._runner.run(_page, opened, cursor)
                 await self._runner.run(writer.add, page.records)
                 cursor = page.cursor
@@ -128,6 +129,7 @@ class Snapshots:
     @contextlib.contextmanager
     def receiving(self) -> Iterator[IO[bytes]]:
         """A file to receive a snapshot in; it is gone at the end of the block, unless `keep` took it."""
+        self._collections.check_free()
         with _told():
             self._folder.mkdir(exist_ok=True)
             path = self._folder / f"{DRAFT}{secrets.token_hex(8)}"
@@ -158,6 +160,7 @@ class Snapshots:
                 pass
 
     async def _check_room(self, name: str) -> None:
+        self._collections.check_free()
         held = len(await self._runner.run(self._paths, name))
         if held >= self._limits.snapshots_max:
             raise Conflict(
