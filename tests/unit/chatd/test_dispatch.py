@@ -1,7 +1,7 @@
 """One request over several candidates: who is asked, how often, and what becomes of it. Through the door."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from chatd.backends import Delta, FakeProvider, Step
-from schemas.runs import Usage
+from schemas.runs import Run, Usage
 from services.errors import (
     InvalidRequest,
     Overloaded,
@@ -55,6 +55,21 @@ async def ask(
     client: httpx.AsyncClient, model: str = "best", headers: dict[str, str] | None = None, **extra: Any
 ) -> httpx.Response:
     return await client.post("/v1/chat/completions", json={**ASK, "model": model, **extra}, headers=headers)
+
+
+async def explained(
+    client: httpx.AsyncClient, model: str = "best", headers: dict[str, str] | None = None, **extra: Any
+) -> Any:
+    response = await client.post("/v1/chat/explain", json={**ASK, "model": model, **extra}, headers=headers)
+    assert response.status_code == 200
+    return response.json()
+
+
+async def until_told(client: httpx.AsyncClient, so: Callable[[Any], bool]) -> None:
+    """Wait until `one/m` is explained so."""
+    async with asyncio.timeout(30):
+        while not so(await explained(client, "one/m")):  # noqa: ASYNC110 - HTTP tells when asked
+            await asyncio.sleep(0.02)
 
 
 def said(response: httpx.Response) -> str:
@@ -196,13 +211,13 @@ async def test_retry_after_is_waited_for_when_it_is_short_and_told_when_it_is_lo
 
 
 async def test_a_circuit_opens_and_is_probed(world: World) -> None:
-    configure(world, rest="[breaker]\nfailures_max = 2\nopen_s = 0.2\n", providers=("one",))
+    configure(world, rest="[breaker]\nfailures_max = 2\nopen_s = 4\n", providers=("one",))
     provider = world.script(BROKEN, BROKEN, Step.saying("back"), name="one", models=("m",))
     async with world.client() as client:
         assert (await ask(client, "one/m")).status_code == 502
         refused = await ask(client, "one/m")
         assert len(provider.requests) == 2
-        await asyncio.sleep(0.25)
+        await until_told(client, lambda told: told["candidates"][0]["circuit"] == "half_open")
         assert said(await ask(client, "one/m")) == "back"
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "circuit_open")
     assert refused.headers["x-should-retry"] == "false"
@@ -256,7 +271,7 @@ async def test_a_full_candidate_is_passed_over_and_a_full_queue_is_429(world: Wo
         await until(lambda: bool(world.providers[0].requests))
         assert said(await ask(client)) == "from two"
         waiting = group.create_task(ask(client, "one/m"))
-        await asyncio.sleep(0.05)
+        await until_told(client, lambda told: told["candidates"][0]["waiting"] == 1)
         refused = await ask(client, "one/m")
         first.cancel()
         waiting.cancel()
@@ -382,8 +397,25 @@ async def test_an_exchanged_configuration_stands_in_the_next_record(world: World
         await ask(client, "one/m")
         before = world.records()[0].config_hash
         configure(world, provider="concurrency_max = 8")
-        await asyncio.sleep(0.5)
+        await until_told(client, lambda told: told["config_hash"] != before)
         await ask(client, "one/m")
     hashes = [run.config_hash for run in world.records()]
     assert hashes[0] == before
     assert hashes[1] != before
+
+
+async def test_a_record_is_written_as_its_schema_writes_it(world: World) -> None:
+    configure(world, rest=alias("one/m", "two/m") + PRICES)
+    two(world, [BROKEN, BROKEN], [priced(**{"in": 1, "out": 2})])
+    world.distill.down = True
+    async with world.client() as client:
+        await ask(client, headers={"x-episode-id": "e-1"}, temperature=0.5, tools=[TOOL], seed=3)
+        await ask(client, "one/absent")
+    lines = [line for path in world.spool.glob("segment-*.jsonl") for line in path.read_bytes().splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        again = Run.model_validate_json(line).to_line()
+        assert orjson.loads(line) == orjson.loads(again)
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}

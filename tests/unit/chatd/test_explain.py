@@ -1,20 +1,12 @@
 """Who would be asked, in which order, and why, without asking."""
 
-from typing import Any
-
 import pytest
 
 from chatd.backends import FakeProvider, Step
 from tests.unit.chatd.conftest import World
-from tests.unit.chatd.test_dispatch import ASK, BROKEN, CACHE, PRICES, alias, ask, configure, two
+from tests.unit.chatd.test_dispatch import ASK, BROKEN, CACHE, PRICES, alias, ask, configure, explained, two
 
 pytestmark = pytest.mark.anyio
-
-
-async def explained(client: Any, model: str = "best", headers: Any = None, **extra: Any) -> Any:
-    response = await client.post("/v1/chat/explain", json={**ASK, "model": model, **extra}, headers=headers)
-    assert response.status_code == 200
-    return response.json()
 
 
 async def test_the_candidates_of_an_alias_with_their_reasons(world: World) -> None:
