@@ -27,6 +27,8 @@ from services.errors import Conflict, InvalidRequest, PlatformError, TooLarge, U
 log = structlog.get_logger(__name__)
 
 RETRY_FIRST_S: Final = 0.5
+READ_AT_ONCE_BYTES_MAX: Final = 512 * 1024
+"""Up to this size a segment is read sooner than a thread is found for it, and without its memory."""
 
 
 @dataclass(slots=True)
@@ -239,7 +241,9 @@ class Sender:
     async def flush(self) -> None:
         """Send everything that waits. Raises the error of distill; what it has not taken stays."""
         while (segment := self._spool.oldest()) is not None:
-            for batch in self._batches(await asyncio.to_thread(segment.lines)):
+            small = segment.size <= READ_AT_ONCE_BYTES_MAX
+            lines = segment.lines() if small else await asyncio.to_thread(segment.lines)
+            for batch in self._batches(lines):
                 await self._hand_over(batch)
             self._spool.drop(segment)
 
