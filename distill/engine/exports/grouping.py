@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.engine.exports import near, splits
-from distill.engine.exports.rowing import band, column, part
+from distill.engine.exports.rowing import band, column, part, sketches
 from distill.engine.exports.splits import Components, Flags, Keys, Nodes
 from distill.engine.pool import Pool
 from schemas.distill import JobRequest
@@ -24,6 +24,7 @@ ROUNDS: Final = 4
 so on.
 """
 PAIRS_OF_A_TASK: Final = 2000
+PAIRS_AT_ONCE: Final = 1 << 16
 UNLIKE_MAX: Final = 1_000_000
 """Comparisons that are remembered, so as not to make them again for the next band."""
 
@@ -112,13 +113,15 @@ class _Texts:
     """The different masked texts, in the order of their keys, and where each lies.
 
     `nodes` are rows that have them, `places` their columns among the band keys; a row of `where` is shard,
-    place and size.
+    place and size. `sketched` are the texts whose sketches say enough.
     """
 
     work: Path
     nodes: Nodes
     places: Nodes
     where: Nodes
+    sketches: near.Octets
+    sketched: Flags
 
     @classmethod
     def of(cls, work: Path, count: int, forms: Keys) -> "_Texts":
@@ -129,7 +132,16 @@ class _Texts:
         _, first = np.unique(forms[stored], return_index=True)
         nodes = stored[first]
         where = np.stack((shard[nodes], at[nodes], size[nodes].astype(np.int64)), axis=1)
-        return cls(work, nodes, first, where)
+        sketched = where[:, 2] >= near.SKETCHED_BYTES_MIN
+        return cls(work, nodes, first, where, sketches(work, count)[first], sketched)
+
+    def worth_comparing(self, one: Nodes, other: Nodes) -> Flags:
+        """Which of the pairs may be near duplicates."""
+        worth = ~(self.sketched[one] & self.sketched[other])
+        for start in range(0, len(one), PAIRS_AT_ONCE):
+            some = slice(start, start + PAIRS_AT_ONCE)
+            worth[some] |= near.may_be_alike(self.sketches[one[some]], self.sketches[other[some]])
+        return worth
 
 
 def _join_band(keys: near.Hashes, texts: _Texts, found: Components, unlike: Nodes, pool: Pool) -> Nodes:
@@ -146,14 +158,22 @@ def _join_band(keys: near.Hashes, texts: _Texts, found: Components, unlike: Node
         if not len(one):
             break
         pairs = np.minimum(one, other) * count + np.maximum(one, other)
-        fresh = ~np.isin(pairs, unlike)
+        fresh = texts.worth_comparing(one, other) & ~_among(pairs, unlike)
         verified = np.zeros(len(one), dtype=np.bool_)
         verified[fresh] = _compare(texts, one[fresh], other[fresh], pool)
         if len(unlike) < UNLIKE_MAX:
-            unlike = np.concatenate((unlike, pairs[fresh & ~verified]))
+            unlike = np.sort(np.concatenate((unlike, pairs[fresh & ~verified])))
         found.join(one[verified], other[verified])
         members = other[~verified]
     return unlike
+
+
+def _among(pairs: Nodes, known: Nodes) -> Flags:
+    """Which of the pairs are among those known, which are sorted."""
+    if not len(known):
+        return np.zeros(len(pairs), dtype=np.bool_)
+    found: Flags = known[np.minimum(np.searchsorted(known, pairs), len(known) - 1)] == pairs
+    return found
 
 
 @dataclass(frozen=True, slots=True)

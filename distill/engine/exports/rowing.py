@@ -42,7 +42,7 @@ COLUMNS: Final = np.dtype(
     ]
 )
 COUNTERS: Final = ("reasons", "categories", "sources", "lengths", "pii")
-PARTS: Final = ("rows", "stubs", "forms", "left", "columns.npy", "bands.npy")
+PARTS: Final = ("rows", "stubs", "forms", "left", "columns.npy", "bands.npy", "sketches.npy")
 """The files that the first pass makes of a shard."""
 MICROSECONDS: Final = 1_000_000
 
@@ -195,6 +195,7 @@ def row_shard(task: ShardTask) -> Done:
             writer.take(item)
     np.save(task.path("columns.npy"), np.array(writer.columns, dtype=COLUMNS))
     np.save(task.path("bands.npy"), _by_band(writer.bands))
+    np.save(task.path("sketches.npy"), np.array(writer.sketches, np.uint8).reshape(-1, near.SKETCH_BYTES))
     done = Done(writer.tally, _sha256_of(task.shard.evidence), _sha256_of(task.shard.scored))
     writer.tally.pii.update(maker.scanner.masked)
     _finish(task, "rowed", _content_of(done), PARTS)
@@ -241,6 +242,7 @@ class _Writer:
         self.tally = Tally()
         self.columns: list[tuple[Any, ...]] = []
         self.bands: list[near.Hashes] = []
+        self.sketches: list[near.Octets] = []
         self._maker = maker
         self._rows = rows
         self._stubs = stubs
@@ -284,7 +286,9 @@ class _Writer:
             at = self._forms_bytes
             self._forms.write(form)
             self._forms_bytes += len(form)
-            self.bands.append(near.bands(near.shingles(form)))
+            smallest = near.signature(near.shingles(form))
+            self.bands.append(near.bands(smallest))
+            self.sketches.append(near.sketch(smallest))
         task = evidence.get("task") or {}
         self.columns.append(
             (
@@ -349,6 +353,12 @@ def column(work: Path, count: int, name: str) -> np.ndarray[Any, Any]:
     """One column of all shards, in order. Memory holds this one alone."""
     found = [np.load(part(work, number, "columns.npy"))[name].copy() for number in range(count)]
     return np.concatenate(found) if found else np.empty(0, dtype=COLUMNS[name])
+
+
+def sketches(work: Path, count: int) -> near.Octets:
+    """The sketches of all shards' texts, in the order of the band keys."""
+    found = [np.load(part(work, number, "sketches.npy")) for number in range(count)]
+    return np.concatenate([*found, np.empty((0, near.SKETCH_BYTES), np.uint8)])
 
 
 def band(work: Path, count: int, number: int) -> Iterator[near.Hashes]:

@@ -50,7 +50,7 @@ QUARANTINE: Final = "quarantine.jsonl"
 DATASETS: Final = "datasets"
 HOLDOUT_IDS: Final = "distill/holdout"
 WORKING: Final = ".export-"
-LAYOUT: Final = "1"
+LAYOUT: Final = "2"
 """Part of a working folder's name: what another version of this code left is not taken up."""
 
 OPTIONS: Final = frozenset(

@@ -48,7 +48,7 @@ def test_costs_of_a_row() -> None:
     forms = [near.masked(text) for text in drawn]
     scanner = Scanner(PiiPolicy())
     rows = [{"messages": [{"role": "user", "content": text}]} for text in drawn]
-    signature = cost_us(lambda text: near.bands(near.shingles(near.masked(text))), drawn)
+    signature = cost_us(lambda text: near.bands(near.signature(near.shingles(near.masked(text)))), drawn)
     print(f"\nnear-duplicate signature of {len(drawn[0])} characters: {signature:.0f} us")
     print(f"  of that masking slots: {cost_us(near.masked, drawn):.0f} us")
     pairs = list(zip(forms[::2], forms[1::2], strict=True))
