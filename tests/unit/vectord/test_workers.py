@@ -10,6 +10,7 @@ import pytest
 from vectord.backends import Query, Record, ShardSpec, StoreError, Where, WorkerStore, generations
 
 DIMENSION = 8
+TURNS_MAX = 1000
 SPEC = ShardSpec(dimension=DIMENSION, distance="cosine", hybrid=True, payload_indexes={"n": "integer"})
 
 
@@ -35,7 +36,7 @@ def test_what_changes_during_a_rebuild_is_carried_over(workers: WorkerStore, tmp
     rebuild = threading.Thread(target=shard.optimize)
     rebuild.start()
     turn, deleted, written = 0, set(), set()
-    while rebuild.is_alive() or turn < 3:
+    while turn < TURNS_MAX and (rebuild.is_alive() or turn < 3):
         first = 20 * turn
         shard.delete([first % 2000])
         deleted.add(first % 2000)
@@ -46,7 +47,7 @@ def test_what_changes_during_a_rebuild_is_carried_over(workers: WorkerStore, tmp
         assert found[0].record.id == 5000 + turn
         turn += 1
     rebuild.join()
-    there = {one.id: one for one in shard.scroll(Where(), limit=9999, cursor=None, with_vector=True).records}
+    there = {one.id: one for one in shard.scroll(Where(), limit=2000 + TURNS_MAX, cursor=None, with_vector=True).records}
     assert there.keys() == (set(range(2000)) | written) - deleted
     assert {number for number, one in there.items() if one.text == "second"} == written - deleted
     assert generations.current(folder) != folder
