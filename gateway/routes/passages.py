@@ -198,24 +198,25 @@ def meter_for(limiter: Limiter | None) -> "TokenMeter | None":
 class TokenMeter:
     """Counts the tokens of an answer as it passes: as reported where it says so, one an event otherwise."""
 
-    _REPORTED = re.compile(rb'"total_tokens"\s*:\s*(\d{1,12})')
+    _REPORTED = re.compile(rb'"(total|input|output)_tokens"\s*:\s*(\d{1,12})')
     _TAIL = 64
 
     def __init__(self) -> None:
         self._events = 0
-        self._reported = 0
+        self._reported = {b"total": 0, b"input": 0, b"output": 0}
         self._tail = b""
 
     def feed(self, chunk: bytes) -> None:
         window = self._tail + chunk
         self._events += chunk.count(b"\ndata:") + chunk.startswith(b"data:")
         for match in self._REPORTED.finditer(window):
-            self._reported = max(self._reported, int(match[1]))
+            self._reported[match[1]] = max(self._reported[match[1]], int(match[2]))
         self._tail = window[-self._TAIL :]
 
     @property
     def tokens(self) -> int:
-        return self._reported or self._events
+        reported = self._reported
+        return reported[b"total"] or reported[b"input"] + reported[b"output"] or self._events
 
 
 class RelayResponse(Response):

@@ -193,6 +193,14 @@ def test_the_meter_reads_reports_across_chunks_and_counts_events_otherwise() -> 
     assert meter.tokens == 42
 
 
+def test_the_meter_adds_up_what_messages_report() -> None:
+    meter = TokenMeter()
+    meter.feed(b'event: message_start\ndata: {"message":{"usage":{"input_tokens":30,"output_tokens":1}}}\n\n')
+    meter.feed(b'event: message_delta\ndata: {"usage":{"output_tokens":12}}\n\n')
+    meter.feed(b'data: {"text":"\\"total_tokens\\": 999"}\n\n')  # said by the model, not reported
+    assert meter.tokens == 42
+
+
 def test_a_bucket_refills_evenly_and_may_be_overdrawn_afterwards() -> None:
     now = [0.0]
     bucket = Bucket(60, clock=lambda: now[0])
