@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from distill.backends import FakeDisk
 from distill.engine.segments import LogDamaged, LogInUse
-from tests.unit.distill.builders import distill, done, lines, ndjson, run, send
+from tests.unit.distill.builders import distill, done, lines, ndjson, run, send, verdict_record
 
 pytestmark = pytest.mark.anyio
 
@@ -253,3 +255,41 @@ async def test_an_index_of_another_log_is_not_believed(tmp_path: Path) -> None:
     async with distill(tmp_path) as client:
         assert (await client.get("/v1/runs/r2")).status_code == 404
         assert (await client.get("/v1/runs/r9")).status_code == 200
+
+
+async def test_what_the_index_has_not_written_yet_is_known_like_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.engine.index.NEW_MAX", 8)
+    async with distill(tmp_path) as client:
+        for first in range(0, 30, 3):
+            batch = [run(f"r{number}") for number in range(first, first + 3)]
+            said = [verdict_record(f"r{first}"), verdict_record(f"r{first}", "rejected", "a.b")]
+            for _ in range(2):
+                assert (await send(client, [*batch, *said]))["accepted"] == 5
+            for earlier in range(0, first + 1, 3):
+                view = (await client.get(f"/v1/runs/r{earlier}")).json()
+                assert [one["verdict"]["verdict"] for one in view["verdicts"]] == ["accepted", "rejected"]
+                assert (await send(client, [run(f"r{earlier}", answer="other")]))["accepted"] == 0
+    assert len(lines(segment(tmp_path))) == 50
+    async with distill(tmp_path) as client:  # the index was written to the end
+        assert (await send(client, [run(f"r{number}") for number in range(30)]))["accepted"] == 30
+    assert len(lines(segment(tmp_path))) == 50
+
+
+async def test_a_group_is_refused_while_the_index_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.engine.index.NEW_MAX", 2)
+    async with distill(tmp_path) as client:
+        await send(client, [run("r0"), run("r1")])
+        before = segment(tmp_path).read_bytes()
+        with contextlib.closing(sqlite3.connect(index(tmp_path))) as other:
+            other.execute("alter table segments rename to gone")
+        response = await client.post("/v1/runs", json=run("r2"))
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "disk_full")
+        assert segment(tmp_path).read_bytes() == before
+        with contextlib.closing(sqlite3.connect(index(tmp_path))) as other:
+            other.execute("alter table gone rename to segments")
+        assert (await send(client, [run("r1"), run("r2")]))["accepted"] == 2
+    await knows(tmp_path, "r0", "r1", "r2")
