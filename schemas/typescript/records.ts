@@ -156,8 +156,8 @@ export interface EmailDraft {
  * `evidence_id` covers source key, task, role, input, output and model, never a time, so the same run has
  * the same id on every machine; verdict and feedback may join later without changing it. `role` is the
  * job role of the retrieved texts, where they agree on one. `repair_of` names the failed attempt that this
- * run was made to repair, `repaired_by` the first run that was made to repair this one. `ts` is the run's own
- * time, where its source tells one. `duplicates` counts the records beyond the first that said the same.
+ * run was made to repair, `repaired_by` the first run that was made to repair this one. `ts` is the run's
+ * own time, where its source tells one. `duplicates` counts the records beyond the first that said the same.
  */
 export interface Evidence {
   duplicates?: number;

@@ -61,8 +61,6 @@ def test_batches(tmp_path: Path, world: Path) -> None:
         others.over.set()
         others.join()
     p99_ms = statistics.quantiles(others.times_ms, n=100)[98]
-    print(
-        f"\nbatches: {rate:,.0f} artifacts/s; {beside:,.0f} beside single checks (p99 {p99_ms:.1f} ms)"
-    )
+    print(f"\nbatches: {rate:,.0f} artifacts/s; {beside:,.0f} beside single checks (p99 {p99_ms:.1f} ms)")
     assert rate >= RATE_MIN
     assert p99_ms <= OTHERS_P99_MS_MAX

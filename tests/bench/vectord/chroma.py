@@ -33,7 +33,7 @@ class Chroma:
         folder.mkdir()
         port = free_port()
         arguments = ["run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
-        command = [Path(python).with_name("chroma"), *arguments]
+        command = [str(Path(python).with_name("chroma")), *arguments]
         with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:
                 url = f"http://127.0.0.1:{port}"

@@ -59,7 +59,8 @@ def drawn(part: int, count: int) -> Vectors:
     rng = np.random.default_rng((SEED, part))
     noise = rng.standard_normal((count, DIMENSION), np.float32)
     points = centres[rng.integers(0, CLUSTERS, count)] + SPREAD * noise
-    return points / np.linalg.norm(points, axis=1, keepdims=True)
+    unit: Vectors = points / np.linalg.norm(points, axis=1, keepdims=True)
+    return unit
 
 
 def build(folder: Path, start: int, end: int) -> Built:
@@ -82,7 +83,7 @@ def build(folder: Path, start: int, end: int) -> Built:
 
 def _records(first: int, vectors: Vectors) -> Iterator[Record]:
     for number, vector in enumerate(vectors, start=first):
-        yield Record(number, vector, payload={"bucket": number % 100})  # type: ignore[arg-type] # reads as one
+        yield Record(number, vector, payload={"bucket": number % 100})
 
 
 def truth(rows: int, queries: int) -> list[list[int]]:
@@ -106,7 +107,7 @@ def search(folder: Path, expected: list[list[int]], nprobes: int, refine: int) -
     found, times = 0, []
     for vector, near in zip(asked, expected, strict=True):
         began = time.perf_counter()
-        hits = shard.search(Query(K, vector), Where())  # type: ignore[arg-type] # an array reads as a sequence
+        hits = shard.search(Query(K, vector), Where())
         times.append((time.perf_counter() - began) * 1000)
         found += len({hit.record.id for hit in hits} & set(near))
     return Searched(found / (K * len(expected)), times, _memory_mb())

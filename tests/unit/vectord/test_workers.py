@@ -47,7 +47,10 @@ def test_what_changes_during_a_rebuild_is_carried_over(workers: WorkerStore, tmp
         assert found[0].record.id == 5000 + turn
         turn += 1
     rebuild.join()
-    there = {one.id: one for one in shard.scroll(Where(), limit=2000 + TURNS_MAX, cursor=None, with_vector=True).records}
+    there = {
+        one.id: one
+        for one in shard.scroll(Where(), limit=2000 + TURNS_MAX, cursor=None, with_vector=True).records
+    }
     assert there.keys() == (set(range(2000)) | written) - deleted
     assert {number for number, one in there.items() if one.text == "second"} == written - deleted
     assert generations.current(folder) != folder
