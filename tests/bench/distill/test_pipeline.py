@@ -58,21 +58,33 @@ class MemoryPeak:
 
 @dataclass(frozen=True)
 class Run:
-    seconds: float
+    """Seconds of each stage, and the most memory."""
+
+    stages: dict[str, float]
     megabytes: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.stages.values())
+
+    @property
+    def evidence_seconds(self) -> float:
+        """The stages that go on where they were. An export is a new dataset each time."""
+        return self.seconds - self.stages["export"]
 
 
 def pipeline(distill: Running) -> Run:
     """All stages, one after the other."""
     peak = MemoryPeak(distill.process.pid)
     try:
-        began = time.perf_counter()
+        stages: dict[str, float] = {}
         with httpx.Client(base_url=distill.url, trust_env=False, timeout=60) as client:
             for stage in STAGES:
                 at = time.perf_counter()
                 job = finished(client, stage)
-                print(f"  {stage['stage']}: {time.perf_counter() - at:.1f} s, {job['counts']}")
-        return Run(time.perf_counter() - began, peak.bytes / 1e6)
+                stages[stage["stage"]] = time.perf_counter() - at
+                print(f"  {stage['stage']}: {stages[stage['stage']]:.1f} s, {job['counts']}")
+        return Run(stages, peak.bytes / 1e6)
     finally:
         peak.close()
 
@@ -107,9 +119,10 @@ def test_a_million_runs(tmp_path: Path) -> None:
     rate = RUNS / whole.seconds
     print(
         f"{RUNS:,} runs: {whole.seconds:.0f} s, {rate:,.0f}/s, {whole.megabytes:.0f} MB"
-        f" (a quarter: {made['a quarter'].megabytes:.0f} MB); 1 % more: {more.seconds:.1f} s"
+        f" (a quarter: {made['a quarter'].megabytes:.0f} MB); 1 % more: {more.evidence_seconds:.1f} s"
+        f" to categories, {more.seconds:.1f} s with a new export"
     )
     assert rate >= RATE_MIN
     assert whole.megabytes <= MEGABYTES_MAX
     assert whole.megabytes <= made["a quarter"].megabytes * 1.2
-    assert more.seconds <= 3 + whole.seconds / 100
+    assert more.evidence_seconds <= 3 + whole.evidence_seconds / 100
