@@ -52,7 +52,7 @@ repair: setup  ## how many of 50 orders the small model fills, at once or repair
 
 chaos: setup  ## real processes killed over and over: nothing acknowledged is lost
 	RECOVERY_S=5 $(BIN)/python -m pytest -q tests/e2e/test_house.py -k killed
-	$(BIN)/python -m pytest -q -m chaos -s --timeout 3600 tests/chaos tests/integration tests/unit
+	RECOVERY_S=5 $(BIN)/python -m pytest -q -m chaos -s --timeout 3600 tests/chaos tests/integration tests/unit
 
 mutation: setup  ## every kind of defect planted in valid artifacts, thousands of times
 	$(BIN)/python -m pytest -q -m mutation -s --timeout 1800 tests/mutation
