@@ -28,7 +28,7 @@ CPU_S_MAX = (
     0.1 if "FUZZ_S" in os.environ else 1.0
 )  # any machine runs the tests; `make fuzz` has one to itself
 TOO_LONG_REPEATS = 4
-SHORT_S = 8.0
+SHORT_S = 60.0
 LONG_S = 1800.0
 SEVERITIES = {"error", "review", "warning", "info"}
 JSON = {"content-type": "application/json"}
