@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from services import ids
 from services.errors import InvalidRequest
 
+JSON_TYPE: Final = b"application/json"
+
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together."""
 
@@ -160,6 +162,12 @@ class Doors:
 
 Direct = Door | Doors
 """What `services.daemon.build` can be given to answer requests directly: one door, or several."""
+
+
+def says_json(scope: Any) -> bool:
+    """Whether the one content type that a request declares is JSON."""
+    types = [value for name, value in scope["headers"] if name == b"content-type"]
+    return len(types) == 1 and (types[0] == JSON_TYPE or types[0].startswith(JSON_TYPE + b";"))
 
 
 def _length(scope: Any) -> int | None:

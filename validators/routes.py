@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, NamedTuple
 
 import orjson
@@ -23,7 +22,7 @@ from schemas.verdicts import ValidateRequest, ValidatorList, Verdict
 from services import context, daemon
 from services.errors import InvalidRequest, PlatformError, TooLarge
 from services.middleware import Frame
-from services.protocol import DirectExchange
+from services.protocol import DirectExchange, says_json
 from validators.engine import Asked, Engine
 from validators.settings import Settings
 
@@ -198,14 +197,6 @@ def usual(body: bytes) -> Usual | None:
     return Usual(kind, data["artifact"], given)
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """What metrics and logs know a matched route by."""
-
-    path: str
-
-
-ROUTE: Final = _Route(PATH)
 ANSWER_TYPE: Final = (b"content-type", JSON.encode())
 
 
@@ -221,7 +212,7 @@ class ValidateDoor:
     def take(self, exchange: DirectExchange) -> bool:
         """Whether the request is answered here."""
         scope = exchange.scope
-        if self._frame.drain.draining or not _is_json(scope):
+        if self._frame.drain.draining or not says_json(scope):
             return False
         started = time.perf_counter()
         asked = usual(exchange.body)
@@ -234,14 +225,9 @@ class ValidateDoor:
             return False
         if judgement is None:
             return False
-        scope["route"] = ROUTE
+        scope["route"] = self  # metrics and logs know a matched route by its `path`
         request = self._frame.begin(scope)
         headers = (ANSWER_TYPE, (b"x-request-id", request.request_id.encode()))
         exchange.respond(200, headers, judgement.to_json())
         self._frame.end(scope, request, 200, time.perf_counter() - started)
         return True
-
-
-def _is_json(scope: Scope) -> bool:
-    types = [value for name, value in scope["headers"] if name == b"content-type"]
-    return len(types) == 1 and (types[0] == b"application/json" or types[0].startswith(b"application/json;"))

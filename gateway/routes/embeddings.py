@@ -6,7 +6,6 @@ fragments that come back. Anything else in a body takes the long way, where embe
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import orjson
@@ -32,16 +31,6 @@ INPUT_TYPES: Final = (None, "query", "document")
 ROW: Final = b'{"object":"embedding","index":%d,"embedding":'
 FIRST: Final = b'{"object":"list","data":[' + ROW % 0
 USAGE: Final = b',"usage":{"prompt_tokens":%d,"total_tokens":%d}}'
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """What metrics and logs know a matched route by."""
-
-    path: str
-
-
-ROUTE: Final = _Route(PASSAGE.path)
 
 
 def parse(body: bytes, request: context.RequestContext) -> Wanted | None:
@@ -136,7 +125,7 @@ class EmbeddingsDoor:
             return False
         request.principal, request.roles = principal.name, principal.roles
         self._frame.drain.in_flight += 1
-        scope["route"] = ROUTE
+        scope["route"] = self  # metrics and logs know a matched route by its `path`
         visit = _Visit(self._frame, exchange, request, wanted, limiter)
         exchange.when_gone = visit.leave
         visit.cancel = rendezvous.start(wanted, visit.answer)

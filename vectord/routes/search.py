@@ -5,7 +5,6 @@ which also says what is wrong with it; both find the same.
 """
 
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -26,7 +25,7 @@ from services import daemon
 from services.context import RequestContext
 from services.errors import PlatformError
 from services.middleware import Frame
-from services.protocol import DirectExchange
+from services.protocol import DirectExchange, says_json
 from vectord.engine import Engine, PromptQuestion
 from vectord.routes.parts import EngineDep, LimitedDep, Name
 
@@ -101,16 +100,6 @@ def _filter(body: bytes, given: Any) -> Filter:
     return FILTER.validate_python(given)
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """What metrics and logs know a matched route by."""
-
-    path: str
-
-
-ROUTE: Final = _Route(SEARCH)
-
-
 class SearchDoor:
     """Takes searches by vector in the usual form. What is refused takes the long way, which says why."""
 
@@ -123,7 +112,7 @@ class SearchDoor:
     def take(self, exchange: DirectExchange) -> bool:
         """Whether the request is answered here."""
         scope = exchange.scope
-        if self._frame.drain.draining or not _is_json(scope):
+        if self._frame.drain.draining or not says_json(scope):
             return False
         started = time.perf_counter()
         question = usual(exchange.body)
@@ -136,7 +125,7 @@ class SearchDoor:
         except PlatformError:
             return False
         if begun:
-            scope["route"] = ROUTE
+            scope["route"] = self  # metrics and logs know a matched route by its `path`
             self._frame.drain.in_flight += 1
             exchange.when_gone = visit.leave
         return begun
@@ -180,8 +169,3 @@ def _name(scope: Scope) -> str:
     """The collection in the path, which matched `SEARCH`."""
     path: str = scope["path"]
     return path.split("/")[3]
-
-
-def _is_json(scope: Scope) -> bool:
-    types = [value for name, value in scope["headers"] if name == b"content-type"]
-    return len(types) == 1 and (types[0] == JSON or types[0].startswith(JSON + b";"))
