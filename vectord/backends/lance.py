@@ -204,6 +204,9 @@ class LanceShard:
 
         def write(dataset: Any) -> None:
             merge = dataset.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
+            # Planned by the index of keys, a merge does not tell which keys it adds: with a second process
+            # that writes or compacts, a point came twice. Without it, one of the two tries again.
+            merge.use_index(not self._shared)
             merge.conflict_retries(self._options.retries_max).execute(rows)
 
         self._commit("cannot write points", write)
