@@ -1,62 +1,20 @@
-"""The routes of `distill`: parse, ask the engine, answer."""
+"""Records of runs and what is said of them: kept, and given back."""
 
 import asyncio
 import time
-from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
-from fastapi.responses import FileResponse
+from fastapi import Request
 
 from distill.engine import INLINE_BYTES_MAX, Engine, Outcome, Received
-from distill.settings import Settings
-from schemas.distill import (
-    DatasetPage,
-    EvidencePage,
-    FeedbackRequest,
-    Job,
-    JobAccepted,
-    JobRequest,
-    ReviewRequest,
-    RunView,
-)
-from schemas.evidence import Category
-from schemas.review import Review
+from distill.routes.parts import EngineDep
+from schemas.distill import FeedbackRequest, RunView
 from schemas.runs import Feedback, RunsAccepted
 from services import context, daemon
-from services.errors import InvalidRequest, PlatformError
+from services.errors import PlatformError
 from services.middleware import Frame, error_headers
 from services.protocol import DirectExchange
 
 routes = daemon.router()
-
-LIMIT_DEFAULT = 100
-MEDIA_TYPES = {
-    ".jsonl": "application/x-ndjson",
-    ".json": "application/json",
-    ".html": "text/html; charset=utf-8",
-}
-
-
-def _engine(request: Request) -> Engine:
-    engine: Engine = request.state.engine
-    return engine
-
-
-def _limit(
-    request: Request, limit: Annotated[int, Query(ge=1, description="Items on the page.")] = LIMIT_DEFAULT
-) -> int:
-    settings: Settings = request.state.settings
-    if limit > settings.page_items_max:
-        raise InvalidRequest(
-            f"`limit` is {limit}; at most {settings.page_items_max} are given at once", param="limit"
-        )
-    return limit
-
-
-EngineDep = Annotated[Engine, Depends(_engine)]
-Limit = Annotated[int, Depends(_limit)]
-EVIDENCE_ID = "^[0-9a-f]{64}$"
-Cursor = Annotated[str | None, Query(pattern=EVIDENCE_ID)]
 
 RUNS_BODY = {
     "requestBody": {
@@ -149,58 +107,6 @@ async def get_run(run_id: str, engine: EngineDep) -> RunView:
 async def keep_feedback(body: FeedbackRequest, engine: EngineDep) -> Feedback:
     """Keep what somebody says of a run or an episode."""
     return await engine.keep_feedback(body)
-
-
-@routes.post("/v1/distill/jobs", status_code=202)
-async def start_job(body: JobRequest, engine: EngineDep) -> JobAccepted:
-    """Start a stage: `materialize`, `score` or `export`. One runs at a time; a second is refused (409)."""
-    return JobAccepted(job_id=engine.jobs.start(body))
-
-
-@routes.get("/v1/distill/jobs/{job_id}")
-async def get_job(job_id: str, engine: EngineDep) -> Job:
-    """How far a job is, and what it made."""
-    return engine.jobs.get(job_id)
-
-
-@routes.get("/v1/distill/evidence")
-async def list_evidence(
-    engine: EngineDep,
-    limit: Limit,
-    category: Category | None = None,
-    cursor: Cursor = None,
-) -> EvidencePage:
-    """Evidence in the order of its ids, of one category if asked."""
-    return await engine.evidence(category, limit, cursor)
-
-
-@routes.get("/v1/distill/review")
-async def list_review(engine: EngineDep, limit: Limit, cursor: Cursor = None) -> EvidencePage:
-    """The evidence that waits for a person's decision, in the order of its ids."""
-    return await engine.review_queue(limit, cursor)
-
-
-@routes.post("/v1/distill/review/{evidence_id}")
-async def keep_review(
-    evidence_id: Annotated[str, Path(pattern=EVIDENCE_ID)], body: ReviewRequest, engine: EngineDep
-) -> Review:
-    """Keep what somebody decides about a piece of evidence; the next `materialize` and `score` go by it."""
-    return await engine.keep_review(evidence_id, body)
-
-
-@routes.get("/v1/distill/datasets")
-async def list_datasets(
-    engine: EngineDep, limit: Limit, cursor: Annotated[str | None, Query(max_length=128)] = None
-) -> DatasetPage:
-    """The exported datasets, by their manifests."""
-    return await engine.datasets(limit, cursor)
-
-
-@routes.get("/v1/distill/datasets/{dataset_id}/files/{name}", response_class=FileResponse)
-async def get_file(dataset_id: str, name: str, engine: EngineDep) -> FileResponse:
-    """A file of a dataset, streamed: one that the manifest names, or `manifest.json`."""
-    path = await engine.dataset_file(dataset_id, name)
-    return FileResponse(path, media_type=MEDIA_TYPES.get(path.suffix, "application/octet-stream"))
 
 
 RUNS_ROUTE = next(route for route in routes.routes if getattr(route, "name", "") == keep_runs.__name__)

@@ -1,0 +1,12 @@
+"""The routes: parse, ask the engine, answer."""
+
+from fastapi import APIRouter
+
+from distill.routes import datasets, evidence, jobs, review, runs
+from distill.routes.runs import RunsDoor
+
+routes = APIRouter()
+for topic in (runs, jobs, evidence, review, datasets):
+    routes.include_router(topic.routes)
+
+__all__ = ["RunsDoor", "routes"]
