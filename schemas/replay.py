@@ -7,9 +7,9 @@ from pydantic import Field
 from schemas.base import JsonObject, Measure, Model, RunId, Tally, Timestamp
 from schemas.records import Record
 from schemas.runs import ModelRef, Task, Usage
-from schemas.verdicts import VerdictName
+from schemas.verdicts import Finding, VerdictName
 
-ReplayMode = Literal["live", "cassette", "refresh"]
+ReplayMode = Literal["live", "cassette", "refresh", "recorded"]
 ReplayOutcome = Literal["local_pass", "local_repaired", "escalated_pass", "failed"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -30,6 +30,8 @@ class Replay(Record):
 
     `evidence_id` is the recording; `group` what it belongs to, from which nothing was retrieved; `context`
     the evidence that was. `config_hash` covers what shaped the replay: models, prompts, roster, policy.
+    `arm` names the configuration, `repeat` counts from 0. `text` and `findings` are of the last answer. Of the
+    mode `recorded`, the recorded answers themselves were validated anew.
     """
 
     schema_id: ClassVar[str] = "stillhouse.replay"
@@ -46,6 +48,11 @@ class Replay(Record):
     context: list[str] = []
     config_hash: str
     usage: Usage = Usage()
+    arm: str = ""
+    repeat: Tally = 0
+    role: str | None = None
+    text: str | None = None
+    findings: list[Finding] = []
 
 
 class Window(Model):
