@@ -30,8 +30,8 @@ class Replay(Record):
 
     `evidence_id` is the recording; `group` what it belongs to, from which nothing was retrieved; `context`
     the evidence that was. `config_hash` covers what shaped the replay: models, prompts, roster, policy.
-    `arm` names the configuration, `repeat` counts from 0. `text` and `findings` are of the last answer. Of the
-    mode `recorded`, the recorded answers themselves were validated anew.
+    `arm` names the configuration, `repeat` counts from 0. `text` and `findings` are of the last answer. In
+    the mode `recorded`, nothing was asked again: the recorded answers were validated anew.
     """
 
     schema_id: ClassVar[str] = "stillhouse.replay"
