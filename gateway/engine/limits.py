@@ -3,45 +3,46 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from services.errors import Overloaded
 from services.keys import KeyRecord
 
+PERIOD_S: Final = 60.0
+
+SLACK_S: Final = 1e-6
+"""What floating point may lose must not cost the last request of a minute."""
+
 
 @dataclass(slots=True)
 class Bucket:
-    """So many a minute, refilled evenly; all of them may be used at once.
+    """So many a minute, by the generic cell rate algorithm: all of them may be used at once.
 
-    What is only known afterwards (tokens) is charged afterwards and may overdraw; then the next one waits.
+    The whole state is one moment: when all that was taken so far would have arrived, had it come evenly. It
+    may lie up to a minute ahead. What is only known afterwards (tokens) is charged afterwards and may push it
+    further; then the next one waits.
     """
 
     per_minute: int
     clock: Callable[[], float] = time.monotonic
-    _level: float = field(init=False)
-    _seen: float = field(init=False)
+    _arrival: float = field(init=False, default=0.0)
 
-    def __post_init__(self) -> None:
-        self._level = float(self.per_minute)
-        self._seen = self.clock()
-
-    def _refill(self) -> None:
-        now = self.clock()
-        self._level = min(self.per_minute, self._level + (now - self._seen) * self.per_minute / 60)
-        self._seen = now
+    def _ahead_s(self, now: float) -> float:
+        return max(0.0, self._arrival - now)
 
     def wait_s(self, amount: float) -> float:
         """Seconds until `amount` can be taken; 0 when it can be now."""
-        self._refill()
-        return max(0.0, (amount - self._level) * 60 / self.per_minute)
+        wait = self._ahead_s(self.clock()) + amount * PERIOD_S / self.per_minute - PERIOD_S
+        return wait if wait > SLACK_S else 0.0
 
     def take(self, amount: float) -> None:
-        self._refill()
-        self._level -= amount
+        now = self.clock()
+        self._arrival = now + self._ahead_s(now) + amount * PERIOD_S / self.per_minute
 
     @property
     def remaining(self) -> int:
-        self._refill()
-        return max(0, int(self._level))
+        left_s = PERIOD_S - self._ahead_s(self.clock()) + SLACK_S
+        return max(0, int(left_s * self.per_minute / PERIOD_S))
 
 
 class Limiter:

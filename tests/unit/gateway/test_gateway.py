@@ -8,6 +8,8 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.app import create_app
 from gateway.backends import FakeUpstream, NotReached, Reply, reply
@@ -213,6 +215,40 @@ def test_a_bucket_refills_evenly_and_may_be_overdrawn_afterwards() -> None:
     assert bucket.wait_s(1) == pytest.approx(31.0)
     now[0] = 1000.0
     assert bucket.remaining == 60
+
+
+@given(
+    per_minute=st.integers(1, 10_000),
+    start=st.floats(0, 1e7),
+    pauses=st.lists(st.floats(0, 30), min_size=1, max_size=60),
+)
+@settings(max_examples=60)
+def test_no_minute_sees_more_than_twice_the_rate(per_minute: int, start: float, pauses: list[float]) -> None:
+    now = [start]
+    bucket = Bucket(per_minute, clock=lambda: now[0])
+    taken: list[float] = []
+    for pause in pauses:
+        now[0] += pause
+        if bucket.wait_s(1) == 0:
+            bucket.take(1)
+            taken.append(now[0])
+        else:  # and what it says of the time to wait is true
+            now[0] += bucket.wait_s(1)
+            assert bucket.wait_s(1) == 0
+    for first in taken:
+        within = sum(first <= moment < first + 60 for moment in taken)
+        assert within <= 2 * per_minute + 1  # all that was saved up, and what came meanwhile
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 59, 60, 999])
+def test_all_of_a_minute_may_be_used_at_once(per_minute: int) -> None:
+    bucket = Bucket(per_minute, clock=lambda: 123_456.789)
+    for left in range(per_minute, 0, -1):
+        assert bucket.remaining == left
+        assert bucket.wait_s(1) == 0
+        bucket.take(1)
+    assert bucket.remaining == 0
+    assert bucket.wait_s(1) == pytest.approx(60 / per_minute, rel=1e-3)
 
 
 # --- replicas -----------------------------------------------------------------------------------
