@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.settings import DaemonSettings
+from services.settings import BaseUrl, DaemonSettings
 
 
 class Settings(DaemonSettings):
@@ -70,6 +70,24 @@ class Settings(DaemonSettings):
     )
     rules: Path | None = Field(
         None, description="File of the scorer's rules; without one, the shipped `scoring.toml` applies."
+    )
+    chatd_url: BaseUrl = Field(
+        "http://127.0.0.1:3103", description="Where chatd answers, which replays put their tasks to."
+    )
+    vectord_url: BaseUrl = Field(
+        "http://127.0.0.1:3102", description="Where vectord answers, which holds earlier work as context."
+    )
+    validators_url: BaseUrl = Field(
+        "http://127.0.0.1:3105", description="Where validators answers, which judges recorded answers again."
+    )
+    replay_timeout_s: float = Field(
+        900.0, gt=0, description="Seconds that one task of a replay may take with all its attempts."
+    )
+    replay_concurrency_max: int = Field(
+        64, ge=1, le=1024, description="Tasks that a replay may work on at a time, whatever it asks for."
+    )
+    cassette_bytes_max: int = Field(
+        4 * 1024 * 1024 * 1024, ge=4096, description="Bytes of one cassette; a fuller one takes no more."
     )
     jobs_kept_max: int = Field(
         100, ge=1, description="Jobs whose outcome is remembered; older ones are forgotten."

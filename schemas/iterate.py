@@ -4,11 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import Model, RunId, SafeJson
+from schemas.base import SAFE_INTEGER_MAX, Measure, Model, RunId, SafeJson
 from schemas.chat import ChatMessage, ValidateSpec
-from schemas.runs import Usage
+from schemas.runs import ModelRef, Usage
 from schemas.vectors import CollectionName
-from schemas.verdicts import Finding, Verdict
+from schemas.verdicts import Finding, Verdict, VerdictName
 
 Outcome = Literal["first_pass", "repaired", "escalated", "failed"]
 
@@ -34,6 +34,7 @@ class IterateRequest(Model):
     retrieve: RetrieveSpec | None = None
     attempts_max: Annotated[int, Field(ge=1, le=16)] = 3
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    seed: Annotated[int, Field(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)] | None = None
 
     @model_validator(mode="after")
     def _has_models(self) -> Self:
@@ -52,17 +53,26 @@ class IterateRequest(Model):
 
 
 class IterateAttempt(Model):
-    """One generation. `artifact` is null when the model's provider failed; its run says why."""
+    """One generation. `artifact` and `verdict` are null when the model's provider failed; its run says why.
+
+    `model` is what was asked for, `served_by` who answered.
+    """
 
     model: str
     artifact: SafeJson
     findings: list[Finding]
     usage: Usage
     run_id: RunId
+    verdict: VerdictName | None = None
+    served_by: ModelRef | None = None
+    latency_ms: Measure | None = None
 
 
 class IterateResponse(Model):
-    """The best artifact and its verdict. `ok` is true when the validator accepted it."""
+    """The best artifact and its verdict. `ok` is true when the validator accepted it.
+
+    `config_hash` names the configuration of chatd that the best artifact was made under.
+    """
 
     ok: bool
     artifact: SafeJson
@@ -70,3 +80,4 @@ class IterateResponse(Model):
     outcome: Outcome
     attempts: list[IterateAttempt]
     episode_id: RunId
+    config_hash: str | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
+from schemas.iterate import IterateRequest, IterateResponse
 from schemas.runs import RunsAccepted
 from schemas.vectors import RetrieveRequest, RetrieveResponse
 from schemas.verdicts import ValidateRequest, ValidatorList, Verdict
@@ -72,6 +73,18 @@ class ValidatorsClient(_Client):
     async def kinds(self) -> ValidatorList:
         """The kinds of artifact that can be judged, and what is known of each."""
         return await self.peer.call("GET", "/v1/validators", ValidatorList)
+
+
+class ChatdClient(_Client):
+    async def iterate(self, request: IterateRequest, episode_id: str) -> IterateResponse:
+        """Have an artifact made, validated and repaired; its runs are recorded under `episode_id`."""
+        response = await self.peer.send(
+            "POST",
+            "/v1/iterate",
+            headers={"content-type": "application/json", "x-episode-id": episode_id},
+            content=request.model_dump_json(exclude_none=True, by_alias=True).encode(),
+        )
+        return answer_of(self.peer.peer, response, IterateResponse)
 
 
 class DistillClient(_Client):

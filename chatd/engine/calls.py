@@ -17,7 +17,7 @@ from chatd.engine.config import Snapshot, cost_usd
 from chatd.engine.formats import FormatCheck
 from schemas.base import JsonObject
 from schemas.chat import ChatRequest, TextPart
-from schemas.runs import RetrievedText, Run, Task, Usage
+from schemas.runs import ModelRef, RetrievedText, Run, Task, Usage
 from schemas.verdicts import Verdict
 from services import context, ids
 from services.errors import PlatformError
@@ -112,6 +112,16 @@ class Call:
     def elapsed_ms(self) -> float:
         return round((time.perf_counter() - self._started) * 1000, 3)
 
+    @property
+    def latency_ms(self) -> float:
+        """How long the model took; for a call that is under way, so far."""
+        return self._latency_ms if self._latency_ms is not None else self.elapsed_ms()
+
+    @property
+    def served_by(self) -> ModelRef:
+        """Who answered, or was asked last."""
+        return ModelRef(provider=self.target.provider.name, name=self.target.model, digest=self.digest)
+
     def finish(self, completion: Completion) -> None:
         """The model has answered."""
         self.completion = completion
@@ -203,15 +213,11 @@ class Call:
                 "params": {key: value for key, value in said.items() if key not in NOT_PARAMS},
             },
             "retrieved_context": [text.model_dump(mode="json") for text in origin.retrieved],
-            "model": {
-                "provider": self.target.provider.name,
-                "name": self.target.model,
-                "digest": self.digest,
-            },
+            "model": self.served_by.model_dump(mode="json"),
             "attempts": [_told(one) for one in self.attempts],
             "output": self._output(),
             "usage": _counted(self.usage),
-            "latency_ms": self._latency_ms if self._latency_ms is not None else self.elapsed_ms(),
+            "latency_ms": self.latency_ms,
             "ttft_ms": self.ttft_ms,
             "verdict": None if self.verdict is None else self.verdict.model_dump(mode="json"),
             "config_hash": self.order.snapshot.hash,

@@ -48,6 +48,7 @@ class Refiner:
             outcome=outcome,
             attempts=[_public(one) for one in tried],
             episode_id=episode_id,
+            config_hash=best.call.order.snapshot.hash,
         )
 
     async def _retrieve(self, spec: RetrieveSpec, messages: list[ChatMessage]) -> list[Note]:
@@ -63,10 +64,9 @@ class Refiner:
 
 
 def _asked(request: IterateRequest) -> ChatRequest:
+    given = {"temperature": request.temperature, "seed": request.seed}
     asked = ChatRequest(model=request.candidates[0], messages=request.messages)
-    if request.temperature is None:
-        return asked
-    return asked.model_copy(update={"temperature": request.temperature})
+    return asked.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 def _public(one: Tried) -> IterateAttempt:
@@ -76,6 +76,9 @@ def _public(one: Tried) -> IterateAttempt:
         findings=one.verdict.findings if one.verdict else [],
         usage=one.usage,
         run_id=one.run_id,
+        verdict=one.verdict.verdict if one.verdict else None,
+        served_by=one.call.served_by,
+        latency_ms=one.call.latency_ms,
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from chatd.backends import Completion
 from chatd.backends.peers import Judge
-from chatd.engine import artifacts, prompts
+from chatd.engine import prompts
 from chatd.engine.calls import Call, Order, new_origin
 from chatd.engine.dispatch import Dispatcher
 from chatd.engine.narrowing import Narrowing
@@ -23,6 +23,7 @@ from schemas.canonical import content_id
 from schemas.chat import ChatRequest, FunctionCall, JsonSchemaFormat, JsonSchemaSpec, TextFormat
 from schemas.runs import RetrievedText, Task, Usage
 from schemas.verdicts import ValidateRequest, Verdict, VerdictName
+from services import answers
 from services.errors import InvalidRequest, PlatformError, UpstreamError
 
 RANK: Final[dict[VerdictName, int]] = {
@@ -75,6 +76,16 @@ class Work:
         order = self.context.get("order")
         order_id = order.get("order_id") if isinstance(order, dict) else None
         return Task(kind=self.kind, key=order_id if isinstance(order_id, str) else None)
+
+    def judging(self, last: "Tried | None") -> JsonObject:
+        """What the answer is held to, for the record: with it the task can be done again.
+
+        `system_chars` is how much of the system message is the caller's own; it is absent where all of it is.
+        """
+        told: JsonObject = {"kind": self.kind, "context": self.context}
+        if not self.as_written or last is not None:
+            told["system_chars"] = prompts.own_system_chars(self.request.messages)
+        return told
 
     @property
     def own_format(self) -> bool:
@@ -192,8 +203,9 @@ class Loop:
         """One call and its verdict. A failure of the provider is an outcome, one of validators is raised."""
         work = session.work
         order = self._dispatcher.admit(self._asking(session, model))
-        ext: JsonObject = {**work.ext, "attempt": len(session.tried) + 1}
-        if (last := session.last) is not None:
+        last = session.last
+        ext: JsonObject = {**work.ext, "attempt": len(session.tried) + 1, "validate": work.judging(last)}
+        if last is not None:
             ext["repair_of_run_id"] = last.run_id
         origin = new_origin(episode_id=work.episode_id, task=work.task, retrieved=work.notes, ext=ext)
         async with self._dispatcher.call(order, origin) as call:
@@ -280,10 +292,10 @@ def _judged(said: Completion, asked: ChatRequest, *, array: bool) -> _Judged:
     content = (said.content or "").strip()
     parts: list[JsonValue] = []
     if content or not said.tool_calls:
-        parts.append(artifacts.parse(content, array=array))
+        parts.append(answers.parse(content, array=array))
     calls = []
     for call in said.tool_calls:
-        parts.append(artifacts.parse(call.function.arguments, array=array))
+        parts.append(answers.parse(call.function.arguments, array=array))
         function = FunctionCall(name=call.function.name, arguments=prompts.text_of(parts[-1]))
         calls.append(call.model_copy(update={"function": function}))
     return _Judged(

@@ -14,6 +14,7 @@ from schemas.runs import RetrievedText
 from schemas.verdicts import Finding
 
 EVIDENCE_CHARS_MAX: Final = 300
+SYSTEM: Final = ("system", "developer")
 
 
 def as_json(value: JsonValue) -> str:
@@ -60,9 +61,14 @@ def framed(
         lines.extend(f"[{number}] {note.text}" for number, note in enumerate(notes, start=1))
     lines.extend(repair)
     first = messages[0]
-    if first.role not in ("system", "developer"):
+    if first.role not in SYSTEM:
         return [ChatMessage(role="system", content="\n".join(lines)), *messages]
     return [ChatMessage(role="system", content="\n".join([text_in(first), "", *lines])), *messages[1:]]
+
+
+def own_system_chars(messages: Sequence[ChatMessage]) -> int:
+    """How many characters at the start of the system message that `framed` makes are the caller's own."""
+    return len(text_in(messages[0])) if messages[0].role in SYSTEM else 0
 
 
 def repairing(

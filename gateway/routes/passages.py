@@ -313,10 +313,16 @@ def _may_name(key: bytes, body: bytes) -> bool:
 
 async def _record_verdict(distill: DistillClient, body: bytes, answer: bytes) -> bool:
     """Hand a verdict on a run to distill. False when it could not be kept: the caller is told."""
-    run_id = orjson.loads(body).get("run_id")  # validators took the body, so it is an object
-    if run_id is None:
+    asked = orjson.loads(body)  # validators took the body, so it is an object
+    if (run_id := asked.get("run_id")) is None:
         return True
-    record = VerdictRecord(run_id=run_id, ts=datetime.now(UTC), verdict=Verdict.model_validate_json(answer))
+    judged = {"kind": asked["kind"], "context": asked.get("context", {})}
+    record = VerdictRecord(
+        run_id=run_id,
+        ts=datetime.now(UTC),
+        verdict=Verdict.model_validate_json(answer),
+        ext={"validate": judged},  # with it the task can be done again
+    )
     try:
         kept = await distill.append([record.to_line()])
     except PlatformError as error:

@@ -64,11 +64,16 @@ def daemon_specs(settings: CliSettings, *, host: str | None = None) -> tuple[Dae
             settings.vectord_port,
             single=OWNS_ITS_FOLDER,
             stop_phase=2,
-            peers=("CHATD_VECTORD_URL",),
+            peers=("CHATD_VECTORD_URL", "DISTILL_VECTORD_URL"),
             replicas_variable="GATEWAY_VECTORD_URLS",
         ),
         DaemonSpec(
-            "chatd", "chatd", settings.chatd_port, stop_phase=1, replicas_variable="GATEWAY_CHATD_URLS"
+            "chatd",
+            "chatd",
+            settings.chatd_port,
+            stop_phase=1,
+            peers=("DISTILL_CHATD_URL",),
+            replicas_variable="GATEWAY_CHATD_URLS",
         ),
         DaemonSpec(
             "distill",
@@ -84,7 +89,7 @@ def daemon_specs(settings: CliSettings, *, host: str | None = None) -> tuple[Dae
             "validators",
             settings.validators_port,
             stop_phase=2,
-            peers=("CHATD_VALIDATORS_URL",),
+            peers=("CHATD_VALIDATORS_URL", "DISTILL_VALIDATORS_URL"),
             replicas_variable="GATEWAY_VALIDATORS_URLS",
         ),
         DaemonSpec(

@@ -120,7 +120,12 @@ async def test_an_accepted_answer_leaves_as_it_was_judged(gated: World, stream: 
     assert run.verdict is not None
     assert run.verdict.ok
     assert (run.task.kind, run.task.key) == ("fill", "O-1") if run.task else False
-    assert run.ext == {"attempt": 1, "gate": {"allow": []}, "reasoning": "perhaps 3?"}
+    assert run.ext == {
+        "attempt": 1,
+        "gate": {"allow": []},
+        "reasoning": "perhaps 3?",
+        "validate": {"kind": "fill", "context": ORDER},
+    }
     assert "validate" not in run.request.params
     assert provider.requests[0].messages[0].content == "fill order O-1"
     assert len(provider.requests[0].messages) == 1

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatd.backends import Step
-from chatd.engine.artifacts import parse, with_fixes
+from chatd.engine.artifacts import with_fixes
 from chatd.engine.plan import Plan
 from schemas.chat import JsonSchemaFormat
 from schemas.verdicts import Finding
+from services.answers import parse
 from services.errors import Forbidden, InvalidRequest, NotFound, PlatformError, UpstreamError
 from tests.unit.chatd.conftest import World
 
@@ -23,6 +24,7 @@ ASK: dict[str, Any] = {
     "model": "fake",
     "validate": {"kind": "fill", "context": {"order": {"order_id": "O-1"}}},
 }
+JUDGED = {**ASK["validate"], "system_chars": 0}
 
 
 def finding(**extra: Any) -> dict[str, Any]:
@@ -76,9 +78,13 @@ async def test_first_pass(world: World) -> None:
             "findings": [],
             "usage": {"prompt_tokens": 7, "completion_tokens": 2, "cost_usd": None},
             "run_id": run.run_id,
+            "verdict": "accepted",
+            "served_by": run.model.model_dump(),
+            "latency_ms": run.latency_ms,
         }
     ]
-    assert (run.episode_id, run.ext) == ("ep", {"attempt": 1})
+    assert body["config_hash"] == run.config_hash
+    assert (run.episode_id, run.ext) == ("ep", {"attempt": 1, "validate": JUDGED})
     assert run.task is not None
     assert (run.task.kind, run.task.key) == ("fill", "O-1")
     assert run.verdict is not None
@@ -108,7 +114,7 @@ async def test_a_repair_is_told_code_place_and_fixed_value(world: World) -> None
     assert str(told.content).endswith('{"a":1,"b":2}')
     assert '"a":0' not in str(told.content)
     first, second = world.records()
-    assert second.ext == {"attempt": 2, "repair_of_run_id": first.run_id}
+    assert second.ext == {"attempt": 2, "repair_of_run_id": first.run_id, "validate": JUDGED}
     assert [run.verdict.ok for run in (first, second) if run.verdict] == [False, True]
     assert first.episode_id == second.episode_id == "ep"
 
