@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DAEMONS := gateway embedd vectord chatd distill validators modeld
-EXTRAS := $(DAEMONS) vectord-lance vectord-qdrant
+EXTRAS := $(DAEMONS) vectord-lance vectord-qdrant tracing
 
 .PHONY: help setup up demo test check fix bench soak repair chaos mutation fuzz lock docs clean
 .DEFAULT_GOAL := help

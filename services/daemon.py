@@ -6,8 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -32,7 +32,9 @@ from services.health import Check, ReadyState, readiness
 from services.middleware import UNEXPECTED, BodyLimitMiddleware, Frame, RequestMiddleware, error_headers
 from services.protocol import Direct, EnvelopeProtocol
 from services.settings import DaemonSettings
+from services.tasks import task_set
 from services.telemetry import AccessLog, CollectorRegistry, HttpMetrics, configure_logging, render
+from services.tracing import Tracer, open_tracer
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +96,7 @@ class Daemon(FastAPI):
         self.access_log = AccessLog(name, settings.log_level)
         self.registry = registry
         self.direct: Direct | None = None
+        self.tracer: Tracer | None = None
         self._outermost: ASGIApp = super().__call__
 
     def surround(self, layer: Callable[[ASGIApp], ASGIApp]) -> None:
@@ -113,29 +116,52 @@ def build(
     registry: CollectorRegistry,
     trusted: bool = True,
     direct: Callable[[Frame], Direct] | None = None,
+    tracer: Tracer | None = None,
 ) -> Daemon:
     """Put the frame around a daemon's routes.
 
     `direct` makes a handler for one route whose requests are too many for the ordinary way; it is given the
     same frame to keep.
 
+    `tracer` stands in for the one that the settings ask for, if they do.
+
     `trusted` is False for the one daemon that faces the world: it believes nobody's identity headers.
     """
-    app = Daemon(name, settings, lifespan, registry=registry)
+    metrics = HttpMetrics(registry, lambda: app.drain.in_flight)
+    app = Daemon(name, settings, _watched(lifespan, metrics), registry=registry)
+    app.tracer = open_tracer(name, settings) if tracer is None else tracer
     app.include_router(_operations(app))
     app.include_router(routes)
     for kind in (PlatformError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _to_envelope)
     frame = Frame(
-        metrics=HttpMetrics(registry, lambda: app.drain.in_flight),
+        metrics=metrics,
         access_log=app.access_log,
         drain=app.drain,
         trusted=trusted,
+        tracer=app.tracer,
     )
     app.surround(partial(BodyLimitMiddleware, bytes_max=settings.body_bytes_max))
     app.surround(partial(RequestMiddleware, frame=frame))
     app.direct = direct(frame) if direct is not None else None
     return app
+
+
+def _watched(lifespan: Lifespan, metrics: HttpMetrics) -> Lifespan:
+    """The lifespan, with what every daemon does besides: watch its event loop, and send its last spans."""
+
+    @asynccontextmanager
+    async def watched(app: Daemon) -> AsyncIterator[Mapping[str, Any]]:
+        async with task_set() as tasks:
+            tasks.start(metrics.watch_loop(), name="watch the event loop")
+            try:
+                async with lifespan(app) as state:
+                    yield state
+            finally:
+                if app.tracer is not None:
+                    await asyncio.to_thread(app.tracer.close)
+
+    return watched
 
 
 def _operations(app: Daemon) -> APIRouter:

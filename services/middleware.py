@@ -9,7 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services import context, ids
 from services.drain import Drain
 from services.errors import Draining, InvalidRequest, PlatformError, TooLarge
+from services.protocol import ARRIVED
 from services.telemetry import AccessLog, HttpMetrics
+from services.tracing import Tracer, parent_of
 
 log = structlog.get_logger("http")
 
@@ -27,6 +29,12 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 def route_template(scope: Scope) -> str:
     """The template of the route that matched, such as `/v1/runs/{run_id}`: few values, safe as a label."""
     return getattr(scope.get("route"), "path", None) or "unmatched"
+
+
+def arrived_s(scope: Scope) -> float:
+    """When a request began to come in, by `time.perf_counter`. Now, where no server of ours took it."""
+    arrived: float = scope.get(ARRIVED) or time.perf_counter()
+    return arrived
 
 
 def error_headers(error: PlatformError) -> dict[str, str]:
@@ -54,11 +62,20 @@ class Frame:
     """What is done for every request, whichever way it takes: ids before, a log line and metrics after.
 
     `trusted` says whether the caller is one of our own daemons, whose word on principal and roles counts.
-    The gateway, which faces the world, sets it to False.
+    The gateway, which faces the world, sets it to False. `tracer` is None where nothing is traced.
     """
 
-    def __init__(self, *, metrics: HttpMetrics, access_log: AccessLog, drain: Drain, trusted: bool) -> None:
+    def __init__(
+        self,
+        *,
+        metrics: HttpMetrics,
+        access_log: AccessLog,
+        drain: Drain,
+        trusted: bool,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.drain = drain
+        self.tracer = tracer
         self._metrics = metrics
         self._access_log = access_log
         self._trusted = trusted
@@ -79,12 +96,19 @@ class Frame:
                 principal = value.decode("latin-1")
             elif name == b"x-stillhouse-roles":
                 roles = value.decode("latin-1")
-        request = context.RequestContext(ids.request_id(offered_id), ids.child_traceparent(traceparent))
+        request = context.RequestContext(ids.request_id(offered_id), self._traceparent(traceparent))
+        if self.tracer is not None:
+            request.parent_id = parent_of(traceparent)
         if self._trusted:
             request.principal = principal
             if roles is not None:
                 request.roles = tuple(role for role in roles.split(",") if role)
         return request
+
+    def _traceparent(self, offered: str | None) -> str:
+        if self.tracer is None:
+            return ids.child_traceparent(offered)
+        return self.tracer.traceparent(offered, trusted=self._trusted)
 
     def end(self, scope: Scope, request: context.RequestContext, status: int, seconds: float) -> None:
         """Count a request out. Status 0: the client was gone before it had one."""
@@ -94,6 +118,8 @@ class Frame:
         status = status or CLIENT_GONE
         self._metrics.observe(route, method, status, seconds)
         self._access_log.write(request, route, method, status, round(seconds * 1000, 2))
+        if self.tracer is not None:
+            self.tracer.served(request, route=route, method=method, status=status, seconds=seconds)
 
 
 class RequestMiddleware:
@@ -115,7 +141,7 @@ class RequestMiddleware:
         request = self._frame.begin(scope)
         context.enter(request)
         sender = _Sender(send, request.request_id)
-        started = time.perf_counter()
+        started = arrived_s(scope)
         try:
             await self._guarded(scope, receive, sender, request)
         finally:

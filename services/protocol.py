@@ -1,6 +1,7 @@
 """The server's side of HTTP/1.1: what is no HTTP gets the envelope too, and heads are bounded."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from re import Pattern
 from typing import Any, ClassVar, Final, Protocol, cast
@@ -13,6 +14,9 @@ from services import ids
 from services.errors import InvalidRequest
 
 JSON_TYPE: Final = b"application/json"
+
+ARRIVED: Final = "stillhouse.arrived_s"
+"""Where the scope of a request says when its first byte was read, by `time.perf_counter`."""
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together."""
@@ -311,6 +315,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
+        cast("dict[str, Any]", self.scope)[ARRIVED] = time.perf_counter()
 
     def on_headers_complete(self) -> None:
         self._in_head = False

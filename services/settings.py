@@ -72,6 +72,24 @@ class DaemonSettings(BaseSettings):
     data: Path = Field(
         Path("data"), validation_alias="STILLHOUSE_DATA", description="Folder under which all data lives."
     )
+    otlp_endpoint: BaseUrl | None = Field(
+        None,
+        validation_alias="STILLHOUSE_OTLP_ENDPOINT",
+        description="OpenTelemetry collector that gets traces by OTLP over HTTP, such as http://127.0.0.1:4318.",
+    )
+    trace_ratio: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        validation_alias="STILLHOUSE_TRACE_RATIO",
+        description="Share of the traces that is recorded, where there is a collector.",
+    )
+    trace_queue_max: int = Field(
+        2048,
+        ge=1,
+        validation_alias="STILLHOUSE_TRACE_QUEUE_MAX",
+        description="Spans that may wait for the collector; beyond it the oldest are dropped.",
+    )
     lifeline_fd: int | None = Field(
         None,
         validation_alias="STILLHOUSE_LIFELINE_FD",

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any, BinaryIO, Final
@@ -31,6 +31,8 @@ from services.settings import LogLevel
 SECRET = re.compile(r"\b(?:sh|sk|pk|key)-[A-Za-z0-9_-]{8,}|(?i:bearer)\s+\S+")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+STATUS_TEXTS: Final = tuple(map(str, range(1000)))
+LAG_INTERVAL_S: Final = 0.25
 FLUSH_S: Final = 0.1
 FLUSH_LINES: Final = 512
 
@@ -157,55 +159,99 @@ class AccessLog:
                 self._stream.flush()
 
 
+class Durations:
+    """Times by labels: plain numbers of one event loop, put into Prometheus' form when they are asked for.
+
+    The library's own histograms take a lock for each observation, which here would show.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], bounds_s: Sequence[float] = SECONDS
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._labels = labels
+        self._bounds_s = bounds_s
+        self._times: dict[tuple[str, ...], _Times] = {}
+
+    def observe(self, labels: tuple[str, ...], seconds: float) -> None:
+        """Count one time. The values of labels must come from small sets: each makes a series."""
+        times = self._times.get(labels)
+        if times is None:
+            times = self._times[labels] = _Times(len(self._bounds_s) + 1)
+        times.buckets[bisect_left(self._bounds_s, seconds)] += 1
+        times.sum_s += seconds
+
+    def counts(self) -> Iterator[tuple[tuple[str, ...], int]]:
+        """How many times there are by labels."""
+        for labels, times in self._times.items():
+            yield labels, sum(times.buckets)
+
+    def family(self) -> Metric:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        bounds = [*map(str, self._bounds_s), "+Inf"]
+        for labels, times in self._times.items():
+            family.add_metric(labels, list(zip(bounds, accumulate(times.buckets), strict=True)), times.sum_s)
+        return family
+
+
 class _Times:
-    """The times of one route: how many fell into each bucket, and their sum in seconds."""
+    """How many fell into each bucket, and their sum in seconds."""
 
     __slots__ = ("buckets", "sum_s")
 
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(SECONDS) + 1)
+    def __init__(self, buckets: int) -> None:
+        self.buckets = [0] * buckets
         self.sum_s = 0.0
 
 
 class HttpMetrics(Collector):
-    """What every daemon counts about its own HTTP service.
-
-    Plain numbers of one event loop, put into Prometheus' form when they are asked for: the library's own
-    counters take a lock for each.
-    """
+    """What every daemon counts about its own HTTP service, and how late its event loop runs."""
 
     def __init__(self, registry: CollectorRegistry, in_flight: Callable[[], int]) -> None:
         self._in_flight = in_flight
-        self._requests: dict[tuple[str, str, int], int] = {}
-        self._times: dict[str, _Times] = {}
+        self._seconds = Durations(
+            "http_server_request_duration_seconds",
+            "Time from a request to the end of its answer.",
+            ("http_route", "http_request_method", "http_response_status_code"),
+        )
+        self._lag = Durations(
+            "event_loop_lag_seconds",
+            "How late the event loop ran a timer: as late it accepts and reads.",
+            (),
+        )
         ProcessCollector(registry=registry)
         registry.register(self)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answer. `route` is a template and `method` a known one, so the series are bounded."""
-        key = (route, method, status)
-        self._requests[key] = self._requests.get(key, 0) + 1
-        times = self._times.get(route)
-        if times is None:
-            times = self._times[route] = _Times()
-        times.buckets[bisect_left(SECONDS, seconds)] += 1
-        times.sum_s += seconds
+        self._seconds.observe((route, method, STATUS_TEXTS[status]), seconds)
+
+    async def watch_loop(self) -> None:
+        """Look at an interval how late the event loop is, for ever."""
+        while True:
+            due = time.perf_counter() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self._lag.observe((), max(0.0, time.perf_counter() - due))
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "http_requests", "Requests answered.", labels=["route", "method", "status"]
         )
-        for (route, method, status), count in self._requests.items():
-            requests.add_metric([route, method, str(status)], count)
+        for labels, count in self._seconds.counts():
+            requests.add_metric(labels, count)
         yield requests
-        seconds = HistogramMetricFamily("http_request_seconds", "Time to answer.", labels=["route"])
-        for route, times in self._times.items():
-            bounds = [*map(str, SECONDS), "+Inf"]
-            seconds.add_metric(
-                [route], list(zip(bounds, accumulate(times.buckets), strict=True)), times.sum_s
-            )
-        yield seconds
+        yield self._seconds.family()
+        yield self._lag.family()
         yield GaugeMetricFamily("http_requests_in_flight", "Requests being served.", self._in_flight())
 
 
-__all__ = ["AccessLog", "CollectorRegistry", "HttpMetrics", "configure_logging", "redact", "render"]
+__all__ = [
+    "AccessLog",
+    "CollectorRegistry",
+    "Durations",
+    "HttpMetrics",
+    "configure_logging",
+    "redact",
+    "render",
+]
