@@ -69,8 +69,9 @@ class Evidence(Record):
     `evidence_id` covers source key, task, role, input, output and model, never a time, so the same run has
     the same id on every machine; verdict and feedback may join later without changing it. `role` is the
     job role of the retrieved texts, where they agree on one. `repair_of` names the failed attempt that this
-    run was made to repair, `repaired_by` the first run that was made to repair this one. `ts` is the run's
-    own time, where its source tells one. `duplicates` counts the records beyond the first that said the same.
+    run was made to repair, `repaired_by` the first run that was made to repair this one. `ts`, `latency_ms`
+    and `config_hash` are the run's own, where its source tells them. `duplicates` counts the records beyond
+    the first that said the same.
     """
 
     schema_id: ClassVar[str] = "stillhouse.evidence"
@@ -85,6 +86,8 @@ class Evidence(Record):
     output: RunOutput | None = None
     model: ModelRef
     usage: Usage = Usage()
+    latency_ms: Measure | None = None
+    config_hash: str | None = None
     verdict: Verdict | None = None
     feedback: list[EvidenceFeedback] = []
     review: list[EvidenceReview] = []

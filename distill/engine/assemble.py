@@ -44,6 +44,8 @@ def evidence_of(turn: Turn, evidence_id: str, source: Mapping[str, Any], said: S
         "output": turn.output,
         "model": turn.model,
         "usage": turn.usage or NO_USAGE,
+        "latency_ms": turn.latency_ms,
+        "config_hash": turn.config_hash,
         "verdict": said.verdict or turn.verdict,
         "feedback": said.feedback,
         "review": said.review,

@@ -36,7 +36,7 @@ from services.errors import Conflict
 
 log = structlog.get_logger(__name__)
 
-LAYOUT: Final = "1"
+LAYOUT: Final = "2"
 """Part of every shard's name: what is written otherwise than before has to be written again."""
 GATE_LINES: Final = 16
 GATE_BAD_MAX: Final = 1

@@ -59,6 +59,8 @@ def turn_of(run: Mapping[str, Any]) -> Turn:
         ts=run["ts"],
         episode_id=run.get("episode_id"),
         usage=_filled(run.get("usage", {}), ("prompt_tokens", "completion_tokens", "cost_usd")),
+        latency_ms=run.get("latency_ms"),
+        config_hash=run.get("config_hash"),
         verdict=run.get("verdict"),
         repairs=repairs if isinstance(repairs, str) else None,
     )

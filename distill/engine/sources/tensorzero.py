@@ -9,6 +9,7 @@ from distill.engine.sources.turn import (
     Json,
     Turn,
     Unreadable,
+    amount_at,
     decoded,
     object_at,
     text_at,
@@ -34,6 +35,7 @@ def read(row: Json) -> Turn:
         task={"kind": name, "key": None} if (name := text_at(row, "function_name")) else None,
         ts=time_of(row.get("timestamp")) or _time_in(key),
         episode_id=text_at(row, "episode_id"),
+        latency_ms=amount_at(row, "processing_time_ms"),
     )
 
 

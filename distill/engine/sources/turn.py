@@ -40,6 +40,8 @@ class Turn:
     ts: str | None = None
     episode_id: str | None = None
     usage: Json | None = None
+    latency_ms: float | None = None
+    config_hash: str | None = None
     verdict: Json | None = None
     repairs: str | None = None
 
