@@ -43,6 +43,13 @@ SCHEMA_OF_TAG: Final = {
     projection.DATETIME: edge.PayloadSchemaType.Float,
 }
 
+GRAPH: Final = edge.HnswIndexConfig(m=24, ef_construct=200, full_scan_threshold=10_000)
+"""More links than the engine's own 16: on GloVe the same recall at two thirds of the candidates."""
+BYTES: Final = edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8, always_ram=True)
+"""Candidates are compared as bytes, over the whole range of values. Cutting the rarest off cost recall."""
+RESCORED: Final = edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
+"""Twice the asked-for candidates are compared again as they were given: scores are always those."""
+
 Clause = edge.FieldCondition | edge.IsEmptyCondition | edge.HasIdCondition | edge.Filter
 EdgePayload = dict[str, Any]
 
@@ -74,8 +81,17 @@ class EdgeStore:
 
 
 def _config(spec: ShardSpec) -> edge.EdgeConfig:
+    # Only vectors of length one share a range that bytes divide well.
+    as_bytes = BYTES if spec.distance == "cosine" else None
+    dense = edge.EdgeVectorParams(
+        size=spec.dimension,
+        distance=DISTANCES[spec.distance],
+        hnsw_config=GRAPH,
+        quantization_config=as_bytes,
+    )
     return edge.EdgeConfig(
-        vectors={DENSE: edge.EdgeVectorParams(size=spec.dimension, distance=DISTANCES[spec.distance])},
+        vectors={DENSE: dense},
+        max_search_threads=1,  # a second one gains nothing over two segments, and costs a hand-over each
         sparse_vectors=(
             {WORDS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)} if spec.hybrid else None
         ),
@@ -153,7 +169,7 @@ class EdgeShard:
         else:
             assert query.vector is not None
             nearest = edge.Query.Nearest(list(query.vector), using=DENSE)
-            params = edge.SearchParams(exact=query.exact, hnsw_ef=query.ef)
+            params = edge.SearchParams(exact=query.exact, hnsw_ef=query.ef, quantization=RESCORED)
         with _translated("cannot search"):
             return self._shard.query(
                 edge.QueryRequest(
