@@ -6,13 +6,23 @@ from pydantic import Field, StringConstraints, model_validator
 
 from schemas.base import Model, RunId, SafeJson
 from schemas.errors import ErrorBody
-from schemas.evidence import Category, Count, DatasetManifest, Evidence, ProductFile, Scored
+from schemas.evidence import (
+    Category,
+    Count,
+    DatasetManifest,
+    Evidence,
+    EvidenceReview,
+    ProductFile,
+    Scored,
+)
 from schemas.proof import Audit, ReceiptRef
+from schemas.replay import ReplayFields
 from schemas.review import Decision
 from schemas.runs import Feedback, FeedbackKind, Run, RunOutput, VerdictRecord
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+ReviewState = Literal["undecided", "decided", "disagreed"]
 JobState = Literal["queued", "running", "done", "failed"]
 
 PiiClass = Literal["ssn", "card", "bank", "phone", "email", "name"]
@@ -91,9 +101,9 @@ class PiiPolicy(Model):
     name: PiiAction = "mask"
 
 
-class JobRequest(Model):
-    """A stage to run. `source` belongs to `materialize`, `sample`, `seed` and `all` to `audit`, the rest to
-    `export`.
+class JobRequest(ReplayFields):
+    """A stage to run. `source` belongs to `materialize`, `sample`, `seed` and `all` to `audit`, the fields of
+    `ReplayFields` with `kind` and `seed` to `replay`, the rest to `export`.
 
     An audit follows `sample` links a file back to the raw bytes, drawn with `seed`; with `all`, every one.
 
@@ -153,6 +163,62 @@ class EvidencePage(Model):
 
     evidence: list[EvidenceItem]
     cursor: str | None = None
+
+
+class ReviewValue(Model):
+    """What a decision on a piece of evidence is worth: 0.5 disagreement + 0.3 novelty + 0.2 frequency.
+
+    `disagreement` is 1 where reviewers decided differently, 0.75 where people's votes contradict the
+    validators, 0.5 where they contradict one another. Pieces are alike when they have the same finding
+    codes, kind of work and job role: `frequency` is 1 - 1 / `alike`, the number that wait; `novelty` falls
+    with the number that were `decided` and that come before this one in the queue.
+    """
+
+    score: Share
+    disagreement: Share
+    novelty: Share
+    frequency: Share
+    alike: Count
+    decided: Count
+
+
+class ReviewItem(EvidenceItem):
+    """A piece of evidence as reviewers see it. `decisions` are all that were made, those included on which
+    the evidence and its category do not go yet. `value` is null for what does not wait.
+    """
+
+    value: ReviewValue | None = None
+    state: ReviewState
+    decisions: list[EvidenceReview]
+
+
+class ReviewPage(Model):
+    """What waits for a person. `cursor` asks for what follows; without one this was the end.
+
+    `waiting` counts all that the question covers; `left_out` is what a very long queue does not show yet.
+    """
+
+    evidence: list[ReviewItem]
+    cursor: str | None = None
+    waiting: Count
+    left_out: Count = 0
+
+
+class Agreement(Model):
+    """How far reviewers agree: Krippendorff's alpha over their latest decisions, 1 for full agreement and 0
+    for what chance gives. It is null where it is not defined; `reason` then says why.
+
+    `items` were decided by two reviewers or more, with `decisions` in all; `observed` is the share of
+    pairs of decisions that agree. `decided` counts the items that anybody decided.
+    """
+
+    alpha: Annotated[float, Field(le=1)] | None
+    reason: str | None = None
+    observed: Share | None = None
+    items: Count
+    decisions: Count
+    reviewers: Count
+    decided: Count
 
 
 class DatasetPage(Model):

@@ -2,16 +2,22 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from schemas.base import JsonObject, Measure, Model, RunId, Tally, Timestamp
+from schemas.evidence import Category, Count, ProductFile, Sha256, SplitName
 from schemas.records import Record
 from schemas.runs import ModelRef, Task, Usage
+from schemas.vectors import CollectionName
 from schemas.verdicts import Finding, VerdictName
 
 ReplayMode = Literal["live", "cassette", "refresh", "recorded"]
 ReplayOutcome = Literal["local_pass", "local_repaired", "escalated_pass", "failed"]
+CallMode = Literal["live", "cassette", "refresh"]
 Share = Annotated[float, Field(ge=0, le=1)]
+ReplayId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
+CassetteName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class ReplayAttempt(Model):
@@ -53,6 +59,98 @@ class Replay(Record):
     role: str | None = None
     text: str | None = None
     findings: list[Finding] = []
+
+
+class ReplayFields(Model):
+    """What is to be done again, on what, and how far it may go. A replay with the same values goes on where
+    one of them was stopped.
+
+    Tasks: `category` is what came of the task in the end; `dataset` (of a `split`) and `evidence_ids` name
+    them; `like` takes those of another replay. Of more than `limit`, a sample is drawn that is the same each
+    time. The arm: `models` from the cheapest to the strongest, or `recorded`, which asks nobody and has the
+    recorded answers validated anew; `contexts` is how many texts of earlier work from `collection` go with a
+    task. `repeats` runs each task several times, with `seed` and the numbers after it where there is one.
+
+    `mode` says where answers come from: from the models (`live`), from a cassette alone, or from the models
+    and into the cassette (`refresh`). Budgets are for the whole replay. `fresh` throws away what an earlier
+    one left unfinished.
+    """
+
+    models: Annotated[list[ModelName], Field(min_length=1, max_length=8)] | None = None
+    recorded: bool = False
+    attempts_max: Annotated[int, Field(ge=1, le=16)] = 3
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    contexts: Annotated[int, Field(ge=0, le=20)] = 0
+    collection: CollectionName = "distilled"
+    category: Category | None = None
+    role: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    since: Timestamp | None = None
+    until: Timestamp | None = None
+    dataset: Annotated[str, Field(max_length=128)] | None = None
+    split: SplitName | None = None
+    evidence_ids: Annotated[list[Sha256], Field(min_length=1, max_length=10_000)] | None = None
+    like: ReplayId | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    mode: CallMode = "live"
+    cassette: CassetteName = "default"
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
+    budget_calls: Annotated[int, Field(ge=1)] | None = None
+    budget_tokens: Annotated[int, Field(ge=1)] | None = None
+    budget_usd: Annotated[float, Field(gt=0)] | None = None
+    name: ReplayId | None = None
+    fresh: bool = False
+
+
+class ReplayOptions(ReplayFields):
+    """All that a replay is told: its own fields, and those that it shares with other stages.
+
+    `kind` is the kind of task.
+    """
+
+    kind: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+
+
+class ReplayArm(Model):
+    """One configuration that tasks are run under. `collection` is null where no earlier work is shown."""
+
+    models: list[str]
+    recorded: bool
+    attempts_max: int
+    temperature: float | None
+    seed: int | None
+    contexts: int
+    collection: str | None
+
+
+class ReplayManifest(Model):
+    """What a finished replay is. `name` is the arm's; `counts["in"]` is the sum of the other counts.
+
+    `fingerprint` says what shaped answers and verdicts: `config` of chatd, `prompt` (all that was asked),
+    `roster`, `models` with their digests, and `policy` of the validators; null where unknown. `left_out`
+    counts by reason the tasks without a result, `spent` the calls, tokens and money, null where unknown.
+    """
+
+    replay_id: ReplayId
+    name: str
+    mode: ReplayMode
+    cassette: str | None
+    arm: ReplayArm
+    selection: JsonObject
+    repeats: int
+    fingerprint: dict[str, str | None]
+    counts: dict[str, Count]
+    left_out: dict[str, Count]
+    spent: dict[str, Measure | None]
+    files: list[ProductFile]
+
+
+class ReplayPage(Model):
+    """Finished replays in the order of their ids."""
+
+    replays: list[ReplayManifest]
+    cursor: str | None = None
 
 
 class Window(Model):
