@@ -1,13 +1,21 @@
 """What every daemon can be told, from the environment. Each daemon adds its own under its prefix."""
 
+import ipaddress
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from services.settings_files import FileSettingsSource
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+INTERNAL_HEADER: Final = "x-stillhouse-internal"
+"""By which our daemons know one another, where they share a secret."""
+INTERNAL_TOKEN: Final = re.compile(r"[!-~]{16,256}")
 
 OLLAMA_PORT = 11434
 
@@ -29,6 +37,22 @@ def _ollama_url(value: str) -> str:
     return f"{url.scheme}://{host}:{port}{url.path}"
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _internal_token(secret: SecretStr) -> SecretStr:
+    if INTERNAL_TOKEN.fullmatch(secret.get_secret_value()) is None:
+        raise ValueError("it takes 16 to 256 printable ASCII characters without spaces")
+    return secret
+
+
 def _split(value: str | tuple[str, ...]) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(part.strip() for part in parts if part.strip())
@@ -48,7 +72,22 @@ OllamaUrls = Annotated[tuple[OllamaUrl, ...], NoDecode, BeforeValidator(_split)]
 """None, one or several, separated by commas, each as `OLLAMA_HOST` is read."""
 
 
-class DaemonSettings(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """Settings from the environment, and from the files that `NAME_FILE` names."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, FileSettingsSource(settings_cls)
+
+
+class DaemonSettings(EnvironmentSettings):
     """Frozen settings. Units stand in the names; `docs/settings.md` lists every one."""
 
     model_config = SettingsConfigDict(
@@ -71,6 +110,24 @@ class DaemonSettings(BaseSettings):
     )
     data: Path = Field(
         Path("data"), validation_alias="STILLHOUSE_DATA", description="Folder under which all data lives."
+    )
+    internal_token: Annotated[SecretStr, AfterValidator(_internal_token)] | None = Field(
+        None,
+        validation_alias="STILLHOUSE_INTERNAL_TOKEN",
+        description="What our daemons show one another; with it, one that is asked past the gateway refuses.",
+    )
+    tls_certificate: FilePath | None = Field(
+        None, description="PEM file of the certificate to serve HTTPS with, and those that vouch for it."
+    )
+    tls_key: FilePath | None = Field(None, description="PEM file of its key.")
+    head_timeout_s: float = Field(
+        10.0, gt=0, description="Seconds that the head of a request may take to come in; then it is closed."
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds within which another KiB of a request's body must come in."
+    )
+    connections_max: int = Field(
+        4096, ge=1, description="Connections that may be open at once; further ones are turned away with 503."
     )
     otlp_endpoint: BaseUrl | None = Field(
         None,
@@ -95,6 +152,18 @@ class DaemonSettings(BaseSettings):
         validation_alias="STILLHOUSE_LIFELINE_FD",
         description="Set by the supervisor: a pipe whose closing means that it is gone.",
     )
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("a TLS certificate and its key go together; set both or neither")
+        return self
+
+    @property
+    def internal_headers(self) -> dict[str, str]:
+        """What a request to another of our daemons carries. Nobody else may be sent these."""
+        token = self.internal_token
+        return {INTERNAL_HEADER: token.get_secret_value()} if token is not None else {}
 
     @classmethod
     def variable(cls, field: str) -> str:

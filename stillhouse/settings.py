@@ -4,9 +4,9 @@ from pathlib import Path
 
 import typer
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from services.settings import BaseUrl, OllamaUrl
+from services.settings import BaseUrl, EnvironmentSettings, OllamaUrl
 
 
 def _port(default: int, daemon: str) -> int:
@@ -20,7 +20,7 @@ def _port(default: int, daemon: str) -> int:
     return port
 
 
-class CliSettings(BaseSettings):
+class CliSettings(EnvironmentSettings):
     """Frozen settings. Ports are the daemons' own variables, so that both sides read the same."""
 
     model_config = SettingsConfigDict(
