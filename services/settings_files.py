@@ -1,4 +1,4 @@
-"""Settings out of files: `NAME_FILE` names the file that holds the value of `NAME`, as secrets are mounted."""
+"""Settings out of files: `NAME_FILE` names the file that holds the value of `NAME`, as with secrets."""
 
 import os
 from collections.abc import Mapping

@@ -1,11 +1,9 @@
 """`NAME_FILE` stands for the content of a file."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from services.settings import DaemonSettings
@@ -16,7 +14,7 @@ class Settings(DaemonSettings):
 
     port: int = 1
     api_key: SecretStr | None = None
-    tags: Mapping[str, int] = MappingProxyType({})
+    tags: dict[str, int] = Field({}, description="JSON.")
 
 
 @pytest.fixture
