@@ -5,11 +5,13 @@ A folder has `tasks.jsonl`, one `stillhouse.replay` a task and repeat, and `mani
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
+from schemas.comparison import Counting
 from schemas.replay import Replay, ReplayOutcome
 from schemas.verdicts import Finding
 from services.errors import Conflict
@@ -21,9 +23,6 @@ OWN: Final[frozenset[ReplayOutcome]] = frozenset({"local_pass", "local_repaired"
 
 FINGERPRINTS: Final = ("config", "prompt", "roster", "models", "policy")
 """What shapes the answers of an arm and the verdicts on them."""
-
-Counting = Literal["own", "any"]
-"""Which tasks count as passed: those that the first model solved, or those a stronger one solved as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,10 @@ class TaskResult:
         """Whether the first model passed by itself, one a repeat."""
         return tuple(outcome in OWN for outcome in self.outcomes)
 
-    def share(self, counting: Counting) -> float:
+    def share(self, counting: Counting) -> Fraction:
         """The share of repeats that passed, from 0 to 1."""
-        if counting == "any":
-            return sum(outcome != "failed" for outcome in self.outcomes) / len(self.outcomes)
-        return sum(self.passes) / len(self.outcomes)
+        passed = self.passes if counting == "own" else [outcome != "failed" for outcome in self.outcomes]
+        return Fraction(sum(passed), len(self.outcomes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,100 @@
+"""Two arms laid side by side: the tasks that both have, and the groups that these make."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from distill.engine.compare.results import ArmResults, TaskResult
+from distill.engine.compare.statistics import Floats, Groups, Ints
+from schemas.comparison import Counting
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One task under both arms. `label` counts the groups from 0."""
+
+    baseline: TaskResult
+    current: TaskResult
+    label: int
+
+    @property
+    def task_id(self) -> str:
+        return self.baseline.task_id
+
+    def difference(self, counting: Counting) -> Fraction:
+        """The share of repeats that passed, current less baseline."""
+        return self.current.share(counting) - self.baseline.share(counting)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """All tasks in both arms, in the order of their ids, and the ids that only one of them has."""
+
+    pairs: Sequence[Pair]
+    only_baseline: Sequence[str]
+    only_current: Sequence[str]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @property
+    def labels(self) -> Ints:
+        return np.array([pair.label for pair in self.pairs], dtype=np.int64)
+
+    @property
+    def sizes(self) -> Ints:
+        """The number of tasks of each group."""
+        sizes: Ints = np.bincount(self.labels)
+        return sizes
+
+    def groups(self, counting: Counting) -> Groups:
+        sums = [Fraction(0)] * len(self.sizes)
+        for pair in self.pairs:
+            sums[pair.label] += pair.difference(counting)
+        return Groups.of(sums, self.sizes.tolist())
+
+    def rates(self, results: Sequence[TaskResult], counting: Counting) -> Floats:
+        """For each group the sum of its tasks' shares that passed; `results` are one arm's, in our order."""
+        shares = [float(result.share(counting)) for result in results]
+        rates: Floats = np.bincount(self.labels, weights=shares).astype(np.float64)
+        return rates
+
+    @property
+    def independent(self) -> bool:
+        """Whether every task is a group of its own that was done once by both arms: McNemar's case."""
+        once = all(len(pair.baseline.outcomes) == len(pair.current.outcomes) == 1 for pair in self.pairs)
+        return once and len(self.sizes) == len(self.pairs)
+
+
+def paired(baseline: ArmResults, current: ArmResults) -> Pairs:
+    """Tasks are of one group when either arm says so: the evidence may have grown between two replays."""
+    both = sorted(baseline.results.keys() & current.results.keys())
+    pairs = [(baseline.results[task_id], current.results[task_id]) for task_id in both]
+    labels = _labels(pairs)
+    return Pairs(
+        [Pair(*pair, label) for pair, label in zip(pairs, labels, strict=True)],
+        sorted(baseline.results.keys() - current.results.keys()),
+        sorted(current.results.keys() - baseline.results.keys()),
+    )
+
+
+def _labels(pairs: Sequence[tuple[TaskResult, TaskResult]]) -> list[int]:
+    """Number the connected groups in the order in which they are first met."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(node: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for one, other in pairs:
+        parent[root(("current", other.group))] = root(("baseline", one.group))
+    numbers: dict[tuple[str, str], int] = {}
+    return [numbers.setdefault(root(("baseline", one.group)), len(numbers)) for one, _ in pairs]

@@ -1,0 +1,267 @@
+"""The comparison itself: two arms in, everything that may be said of their difference out, and no more."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from distill.engine.compare import statistics
+from distill.engine.compare.gate import Gate
+from distill.engine.compare.pairing import Pair, Pairs
+from distill.engine.compare.results import FINGERPRINTS, ArmResults, TaskResult
+from schemas.comparison import (
+    Arm,
+    Change,
+    Comparison,
+    ComparisonVerdict,
+    Counting,
+    DiscordantTask,
+    GateResult,
+    MedianDifference,
+    Quality,
+    Rate,
+)
+from services.errors import Conflict
+
+LISTED_MAX: Final = 1000
+"""Tasks named in one list of a comparison."""
+MEASURES: Final[tuple[Literal["latency_ms", "cost_usd"], ...]] = ("latency_ms", "cost_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """By which terms two arms are compared. A gate brings its own confidence."""
+
+    confidence: float
+    seed: int
+    counting: Counting
+    gate: Gate | None
+    across_policies: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One arm, and the replay that it is from."""
+
+    replay_id: str
+    arm: ArmResults
+
+
+def judged(comparison_id: str, baseline: Side, current: Side, pairs: Pairs, terms: Terms) -> Comparison:
+    """Compare two arms whose tasks are `pairs`. Raises `Conflict` where that would say nothing."""
+    _check_comparable(baseline, current, pairs, terms)
+    quality = _quality(pairs, terms)
+    verdict, reason = _verdict(quality, terms.confidence)
+    better, worse = _discordant(pairs, terms.counting)
+    return Comparison(
+        comparison_id=comparison_id,
+        verdict=verdict,
+        reason=reason,
+        confidence=terms.confidence,
+        counting=terms.counting,
+        seed=terms.seed,
+        resamples=statistics.RESAMPLES,
+        baseline=_arm(baseline, pairs, [pair.baseline for pair in pairs], terms.confidence),
+        current=_arm(current, pairs, [pair.current for pair in pairs], terms.confidence),
+        quality=quality,
+        measures=list(_measures(pairs, terms)),
+        changes=[
+            Change(what=what, baseline=old, current=new, changed=old != new)
+            for what in FINGERPRINTS
+            for old, new in [(baseline.arm.fingerprint[what], current.arm.fingerprint[what])]
+        ],
+        notes=list(_notes(baseline, current, pairs, quality)),
+        gate=_gate(terms.gate, verdict, quality),
+        counts={
+            "in": len(pairs) + len(pairs.only_baseline) + len(pairs.only_current),
+            "paired": len(pairs),
+            "only_baseline": len(pairs.only_baseline),
+            "only_current": len(pairs.only_current),
+        },
+        better=[_listed(pair, terms.counting) for pair in better[:LISTED_MAX]],
+        worse=[_listed(pair, terms.counting) for pair in worse[:LISTED_MAX]],
+        only_baseline=list(pairs.only_baseline[:LISTED_MAX]),
+        only_current=list(pairs.only_current[:LISTED_MAX]),
+        listed_max=LISTED_MAX,
+    )
+
+
+def by_size(pairs: Sequence[Pair], counting: Counting) -> list[Pair]:
+    """The largest differences first, whichever way; then by id."""
+    return sorted(pairs, key=lambda pair: (-abs(pair.difference(counting)), pair.task_id))
+
+
+def _check_comparable(baseline: Side, current: Side, pairs: Pairs, terms: Terms) -> None:
+    if not len(pairs):
+        raise Conflict(
+            f"replays {baseline.replay_id!r} and {current.replay_id!r} have no task in common;"
+            " replay the same selection in both",
+            code="nothing_to_compare",
+        )
+    if _policies_differ(baseline, current) and not terms.across_policies:
+        raise Conflict(
+            f"{baseline.replay_id!r} and {current.replay_id!r} were judged by different validator policies,"
+            " so their pass rates cannot be compared; replay the baseline again under the policy in force, or"
+            " ask for `across_policies` to see what the change of the policy does",
+            code="policies_differ",
+            param="across_policies",
+        )
+
+
+def _policies_differ(baseline: Side, current: Side) -> bool:
+    return baseline.arm.fingerprint["policy"] != current.arm.fingerprint["policy"]
+
+
+# --- quality ------------------------------------------------------------------------------------
+
+
+def _quality(pairs: Pairs, terms: Terms) -> Quality:
+    groups = pairs.groups(terms.counting)
+    differences = [pair.difference(terms.counting) for pair in pairs]
+    better, worse = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
+    return Quality(
+        tasks=len(pairs),
+        groups=len(groups.sizes),
+        groups_discordant=groups.discordant,
+        better=better,
+        worse=worse,
+        difference=groups.difference,
+        interval=statistics.bootstrap(groups, terms.confidence, terms.seed),
+        p=statistics.sign_flip(groups, terms.seed),
+        mcnemar_p=statistics.mcnemar(better, worse) if pairs.independent else None,
+        detectable=statistics.detectable(groups, terms.confidence),
+    )
+
+
+def _verdict(quality: Quality, confidence: float) -> tuple[ComparisonVerdict, str]:
+    """Both the test and the interval must say so: either alone is fooled by data that the other is not."""
+    least = statistics.groups_min(confidence)
+    if quality.groups_discordant < least:
+        return "no evidence", (
+            f"{quality.groups_discordant} of {quality.groups} independent groups differ; at {confidence:.4g}"
+            f" confidence no fewer than {least} could show a difference, even if all went one way"
+        )
+    low, high = quality.interval
+    if quality.p > 1 - confidence:
+        return "no evidence", f"a difference as large comes up by chance with p = {quality.p:.3g}"
+    if low <= 0 <= high:
+        return "no evidence", "the interval of the difference takes in zero: a few groups decide"
+    way: ComparisonVerdict = "better" if low > 0 else "worse"
+    return way, f"p = {quality.p:.3g}, and the interval of the difference leaves zero out"
+
+
+def _gate(gate: Gate | None, verdict: ComparisonVerdict, quality: Quality) -> GateResult | None:
+    if gate is None:
+        return None
+    passed, reason = gate.judge(verdict, quality)
+    return GateResult(gate=gate.text, passed=passed, reason=reason)
+
+
+def _arm(side: Side, pairs: Pairs, results: Sequence[TaskResult], confidence: float) -> Arm:
+    costs = [result.cost_usd for result in results]
+    known = [cost for cost in costs if cost is not None]
+    outcomes = Counter(outcome for result in results for outcome in result.outcomes)
+    return Arm(
+        replay_id=side.replay_id,
+        name=side.arm.name,
+        tasks=len(side.arm.results),
+        own=_rate(pairs, results, "own", confidence),
+        any=_rate(pairs, results, "any", confidence),
+        outcomes=dict(sorted(outcomes.items())),
+        repeats_max=max(len(result.outcomes) for result in results),
+        cost_usd=sum(known) if len(known) == len(costs) else None,
+    )
+
+
+def _rate(pairs: Pairs, results: Sequence[TaskResult], counting: Counting, confidence: float) -> Rate:
+    passed = sum(result.share(counting) for result in results)
+    rate = float(passed / len(results))
+    effective = statistics.effective(pairs.rates(results, counting), pairs.sizes)
+    return Rate(rate=rate, interval=statistics.wilson(rate, effective, confidence), tasks_effective=effective)
+
+
+# --- beside quality -----------------------------------------------------------------------------
+
+
+def _measures(pairs: Pairs, terms: Terms) -> Iterator[MedianDifference]:
+    """Medians of what both arms tell of a task; nothing where they never do."""
+    for measure in MEASURES:
+        found = _median(pairs, measure, _READ[measure], terms)
+        if found is not None:
+            yield found
+
+
+_READ: Final[dict[str, Callable[[TaskResult], float | None]]] = {
+    "latency_ms": lambda result: result.latency_ms,
+    "cost_usd": lambda result: result.cost_usd,
+}
+
+
+def _median(
+    pairs: Pairs,
+    measure: Literal["latency_ms", "cost_usd"],
+    read: Callable[[TaskResult], float | None],
+    terms: Terms,
+) -> MedianDifference | None:
+    known = [
+        (before, after, pair.label)
+        for pair in pairs
+        if (before := read(pair.baseline)) is not None and (after := read(pair.current)) is not None
+    ]
+    if not known:
+        return None
+    old, new = (np.array(column, dtype=np.float64) for column in list(zip(*known, strict=True))[:2])
+    names, labels = np.unique([label for _, _, label in known], return_inverse=True)
+    enough = len(names) >= statistics.groups_min(terms.confidence)
+    return MedianDifference(
+        measure=measure,
+        tasks=len(known),
+        unknown=len(pairs) - len(known),
+        baseline=float(np.median(old)),
+        current=float(np.median(new)),
+        difference=float(np.median(new - old)),
+        interval=statistics.median_interval(new - old, labels, terms.confidence, terms.seed)
+        if enough
+        else None,
+    )
+
+
+def _notes(baseline: Side, current: Side, pairs: Pairs, quality: Quality) -> Iterator[str]:
+    for side, alone in ((baseline, pairs.only_baseline), (current, pairs.only_current)):
+        if alone:
+            yield f"{len(alone)} tasks are in {side.replay_id!r} alone and count for neither arm."
+    if quality.groups < quality.tasks:
+        yield (
+            f"The {quality.tasks} tasks are {quality.groups} independent groups: by order, episode or near"
+            " duplicates. Groups are tested and drawn as wholes, and McNemar's test does not apply."
+        )
+    elif not pairs.independent:
+        yield "Tasks were repeated: repeats are averaged within a task, and McNemar's test does not apply."
+    if _policies_differ(baseline, current):
+        yield "The arms were judged by different validator policies: their difference is in the rates too."
+
+
+# --- what differs -------------------------------------------------------------------------------
+
+
+def _discordant(pairs: Pairs, counting: Counting) -> tuple[list[Pair], list[Pair]]:
+    ordered = by_size([pair for pair in pairs if pair.difference(counting)], counting)
+    return (
+        [pair for pair in ordered if pair.difference(counting) > 0],
+        [pair for pair in ordered if pair.difference(counting) < 0],
+    )
+
+
+def _listed(pair: Pair, counting: Counting) -> DiscordantTask:
+    return DiscordantTask(
+        evidence_id=pair.task_id,
+        group=pair.current.group,
+        kind=pair.current.kind,
+        role=pair.current.role,
+        baseline=float(pair.baseline.share(counting)),
+        current=float(pair.current.share(counting)),
+        baseline_codes=list(pair.baseline.codes),
+        current_codes=list(pair.current.codes),
+    )
