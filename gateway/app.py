@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypedDict
 
 from gateway.backends import Bulkhead, HttpHop, HttpUpstream, Upstream, resolved
-from gateway.engine import Doorkeeper, Fleet, Members, Rendezvous
+from gateway.engine import Doorkeeper, Fleet, Members, Overhead, Rendezvous
 from gateway.routes import doors, routes
 from gateway.settings import Settings
 from services import daemon
@@ -30,6 +30,7 @@ class State(TypedDict):
     fleets: dict[str, Fleet]
     rendezvous: Rendezvous
     distill: DistillClient
+    overhead: Overhead
     checks: dict[str, Check]
 
 
@@ -40,6 +41,7 @@ def create_app(
 ) -> Daemon:
     """Raises `PlatformError` when it must not start: no keys on an open address, or a broken key file."""
     registry = CollectorRegistry()
+    overhead = Overhead(registry)
     doorkeeper = Doorkeeper(KeyStore(settings.data), host=settings.host)
 
     @asynccontextmanager
@@ -70,6 +72,7 @@ def create_app(
                 "fleets": fleets,
                 "rendezvous": rendezvous,
                 "distill": distill,
+                "overhead": overhead,
                 "checks": _checks(doorkeeper, fleets),
             }
 

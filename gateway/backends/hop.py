@@ -7,6 +7,7 @@ bounds the work in between and not the time that a model takes.
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -37,8 +38,11 @@ class ReplicaLost(Unavailable):
     code = "embedd_down"
 
 
-OnPart = Callable[[Part | ReplicaLost], None]
-"""Told once what became of a call. A callback, since a future for each warm call would cost as much again."""
+OnPart = Callable[[Part | ReplicaLost, float], None]
+"""Told once what became of a call, and when it was sent, by `time.perf_counter`.
+
+A callback, since a future for each warm call would cost as much again.
+"""
 
 
 class HopReplica(Protocol):
@@ -125,17 +129,18 @@ class HttpHop:
     async def _exchange(self, body: bytes, left: set[int]) -> None:
         """Send a frame, and see that each of its calls gets its part or is told that there will be none."""
         reason = "the answer ended without it"
+        sent_s = time.perf_counter()
         try:
             exchange = await self._begin(body)
             try:
-                await self._receive(exchange, left)
+                await self._receive(exchange, left, sent_s)
             finally:
                 exchange.close()
         except (OSError, TimeoutError, ValueError, PlatformError) as error:
             reason = str(error) or "no answer in time"
         for call_id in left:
             if (done := self._waiting.pop(call_id, None)) is not None:
-                done(ReplicaLost(f"embedd at {self.url} gave no answer: {reason}"))
+                done(ReplicaLost(f"embedd at {self.url} gave no answer: {reason}"), sent_s)
 
     async def _begin(self, body: bytes) -> Exchange:
         """Send a frame and wait for its answer to begin, once more on a new connection if need be."""
@@ -159,14 +164,14 @@ class HttpHop:
             self._schedule()
         raise AssertionError("unreachable")
 
-    async def _receive(self, exchange: Exchange, left: set[int]) -> None:
+    async def _receive(self, exchange: Exchange, left: set[int], sent_s: float) -> None:
         reader = hop.PartReader()
 
         def take(data: bytes) -> None:
             for part in reader.feed(data):
                 left.discard(part.id)
                 if (done := self._waiting.pop(part.id, None)) is not None:
-                    done(part)
+                    done(part, sent_s)
 
         async with asyncio.timeout(self._part_timeout_s):
             await exchange.drain_into(take)

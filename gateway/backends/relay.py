@@ -20,11 +20,15 @@ LOOKS_A_TIMEOUT: Final = 10
 """How often calls are looked at within the time that a daemon may be silent."""
 
 
+def _unnoticed() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A request as it leaves the gateway. `target` is the path with its query.
 
-    `repeatable`: sending it twice does no harm.
+    `repeatable`: sending it twice does no harm. `sent` is called whenever a replica was sent it.
     """
 
     method: str
@@ -32,6 +36,7 @@ class Outgoing:
     headers: Headers
     body: bytes
     repeatable: bool
+    sent: Callable[[], None] = _unnoticed
 
 
 async def _nothing() -> None:
@@ -113,6 +118,7 @@ class HttpUpstream:
         if connection is None:
             self._bulkhead.leave()
             return None
+        outgoing.sent()
         call.connection = connection
         self._calls.add(call)
         if self._next_look is None:
@@ -160,6 +166,7 @@ class HttpUpstream:
                 code=f"{self.daemon}_down",
                 maybe_done=False,
             ) from error
+        outgoing.sent()
         try:
             async with asyncio.timeout(self._read_timeout_s):
                 await exchange.head()

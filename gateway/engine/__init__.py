@@ -5,6 +5,7 @@ from gateway.engine.embeddings import Rendezvous, Vectors, Wanted
 from gateway.engine.fleet import Fleet
 from gateway.engine.limits import Bucket, Limiter
 from gateway.engine.members import Members
+from gateway.engine.overhead import Overhead, Transit
 
 __all__ = [
     "LOCAL_PRINCIPAL",
@@ -13,8 +14,10 @@ __all__ = [
     "Fleet",
     "Limiter",
     "Members",
+    "Overhead",
     "Principal",
     "Rendezvous",
+    "Transit",
     "Vectors",
     "Wanted",
     "is_loopback",

@@ -48,7 +48,10 @@ class Wanted(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Finished JSON texts of vectors, in the order of the texts, and what goes into the answer's head."""
+    """Finished JSON texts of vectors, in the order of the texts, and what goes into the answer's head.
+
+    `sent_s` is when their one home was asked, by `time.perf_counter`; 0 where there were several.
+    """
 
     fragments: Sequence[bytes]
     digest: str
@@ -57,6 +60,7 @@ class Vectors(NamedTuple):
     tokens: int
     queue_ms: float
     inference_ms: float
+    sent_s: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
@@ -124,13 +128,13 @@ class Rendezvous:
             return self._start_task(wanted, done, set())
         cancel: list[Callable[[], None]] = []
 
-        def arrived(part: Part | ReplicaLost) -> None:
+        def arrived(part: Part | ReplicaLost, sent_s: float) -> None:
             if isinstance(part, ReplicaLost):
                 home.ejected_until = time.monotonic() + self._ejection_s
                 cancel[0] = self._start_task(wanted, done, {home})
                 return
             home.ejected_until = 0.0
-            done(_vectors(part) if isinstance(part, Answered) else _refusal(part, None))
+            done(_vectors(part, sent_s) if isinstance(part, Answered) else _refusal(part, None))
 
         try:
             cancel.append(home.replica.ask(lambda call_id: wanted.call(call_id, wanted.texts), arrived))
@@ -181,7 +185,11 @@ class Rendezvous:
         """A replica's part, or None if the replica was lost: then it is passed over for a while."""
         texts = [wanted.texts[place] for place in places]
         arrival: asyncio.Future[Part | ReplicaLost] = asyncio.get_running_loop().create_future()
-        cancel = member.replica.ask(lambda call_id: wanted.call(call_id, texts), arrival.set_result)
+
+        def arrived(part: Part | ReplicaLost, _: float) -> None:
+            arrival.set_result(part)
+
+        cancel = member.replica.ask(lambda call_id: wanted.call(call_id, texts), arrived)
         try:
             part = await arrival
         finally:
@@ -226,7 +234,7 @@ def _refusal(part: Refused, places: Sequence[int] | None) -> PlatformError:
     )
 
 
-def _vectors(part: Answered) -> Vectors:
+def _vectors(part: Answered, sent_s: float) -> Vectors:
     return Vectors(
         part.fragments,
         part.digest,
@@ -235,6 +243,7 @@ def _vectors(part: Answered) -> Vectors:
         sum(part.tokens),
         part.queue_ms,
         part.inference_ms,
+        sent_s,
     )
 
 

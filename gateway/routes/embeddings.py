@@ -11,12 +11,12 @@ from typing import Any, Final, cast
 import orjson
 from starlette.types import Scope
 
-from gateway.engine import Doorkeeper, Limiter, Rendezvous, Vectors, Wanted
-from gateway.routes.passages import EMBEDDINGS, PASSAGES, encoded
+from gateway.engine import Doorkeeper, Limiter, Rendezvous, Transit, Vectors, Wanted
+from gateway.routes.passages import EMBEDDINGS, PASSAGES, encoded, transit_of
 from schemas.embeddings import EncodingFormat, InputType
 from services import context
 from services.errors import PlatformError
-from services.middleware import Frame, error_headers
+from services.middleware import Frame, arrived_s, error_headers
 from services.protocol import DirectExchange
 
 PASSAGE: Final = next(passage for passage in PASSAGES if passage.path == EMBEDDINGS)
@@ -126,7 +126,9 @@ class EmbeddingsDoor:
         request.principal, request.roles = principal.name, principal.roles
         self._frame.drain.in_flight += 1
         scope["route"] = self  # metrics and logs know a matched route by its `path`
-        visit = _Visit(self._frame, exchange, request, wanted, limiter)
+        visit = _Visit(
+            self._frame, exchange, request, wanted, limiter=limiter, transit=transit_of(PASSAGE, scope)
+        )
         exchange.when_gone = visit.leave
         visit.cancel = rendezvous.start(wanted, visit.answer)
         return True
@@ -135,7 +137,17 @@ class EmbeddingsDoor:
 class _Visit:
     """One request on its way through the door, and what is said when it is done."""
 
-    __slots__ = ("_done", "_exchange", "_frame", "_limiter", "_request", "_started", "_wanted", "cancel")
+    __slots__ = (
+        "_done",
+        "_exchange",
+        "_frame",
+        "_limiter",
+        "_request",
+        "_started",
+        "_transit",
+        "_wanted",
+        "cancel",
+    )
 
     def __init__(
         self,
@@ -143,14 +155,17 @@ class _Visit:
         exchange: DirectExchange,
         request: context.RequestContext,
         wanted: Wanted,
+        *,
         limiter: Limiter | None,
+        transit: Transit,
     ) -> None:
         self._frame = frame
         self._exchange = exchange
         self._request = request
         self._wanted = wanted
         self._limiter = limiter
-        self._started = time.perf_counter()
+        self._transit = transit
+        self._started = arrived_s(exchange.scope)
         self._done = False
         self.cancel: Callable[[], None] | None = None
 
@@ -165,16 +180,19 @@ class _Visit:
         if self._done:  # the caller left in the same moment
             return
         self._done = True
+        self._transit.answered()
         seconds = time.perf_counter() - self._started
         if isinstance(outcome, PlatformError):
             status, headers, body = _error(outcome, self._request.request_id)
         else:
+            self._transit.sent_at(outcome.sent_s)
             status, headers, body = 200, _headers(outcome, seconds), spliced(self._wanted, outcome)
             if self._limiter is not None:
                 self._limiter.charge(outcome.tokens)
                 headers += encoded(self._limiter.headers())
         headers.append((b"x-request-id", self._request.request_id.encode()))
         self._exchange.respond(status, headers, body)
+        self._transit.over()
         self._frame.end(self._exchange.scope, self._request, status, seconds)
 
 

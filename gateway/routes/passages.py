@@ -13,7 +13,7 @@ from fastapi import Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.backends import Headers, Outgoing, Reply
-from gateway.engine import Doorkeeper, Fleet, Limiter, Principal
+from gateway.engine import Doorkeeper, Fleet, Limiter, Overhead, Principal, Transit
 from schemas.runs import VerdictRecord
 from schemas.verdicts import Verdict
 from services import context, daemon
@@ -21,6 +21,7 @@ from services.clients import DistillClient
 from services.disconnect import ClientGone, unless_gone
 from services.errors import Forbidden, PlatformError
 from services.keys import Scope as KeyScope
+from services.middleware import arrived_s
 
 log = structlog.get_logger(__name__)
 
@@ -167,8 +168,20 @@ def forwarded(headers: Headers) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def transit_of(passage: Passage, scope: Scope) -> Transit:
+    """The clock of a request that takes a passage."""
+    overhead: Overhead = scope["state"]["overhead"]
+    return overhead.transit(passage.daemon, arrived_s(scope))
+
+
 def outgoing_of(
-    passage: Passage, scope: Scope, body: bytes, request: context.RequestContext, principal: Principal
+    passage: Passage,
+    scope: Scope,
+    body: bytes,
+    request: context.RequestContext,
+    principal: Principal,
+    *,
+    sent: Callable[[], None],
 ) -> Outgoing:
     """The request as the daemon gets it: with our word on who asks, and under which ids."""
     query: bytes = scope["query_string"]
@@ -177,7 +190,8 @@ def outgoing_of(
     headers += encoded(request.headers())
     if principal.gate and passage.daemon == "chatd":
         headers.append((GATE_HEADER, principal.gate.encode()))
-    return Outgoing(passage.method, path + b"?" + query if query else path, headers, body, passage.repeatable)
+    target = path + b"?" + query if query else path
+    return Outgoing(passage.method, target, headers, body, passage.repeatable, sent)
 
 
 def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -222,12 +236,15 @@ class TokenMeter:
 class RelayResponse(Response):
     """Passes a daemon's answer on as it arrives, and lets go of the daemon when the client leaves."""
 
-    def __init__(self, reply: Reply, stack: AsyncExitStack, limiter: Limiter | None) -> None:
+    def __init__(
+        self, reply: Reply, stack: AsyncExitStack, limiter: Limiter | None, transit: Transit
+    ) -> None:
         self.status_code = reply.status
         self.background = None
         self._reply = reply
         self._stack = stack
         self._limiter = limiter
+        self._transit = transit
         self.raw_headers = relayed(reply.headers, limiter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's own
@@ -248,7 +265,9 @@ class RelayResponse(Response):
                 if meter is not None:
                     meter.feed(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._transit.answered()
             await send({"type": "http.response.body", "body": b""})
+            self._transit.over()
         finally:
             if meter is not None and self._limiter is not None:
                 self._limiter.charge(meter.tokens)
@@ -362,7 +381,8 @@ def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
         current.principal, current.roles = principal.name, principal.roles
         body = await request.body()
         check_content(passage, principal, body)
-        outgoing = outgoing_of(passage, request.scope, body, current, principal)
+        transit = transit_of(passage, request.scope)
+        outgoing = outgoing_of(passage, request.scope, body, current, principal, sent=transit.sent)
         async with AsyncExitStack() as stack:
             try:
                 opening = stack.enter_async_context(fleets[passage.daemon].exchange(outgoing))
@@ -371,7 +391,7 @@ def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
                     reply = await _observed(reply, body, request.state.distill)
             except ClientGone:
                 return Response(status_code=CLIENT_GONE_STATUS)
-            return RelayResponse(reply, stack.pop_all(), limiter)
+            return RelayResponse(reply, stack.pop_all(), limiter, transit)
         raise AssertionError("unreachable")
 
     return forward

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from gateway.backends import Call, Headers
-from gateway.engine import Doorkeeper, Fleet, Limiter
+from gateway.engine import Doorkeeper, Fleet, Limiter, Transit
 from gateway.routes.passages import (
     CLIENT_GONE_STATUS,
     EMBEDDINGS,
@@ -25,10 +25,11 @@ from gateway.routes.passages import (
     meter_for,
     outgoing_of,
     relayed,
+    transit_of,
 )
 from services.context import RequestContext
 from services.errors import PlatformError
-from services.middleware import Frame, error_headers
+from services.middleware import Frame, arrived_s, error_headers
 from services.protocol import DirectExchange
 
 log = structlog.get_logger(__name__)
@@ -68,8 +69,10 @@ class RelayDoor:
         request = self._frame.begin(scope)
         request.principal, request.roles = principal.name, principal.roles
         scope["route"] = self
-        visit = _Visit(self._frame, exchange, request, limiter)
-        visit.call = fleet.start(outgoing_of(passage, scope, exchange.body, request, principal), visit)
+        transit = transit_of(passage, scope)
+        visit = _Visit(self._frame, exchange, request, limiter, transit)
+        outgoing = outgoing_of(passage, scope, exchange.body, request, principal, sent=transit.sent)
+        visit.call = fleet.start(outgoing, visit)
         exchange.when_full, exchange.when_ready = visit.call.pause, visit.call.resume
         return True
 
@@ -96,18 +99,25 @@ class _Visit:
         "_request",
         "_started",
         "_status",
+        "_transit",
         "call",
     )
 
     def __init__(
-        self, frame: Frame, exchange: DirectExchange, request: RequestContext, limiter: Limiter | None
+        self,
+        frame: Frame,
+        exchange: DirectExchange,
+        request: RequestContext,
+        limiter: Limiter | None,
+        transit: Transit,
     ) -> None:
         self._frame = frame
         self._exchange = exchange
         self._request = request
         self._limiter = limiter
         self._meter = meter_for(limiter)
-        self._started = time.perf_counter()
+        self._transit = transit
+        self._started = arrived_s(exchange.scope)
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._gathered: list[bytes] | None = None
@@ -138,6 +148,7 @@ class _Visit:
             self._exchange.send(data)
 
     def done(self, error: PlatformError | None) -> None:
+        self._transit.answered()
         if error is None and self._gathered is not None:
             self._exchange.respond(self._status, self._headers, b"".join(self._gathered))
         elif error is None:
@@ -147,6 +158,8 @@ class _Visit:
             self._exchange.cut()
         else:
             self._refuse(error)
+        if error is None:
+            self._transit.over()
         self._end(self._status)
 
     def _refuse(self, error: PlatformError) -> None:

@@ -28,12 +28,12 @@ class FakeReplica:
         self.cancelled = 0
 
     def ask(
-        self, make: Callable[[int], Call], done: Callable[[Part | ReplicaLost], None]
+        self, make: Callable[[int], Call], done: Callable[[Part | ReplicaLost, float], None]
     ) -> Callable[[], None]:
         call = make(1)
         loop = asyncio.get_running_loop()
         if self.state != "silent":
-            loop.call_soon(done, self._outcome(call))
+            loop.call_soon(done, self._outcome(call), 0.0)
         return self._cancel
 
     def _cancel(self) -> None:
