@@ -56,6 +56,7 @@ def create_app(settings: Settings, *, disk: Disk | None = None) -> Daemon:
                 lines_max=settings.lines_max,
                 depth_max=settings.depth_max,
                 page_scan_max=settings.page_scan_max,
+                review_queue_max=settings.review_queue_max,
             )
             yield {"settings": settings, "engine": engine, "checks": _checks(settings, store, under)}
 

@@ -21,10 +21,11 @@ from distill.engine.jobs import Jobs
 from distill.engine.library import Library, reading
 from distill.engine.log import Log
 from distill.engine.metrics import Metrics
-from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, ReviewRequest, RunView
-from schemas.evidence import Category, Evidence
+from distill.engine.review.desk import Desk
+from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunView
+from schemas.evidence import Category
 from schemas.review import Review
-from schemas.runs import Feedback, LineRejection, Run, RunOutput, RunsAccepted, VerdictRecord
+from schemas.runs import Feedback, LineRejection, Run, RunsAccepted, VerdictRecord
 from services import ids
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError
 
@@ -66,8 +67,10 @@ class Engine:
         lines_max: int,
         depth_max: int,
         page_scan_max: int,
+        review_queue_max: int,
     ) -> None:
         self.jobs = jobs
+        self.desk = Desk(source, data, keep=self._keep_note, queue_max=review_queue_max)
         self._log = source
         self._evidence = data / shards.FOLDER
         self._datasets = data / DATASETS
@@ -148,26 +151,6 @@ class Engine:
         await self._keep_note(feedback)
         return feedback
 
-    async def keep_review(self, evidence_id: str, request: ReviewRequest) -> Review:
-        """Keep what somebody decides; the next `materialize` and `score` go by it.
-
-        Raises `NotFound` for evidence that there is not.
-        """
-        correction = _correction(request)
-        if not await self._read(lambda library: library.has(evidence_id)):
-            raise NotFound(f"there is no evidence {evidence_id!r}", code="evidence_not_found")
-        review = Review(
-            review_id=ids.uuid7(),
-            ts=datetime.now(UTC),
-            evidence_id=evidence_id,
-            decision=request.decision,
-            by=request.by,
-            note=request.note,
-            correction=correction,
-        )
-        await self._keep_note(review)
-        return review
-
     async def _keep_note(self, note: Feedback | Review) -> None:
         record = note.model_dump(mode="json")
         intake.check_depth(record, self._depth_max)
@@ -207,18 +190,6 @@ class Engine:
                 category=category, limit=limit, after=after, scan_max=self._page_scan_max
             )
         )
-
-    async def review_queue(self, limit: int, after: str | None) -> EvidencePage:
-        """What waits for a person: evidence of that category on which nobody decided since it got there."""
-        page = await self.evidence("needs_human_review", limit, after)
-        waiting = await asyncio.to_thread(
-            lambda: [one for one in page.evidence if not self._was_decided(one.evidence)]
-        )
-        return page.model_copy(update={"evidence": waiting})
-
-    def _was_decided(self, evidence: Evidence) -> bool:
-        """Whether there are decisions that the evidence does not have yet."""
-        return len(self._log.index.notes(Owner("evidence", evidence.evidence_id))) > len(evidence.review)
 
     async def _read(self, ask: Callable[[Library], Result]) -> Result:
         return await asyncio.to_thread(reading, self._evidence, ask)
@@ -262,20 +233,6 @@ def _slices(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
 async def _off_loop(size: int, work: Callable[[], Result]) -> Result:
     """Do `work` on a body of this size, where it does not hold up other requests."""
     return work() if size <= INLINE_BYTES_MAX else await asyncio.to_thread(work)
-
-
-def _correction(request: ReviewRequest) -> RunOutput | None:
-    """The corrected output of a decision. Raises `InvalidRequest` where there has to be one, or none."""
-    correction = request.correction
-    if (request.decision == "correct") != (correction is not None):
-        raise InvalidRequest(
-            "`correction` comes with the decision `correct`, and with no other", param="correction"
-        )
-    if isinstance(correction, str):
-        correction = RunOutput(content=correction)
-    if correction is not None and not (correction.content or "").strip() and not correction.tool_calls:
-        raise InvalidRequest("`correction` has neither text nor calls of tools", param="correction")
-    return correction
 
 
 def _readable(line: bytes) -> Run:

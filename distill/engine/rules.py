@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from distill.engine.review.decisions import standing
 from schemas.base import Model
 from schemas.evidence import Category
 from services.errors import PlatformError
@@ -160,19 +161,17 @@ class _Facts:
         return len((self._evidence.get("output") or {}).get("content") or "")
 
     def _review(self) -> str:
-        latest = {one["by"]: one["decision"] for one in self._evidence.get("review") or ()}
-        decisions = set(latest.values())
-        return decisions.pop() if len(decisions) == 1 else "mixed" if decisions else "none"
+        return standing(self._evidence.get("review") or ())
 
     def _verdict(self) -> str:
         verdict = self._evidence.get("verdict")
         return verdict["verdict"] if verdict else "none"
 
     def _votes(self) -> Vote:
-        return _votes(self._feedback())
+        return votes_of(self._feedback())
 
     def _run_votes(self) -> Vote:
-        return _votes(one for one in self._feedback() if one["scope"] == "run")
+        return votes_of(one for one in self._feedback() if one["scope"] == "run")
 
     def _corrected(self) -> bool:
         return any(one["kind"] == "demonstration" for one in self._feedback())
@@ -208,7 +207,8 @@ def _verdict_codes(verdict: Json | None) -> list[str]:
     return [f"verdict.{verdict['verdict']}", *serious]
 
 
-def _votes(feedback: Iterable[Json]) -> Vote:
+def votes_of(feedback: Iterable[Json]) -> Vote:
+    """What people say by yes or no, each one's latest word on each thing that was asked."""
     latest = {
         (one["by"], one["name"], one["scope"]): one["value"]
         for one in sorted(feedback, key=lambda one: (one["ts"], one["feedback_id"]))

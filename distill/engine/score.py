@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, get_args
 
 import orjson
 
-from distill.engine import notes, rules, shards
+from distill.engine import columns, notes, rules, shards
+from distill.engine.columns import CATEGORIES
 from distill.engine.pool import Pool
 from distill.engine.products import ProductWriter
 from distill.engine.progress import Progress
+from distill.engine.review import index as review_index
+from distill.engine.review.index import ShardReviews
 from distill.engine.rules import Rules
 from distill.engine.shards import EvidenceShard, ScoredManifest, ScoredShard
 from schemas.evidence import Category, ProductFile, Scored
 from services import files
 from services.errors import Conflict
-
-CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,18 @@ class ScoreTask:
     def note(self) -> Path:
         return self.data / shards.FOLDER / shards.INDEX / f"{self.stem}.scored"
 
+    @property
+    def reviews(self) -> Path:
+        """What the shard holds for reviewers."""
+        return self.note.with_suffix(review_index.SUFFIX)
+
+    @property
+    def columns(self) -> Path:
+        return self.note.with_suffix(columns.SUFFIX)
+
     def finished(self) -> ScoredShard | None:
-        """The categories as they were written before, if that was here and the file is there."""
-        known = notes.kept(self.data, self.note)
+        """The categories as they were written before, if that was here and the files are there."""
+        known = notes.kept(self.data, self.note) if self.columns.exists() else None
         shard = ScoredShard.model_validate(known) if known is not None else None
         return shard if shard is not None and shards.is_there(self.data, shard.scored) else None
 
@@ -83,7 +92,9 @@ def score_evidence(data: Path, rule_file: Path, pool: Pool, progress: Progress) 
     )
     product = shards.write_manifest(folder / shards.SCORED_MANIFEST, manifest)
     shards.keep_only(folder / shards.SCORED, {Path(shard.scored.name).name for shard in scored})
-    shards.keep_only(index, {f"{task.stem}.scored" for task in tasks}, "*.scored")
+    shards.keep_only(index, {task.note.name for task in tasks}, "*.scored")
+    shards.keep_only(index, {task.columns.name for task in tasks}, "*.columns-*")
+    shards.keep_only(index, {task.reviews.name for task in tasks}, f"*{review_index.SUFFIX}")
     return ScoredProduct(manifest, [*(shard.scored for shard in scored), product], counts)
 
 
@@ -92,15 +103,20 @@ def score_shard(task: ScoreTask) -> ScoredShard:
     applied = _rules(task.rules)
     counts = dict.fromkeys(("in", *CATEGORIES), 0)
     folder = task.data / shards.FOLDER
+    reviews = ShardReviews()
+    asked = columns.Builder()
     with ProductWriter(folder / shards.SCORED / f"{task.stem}.jsonl") as product:
         with shards.file_of(task.data, task.shard.evidence).open("rb") as lines:
             for line in lines:
                 evidence = orjson.loads(line)
                 category, reasons = applied.score(evidence)
                 product.write_line(_scored(evidence["evidence_id"], category, reasons, applied.version))
+                reviews.add(evidence, category)
+                asked.take(evidence, category, reasons)
                 counts["in"] += 1
                 counts[category] += 1
         written = product.finish()
+    asked.write(task.columns)
     name = f"{shards.FOLDER}/{shards.SCORED}/{written.name}"
     shard = ScoredShard(
         name=task.shard.name,
@@ -108,6 +124,7 @@ def score_shard(task: ScoreTask) -> ScoredShard:
         scored=written.model_copy(update={"name": name}),
         counts=counts,
     )
+    reviews.keep(task.data, task.reviews)
     notes.keep(task.data, task.note, shard.model_dump(mode="json"))
     return shard
 

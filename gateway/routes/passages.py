@@ -116,6 +116,22 @@ PASSAGES: Final = (
     Passage(
         "GET", "/v1/distill/review", "distill", "What waits for a person.", ("distill",), repeatable=True
     ),
+    Passage(
+        "GET",
+        "/v1/distill/review/agreement",
+        "distill",
+        "How far reviewers agree.",
+        ("distill",),
+        repeatable=True,
+    ),
+    Passage(
+        "GET",
+        "/v1/distill/review/{evidence_id}",
+        "distill",
+        "One piece, with its decisions.",
+        ("distill",),
+        repeatable=True,
+    ),
     Passage("POST", "/v1/distill/review/{evidence_id}", "distill", "A person's decision.", ("distill",)),
     Passage("GET", "/v1/distill/datasets", "distill", "Exports.", ("distill",), repeatable=True),
     Passage(
