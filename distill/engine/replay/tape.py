@@ -1,0 +1,84 @@
+"""Answers of peers, by the mode: from the peers, from a cassette alone, or from the peers into the cassette."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+from distill.engine.replay.store import Key, Line, Store
+from schemas.canonical import content_id
+from schemas.replay import CallMode
+from services.errors import Conflict
+
+CASSETTES: Final = "cassettes"
+CALLS: Final = "calls.jsonl"
+
+Answer = TypeVar("Answer")
+
+
+class RecordingMissing(Conflict):
+    """The cassette has no answer to what a task asks."""
+
+    code = "recording_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Generic[Answer]):
+    """An answer and when it was given."""
+
+    answer: Answer
+    at: str
+
+
+def key_of(line: Line) -> Key:
+    return line["key"], 0
+
+
+class Tape:
+    """Hands out answers and, in the mode `refresh`, keeps them. `store` is the cassette, where one is used."""
+
+    def __init__(self, mode: CallMode, name: str, store: Store | None) -> None:
+        assert (store is None) == (mode == "live")
+        self._mode = mode
+        self._name = name
+        self._store = store
+
+    async def ask(
+        self,
+        asked: dict[str, Any],
+        kind: TypeAdapter[Answer],
+        call: Callable[[], Awaitable[Answer]],
+        *,
+        task: str,
+    ) -> Told[Answer]:
+        """The answer to `asked`, a JSON value which is the whole of the question.
+
+        Raises `RecordingMissing` naming the `task`, and what the peer fails with.
+        """
+        if self._store is None:
+            return Told(await call(), _now())
+        key = content_id(asked)
+        if self._mode == "refresh":
+            told = Told(await call(), _now())
+            self._store.put(
+                {"key": key, "at": told.at, "answer": kind.dump_python(told.answer, mode="json")}
+            )
+            return told
+        line = self._store.get((key, 0))
+        if line is None:
+            raise RecordingMissing(
+                f"cassette {self._name!r} has no answer to what task {task} asks now; models, prompt, context"
+                " or settings are others than when it was recorded: run once with the mode `refresh`"
+            )
+        return Told(kind.validate_python(line["answer"]), line["at"])
+
+
+def cassette_of(data: Path, name: str, *, bytes_max: int) -> Store:
+    return Store(data / CASSETTES / name / CALLS, key_of, bytes_max=bytes_max)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
