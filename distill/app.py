@@ -2,14 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
 import structlog
 
-from distill.backends import Disk, OsDisk
+from distill.backends import Disk, HttpPeers, OsDisk, Peers
 from distill.engine import SHIPPED, Engine, Jobs, Limits, Log, LogLimits, Metrics, StageSettings
 from distill.engine.receipts import Receipts
 from distill.routes import RunsDoor, routes
@@ -30,7 +31,9 @@ class State(TypedDict):
     checks: dict[str, Check]
 
 
-def create_app(settings: Settings, *, disk: Disk | None = None) -> Daemon:
+def create_app(
+    settings: Settings, *, disk: Disk | None = None, peers: Callable[[], Peers] | None = None
+) -> Daemon:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     under = disk or OsDisk()
@@ -46,7 +49,8 @@ def create_app(settings: Settings, *, disk: Disk | None = None) -> Daemon:
             await _ready_to_sign(data)
             tasks = await stack.enter_async_context(task_set())
             tasks.start(store.commit_forever(), name="commit")
-            jobs = Jobs(store, data, tasks, metrics, _stages(settings), kept_max=settings.jobs_kept_max)
+            stages = _stages(settings, peers or partial(_peers, settings))
+            jobs = Jobs(store, data, tasks, metrics, stages, kept_max=settings.jobs_kept_max)
             stack.push_async_callback(jobs.close)
             engine = Engine(
                 store,
@@ -72,7 +76,7 @@ def _limits(settings: Settings) -> LogLimits:
     )
 
 
-def _stages(settings: Settings) -> StageSettings:
+def _stages(settings: Settings, peers: Callable[[], Peers]) -> StageSettings:
     return StageSettings(
         processes=settings.processes or os.cpu_count() or 1,
         inline_bytes_max=settings.inline_bytes_max,
@@ -82,6 +86,18 @@ def _stages(settings: Settings) -> StageSettings:
             depth_max=settings.depth_max,
         ),
         rules=settings.rules or SHIPPED,
+        peers=peers,
+        embed_model=settings.embed_model,
+    )
+
+
+def _peers(settings: Settings) -> HttpPeers:
+    return HttpPeers(
+        settings.chatd_url,
+        settings.validators_url,
+        settings.vectord_url,
+        timeout_s=settings.replay_timeout_s,
+        headers=settings.internal_headers,
     )
 
 

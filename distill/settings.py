@@ -83,6 +83,11 @@ class Settings(DaemonSettings):
     vectord_url: BaseUrl = Field(
         "http://127.0.0.1:3102", description="Where vectord answers, which holds earlier work as context."
     )
+    embed_model: str = Field(
+        "all-minilm",
+        min_length=1,
+        description="Model by which earlier work is indexed and found, where a job names none.",
+    )
     validators_url: BaseUrl = Field(
         "http://127.0.0.1:3105", description="Where validators answers, which judges recorded answers again."
     )

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.base import Model, RunId, SafeJson
+from schemas.comparison import Comparison, ComparisonFields
+from schemas.drift import DriftFields
 from schemas.errors import ErrorBody
 from schemas.evidence import (
     Category,
@@ -16,7 +18,7 @@ from schemas.evidence import (
     Scored,
 )
 from schemas.proof import Audit, ReceiptRef
-from schemas.replay import ReplayFields
+from schemas.replay import Drift, ReplayFields
 from schemas.review import Decision
 from schemas.runs import Feedback, FeedbackKind, Run, RunOutput, VerdictRecord
 
@@ -101,9 +103,11 @@ class PiiPolicy(Model):
     name: PiiAction = "mask"
 
 
-class JobRequest(ReplayFields):
+class JobRequest(ReplayFields, ComparisonFields, DriftFields):
     """A stage to run. `source` belongs to `materialize`, `sample`, `seed` and `all` to `audit`, the fields of
-    `ReplayFields` with `kind` and `seed` to `replay`, the rest to `export`.
+    `ReplayFields` with `kind` and `seed` to `replay`, those of `ComparisonFields` with `seed` to `compare`,
+    `collection`, `embed_model`, `include_partial` and
+    `pii` to `index`, those of `DriftFields` with `since`, `until` and `seed` to `drift`, the rest to `export`.
 
     An audit follows `sample` links a file back to the raw bytes, drawn with `seed`; with `all`, every one.
 
@@ -126,6 +130,7 @@ class JobRequest(ReplayFields):
     sample: Annotated[Count, Field(le=10**9)] = 1000
     seed: Annotated[Count, Field(le=2**32 - 1)] = 0
     all: bool = False
+    embed_model: Word | None = None
 
 
 class JobAccepted(Model):
@@ -144,6 +149,8 @@ class Job(Model):
     dataset_id: str | None = None
     receipt: ReceiptRef | None = None
     audit: Audit | None = None
+    comparison: Comparison | None = None
+    drift: Drift | None = None
     error: ErrorBody | None = None
 
 

@@ -8,7 +8,21 @@ from typing import Self
 from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
 from schemas.iterate import IterateRequest, IterateResponse
 from schemas.runs import RunsAccepted
-from schemas.vectors import RetrieveRequest, RetrieveResponse
+from schemas.vectors import (
+    Collection,
+    CollectionList,
+    CollectionSpec,
+    DeleteResponse,
+    GetRequest,
+    PointSelector,
+    PointsResponse,
+    RetrieveRequest,
+    RetrieveResponse,
+    RoleCatalogue,
+    ScrollRequest,
+    UpsertRequest,
+    UpsertResponse,
+)
 from schemas.verdicts import ValidateRequest, ValidatorList, Verdict
 from services.errors import UpstreamError
 from services.http import PeerClient, answer_of
@@ -64,6 +78,34 @@ class EmbeddClient(_Client):
 class VectordClient(_Client):
     async def retrieve(self, request: RetrieveRequest) -> RetrieveResponse:
         return await self.peer.call("POST", "/v1/retrieve", RetrieveResponse, body=request, idempotent=True)
+
+    async def collections(self) -> CollectionList:
+        return await self.peer.call("GET", "/v1/collections", CollectionList)
+
+    async def create(self, name: str, spec: CollectionSpec) -> Collection:
+        """Make a collection. The same again does nothing, another specification is a `Conflict`."""
+        return await self.peer.call("PUT", f"/v1/collections/{name}", Collection, body=spec)
+
+    async def roles(self) -> RoleCatalogue:
+        return await self.peer.call("GET", "/v1/roles", RoleCatalogue)
+
+    async def upsert(self, name: str, request: UpsertRequest) -> UpsertResponse:
+        """Write points, all or none. An error's `param` names the point: `points.3.text`."""
+        return await self.peer.call("PUT", f"/v1/collections/{name}/points", UpsertResponse, body=request)
+
+    async def points(self, name: str, request: GetRequest) -> PointsResponse:
+        """Points by ids, those that are not there left out."""
+        path = f"/v1/collections/{name}/points/get"
+        return await self.peer.call("POST", path, PointsResponse, body=request, idempotent=True)
+
+    async def scroll(self, name: str, request: ScrollRequest) -> PointsResponse:
+        """A page of points; its cursor asks for the next."""
+        path = f"/v1/collections/{name}/points/scroll"
+        return await self.peer.call("POST", path, PointsResponse, body=request, idempotent=True)
+
+    async def delete(self, name: str, request: PointSelector) -> DeleteResponse:
+        path = f"/v1/collections/{name}/points/delete"
+        return await self.peer.call("POST", path, DeleteResponse, body=request, idempotent=True)
 
 
 class ValidatorsClient(_Client):

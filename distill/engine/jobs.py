@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import structlog
 
-from distill.engine import exports, inputs, shards
+from distill.backends import Peers
+from distill.engine import compare, contexts, exports, inputs, shards
 from distill.engine.audit import AuditOptions, audit
 from distill.engine.inputs import Input
 from distill.engine.log import Log
@@ -22,6 +23,7 @@ from distill.engine.progress import Progress, Stopped
 from distill.engine.receipts import Receipts
 from distill.engine.score import score_evidence
 from distill.engine.sources import OWN, READERS
+from schemas.comparison import Comparison
 from schemas.distill import Job, JobRequest, JobState
 from schemas.errors import ErrorBody
 from schemas.evidence import Evidence, ProductFile, Quarantined, Scored
@@ -38,6 +40,8 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "score": frozenset(),
     "export": exports.OPTIONS,
     "audit": frozenset({"sample", "seed", "all"}),
+    "compare": compare.OPTIONS,
+    "index": contexts.OPTIONS,
 }
 """The stages there are, and what each can be told."""
 
@@ -54,6 +58,7 @@ class Outcome:
     dataset_id: str | None = None
     receipt: ReceiptRef | None = None
     audit: Audit | None = None
+    comparison: Comparison | None = None
 
 
 class AuditFailed(PlatformError):
@@ -67,12 +72,18 @@ Work = Callable[[Progress], Outcome]
 
 @dataclass(frozen=True, slots=True)
 class StageSettings:
-    """How stages work: in how many processes, by which limits, by which rules."""
+    """How stages work: in how many processes, by which limits, by which rules, with whom.
+
+    `peers` gives the daemons to ask, for the event loop that enters it; `embed_model` is the one that earlier
+    work is found by.
+    """
 
     processes: int
     inline_bytes_max: int
     limits: Limits
     rules: Path
+    peers: Callable[[], Peers]
+    embed_model: str
 
     def pool(self, size_bytes: int) -> Pool:
         """Processes for work of this size; for little work, none: starting them would take longer."""
@@ -101,6 +112,7 @@ class _Running:
             dataset_id=done.dataset_id,
             receipt=done.receipt,
             audit=done.audit,
+            comparison=done.comparison,
             error=self.error,
         )
 
@@ -189,6 +201,11 @@ class Jobs:
             findings = job.outcome.audit.findings
             self._fail(job, AuditFailed(f"{len(findings)} findings; the first: {findings[0].message}"))
             return
+        comparison = job.outcome.comparison
+        if comparison is not None and comparison.gate is not None and not comparison.gate.passed:
+            gate = comparison.gate
+            self._fail(job, Conflict(f"the gate {gate.gate!r} failed: {gate.reason}", code="gate_failed"))
+            return
         self._metrics.quarantined.labels(job.stage).inc(job.outcome.counts.get("quarantined", 0))
         log.info("job done", job_id=job.job_id, stage=job.stage, **job.outcome.counts)
 
@@ -215,8 +232,13 @@ class Stages:
             raise InvalidRequest(f"`{name}` does not belong to the stage `{request.stage}`", param=name)
         if request.stage == "materialize":
             return self._materialize(request)
+        if request.stage == "compare":
+            return self._alone(partial(self._compare, compare.planned(request)))
         if request.stage == "export":
             return self._alone(partial(self._export, exports.checked(request)))
+        if request.stage == "index":
+            options = contexts.checked(request, self._settings.embed_model)
+            return self._alone(partial(self._index, options))
         return self._alone(partial(self._audit, request) if request.stage == "audit" else self._score)
 
     def _alone(self, work: Work) -> Work:
@@ -296,6 +318,15 @@ class Stages:
             made = exports.export(self._data / shards.FOLDER, self._data, request, pool, progress)
         manifest = made.manifest
         return Outcome(manifest.counts, manifest.files, manifest.dataset_id, made.receipt)
+
+    def _index(self, options: contexts.IndexOptions, progress: Progress) -> Outcome:
+        Receipts(self._data).prepare()  # notes are signed
+        with self._evidence_pool() as pool:
+            return Outcome(contexts.index(self._data, self._settings.peers, options, pool, progress))
+
+    def _compare(self, plan: compare.Plan, progress: Progress) -> Outcome:
+        made = compare.compare(self._data, plan, progress)
+        return Outcome(made.comparison.counts, made.files, comparison=made.comparison)
 
     def _audit(self, request: JobRequest, progress: Progress) -> Outcome:
         options = AuditOptions(sample=None if request.all else request.sample, seed=request.seed)

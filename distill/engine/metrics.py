@@ -30,4 +30,21 @@ class Metrics:
         self.quarantined = Counter(
             "distill_quarantined", "Records that a stage left out.", ["stage"], registry=registry
         )
+        self.contexts_caught = Counter(
+            "distill_contexts_caught",
+            "Passages that the index let through to a task and the check of its group held back.",
+            ["reason"],
+            registry=registry,
+        )
+        self.contexts_caught = Counter(
+            "distill_contexts_caught",
+            "Passages that the index let through and the check after it did not, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.own_group_contexts = Counter(
+            "distill_own_group_contexts",
+            "Tasks that a replay gave up since earlier work of their own group was found for them.",
+            registry=registry,
+        )
         self.jobs = Counter("distill_jobs", "Jobs by how they ended.", ["stage", "state"], registry=registry)

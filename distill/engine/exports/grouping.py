@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distill.engine.exports import near, splits
 from distill.engine.exports.rowing import band, column, part, sketches
-from distill.engine.exports.splits import Components, Flags, Keys, Nodes
+from distill.engine.exports.splits import Components, Flags, Grouped, Keys, Nodes
 from distill.engine.pool import Pool
 from schemas.distill import JobRequest
 
@@ -45,16 +45,24 @@ def decide(work: Path, count: int, options: JobRequest, held_ids: splits.Ids, po
     ids, ts = column(work, count, "id"), column(work, count, "ts")
     held = splits.contains(ids, held_ids)
     repeated, exact = _repeats(work, count, ids, held)
-    alike = near_clusters(work, count, pool)
-    joined = Components(len(ids))
-    joined.join(np.arange(len(ids)), alike)
-    keys = _own_keys(work, count, ids, joined)
-    groups = splits.grouped(joined.labels, ts, ids, keys)
+    alike, groups = gathered(work, count, pool)
     split = splits.assign(
         groups, ts, held, options.shares, salt=options.salt, holdout_days=options.holdout_days
     )
     split[repeated] = splits.DUPLICATE
     return Decided(split, groups.keys, exact, _others(alike, repeated), len(np.unique(groups.labels)))
+
+
+def gathered(work: Path, count: int, pool: Pool) -> tuple[Nodes, Grouped]:
+    """The clusters of near duplicates, and the groups: rows that share an order, an episode, a prompt or a
+    cluster, directly or through others.
+    """
+    ids, ts = column(work, count, "id"), column(work, count, "ts")
+    alike = near_clusters(work, count, pool)
+    joined = Components(len(ids))
+    joined.join(np.arange(len(ids)), alike)
+    keys = _own_keys(work, count, ids, joined)
+    return alike, splits.grouped(joined.labels, ts, ids, keys)
 
 
 def _own_keys(work: Path, count: int, ids: splits.Ids, joined: Components) -> Keys:

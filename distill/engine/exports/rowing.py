@@ -45,6 +45,7 @@ COUNTERS: Final = ("reasons", "categories", "sources", "lengths", "pii")
 PARTS: Final = ("rows", "stubs", "forms", "left", "columns.npy", "bands.npy", "sketches.npy")
 """The files that the first pass makes of a shard."""
 MICROSECONDS: Final = 1_000_000
+NO_DIGEST: Final = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def survey_shard(task: ShardTask) -> None:
     if _finished(task, "surveyed") is not None:
         return
     library = _library(task.library, task.stamp)
-    maker = _Maker(library, task.options, None)
+    maker = Maker(library, task.options, None)
     found = pairs.survey(library, task.shard.read(), task.options, maker.try_out)
     np.save(task.path("survey.npy"), found)
     _finish(task, "surveyed", {}, ("survey.npy",))
@@ -141,7 +142,7 @@ def _finished(task: ShardTask, what: str) -> dict[str, Any] | None:
 # --- rows -------------------------------------------------------------------------------------
 
 
-class _Maker:
+class Maker:
     """Makes rows for one target under one set of options."""
 
     def __init__(self, library: Library, options: JobRequest, plan: Plan | None) -> None:
@@ -185,7 +186,7 @@ def row_shard(task: ShardTask) -> Done:
         return _restored(before)
     plan_path = task.work / "plan.npy"
     library = _library(task.library, task.stamp)
-    maker = _Maker(library, task.options, Plan.load(plan_path) if plan_path.exists() else None)
+    maker = Maker(library, task.options, Plan.load(plan_path) if plan_path.exists() else None)
     with ExitStack() as stack:
         outs = [
             stack.enter_context(task.path(what).open("wb")) for what in ("rows", "stubs", "forms", "left")
@@ -193,9 +194,7 @@ def row_shard(task: ShardTask) -> Done:
         writer = _Writer(maker, *outs)
         for item in task.shard.read():
             writer.take(item)
-    np.save(task.path("columns.npy"), np.array(writer.columns, dtype=COLUMNS))
-    np.save(task.path("bands.npy"), _by_band(writer.bands))
-    np.save(task.path("sketches.npy"), np.array(writer.sketches, np.uint8).reshape(-1, near.SKETCH_BYTES))
+    writer.traits.save(task.work, task.number)
     done = Done(writer.tally, _sha256_of(task.shard.evidence), _sha256_of(task.shard.scored))
     writer.tally.pii.update(maker.scanner.masked)
     _finish(task, "rowed", _content_of(done), PARTS)
@@ -233,23 +232,72 @@ def _sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Traits:
+    """What grouping has to know of the rows of one shard: their keys, and the masked text of each.
+
+    `forms` takes the masked texts, each once.
+    """
+
+    def __init__(self, forms: IO[bytes]) -> None:
+        self._columns: list[tuple[Any, ...]] = []
+        self._bands: list[near.Hashes] = []
+        self._sketches: list[near.Octets] = []
+        self._forms = forms
+        self._forms_bytes = 0
+        self._known: set[int] = set()
+
+    def add(self, evidence: dict[str, Any], prompt: bytes, text: str, digest: bytes = NO_DIGEST) -> None:
+        """Take in a row. `prompt` is the one that its chain of repairs began with, `digest` over the row."""
+        form = near.masked(text)
+        key = key_of(form)
+        at = self._keep(form) if key not in self._known else -1
+        self._known.add(key)
+        task = evidence.get("task") or {}
+        self._columns.append(
+            (
+                int(evidence["evidence_id"][:16], 16),
+                _microseconds(evidence.get("ts")),
+                _key(task.get("key")),
+                _key(evidence.get("episode_id")),
+                key_of(prompt),
+                key,
+                at,
+                len(form),
+                int.from_bytes(digest[:8], "big"),
+                int.from_bytes(digest[8:16], "big"),
+            )
+        )
+
+    def _keep(self, form: bytes) -> int:
+        """Write a form that is new here; return where it lies."""
+        at = self._forms_bytes
+        self._forms.write(form)
+        self._forms_bytes += len(form)
+        smallest = near.signature(near.shingles(form))
+        self._bands.append(near.bands(smallest))
+        self._sketches.append(near.sketch(smallest))
+        return at
+
+    def save(self, work: Path, number: int) -> None:
+        """Write the columns, band keys and sketches of the shard."""
+        np.save(part(work, number, "columns.npy"), np.array(self._columns, dtype=COLUMNS))
+        np.save(part(work, number, "bands.npy"), _by_band(self._bands))
+        sketches = np.array(self._sketches, np.uint8).reshape(-1, near.SKETCH_BYTES)
+        np.save(part(work, number, "sketches.npy"), sketches)
+
+
 class _Writer:
     """Writes the rows of one shard, with what belongs to each."""
 
     def __init__(
-        self, maker: _Maker, rows: IO[bytes], stubs: IO[bytes], forms: IO[bytes], left: IO[bytes]
+        self, maker: Maker, rows: IO[bytes], stubs: IO[bytes], forms: IO[bytes], left: IO[bytes]
     ) -> None:
         self.tally = Tally()
-        self.columns: list[tuple[Any, ...]] = []
-        self.bands: list[near.Hashes] = []
-        self.sketches: list[near.Octets] = []
+        self.traits = Traits(forms)
         self._maker = maker
         self._rows = rows
         self._stubs = stubs
-        self._forms = forms
         self._left = left
-        self._forms_bytes = 0
-        self._known: set[int] = set()
 
     def take(self, item: Item) -> None:
         tally = self.tally
@@ -275,35 +323,12 @@ class _Writer:
         prompt = samples.prompt_bytes(made.first)
         self._rows.write(line)
         self._stubs.write(_stub(item, made, digest, prompt, masked))
-        text = f"{samples.question_text(made.first)}\n{samples.answer_text(item)}"
-        self._columns(item.evidence, prompt, near.masked(text), digest)
+        self.traits.add(item.evidence, prompt, said_in(made.first, item), digest)
 
-    def _columns(self, evidence: dict[str, Any], prompt: bytes, form: bytes, digest: bytes) -> None:
-        key = key_of(form)
-        at = -1
-        if key not in self._known:
-            self._known.add(key)
-            at = self._forms_bytes
-            self._forms.write(form)
-            self._forms_bytes += len(form)
-            smallest = near.signature(near.shingles(form))
-            self.bands.append(near.bands(smallest))
-            self.sketches.append(near.sketch(smallest))
-        task = evidence.get("task") or {}
-        self.columns.append(
-            (
-                int(evidence["evidence_id"][:16], 16),
-                _microseconds(evidence.get("ts")),
-                _key(task.get("key")),
-                _key(evidence.get("episode_id")),
-                key_of(prompt),
-                key,
-                at,
-                len(form),
-                int.from_bytes(digest[:8], "big"),
-                int.from_bytes(digest[8:16], "big"),
-            )
-        )
+
+def said_in(first: Item, item: Item) -> str:
+    """The text by which near duplicates are told: what was asked at the first attempt, and the answer."""
+    return f"{samples.question_text(first)}\n{samples.answer_text(item)}"
 
 
 def _key(text: str | None) -> int:
@@ -324,10 +349,10 @@ def _stub(item: Item, made: Made, digest: bytes, prompt: bytes, masked: int) -> 
         "input_sha256": hashlib.sha256(prompt).hexdigest(),
         "masked": masked,
     }
+    if made.correction is not None:
+        stub["correction"] = made.correction
     if made.pair is not None:
         stub |= {"pair": made.pair, "reasons": made.reasons, "margin": made.margin}
-        if made.correction is not None:
-            stub["correction"] = made.correction
         if made.draft is not None:
             stub["rejected"] = {"evidence_id": made.draft.id, "source": made.draft.evidence["source"]}
     return orjson.dumps(stub, option=orjson.OPT_APPEND_NEWLINE)

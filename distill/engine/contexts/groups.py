@@ -1,0 +1,151 @@
+"""Which pieces of evidence belong together, over all of it: what a task must not be helped by.
+
+A group is what shares a job order, an episode or a prompt, or is nearly the same text, directly or through
+others, as in the splits of exported datasets. Shards are looked at one by one; what is known of one stays
+until it changes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.engine import notes, shards
+from distill.engine.exports import samples, splits
+from distill.engine.exports.grouping import gathered
+from distill.engine.exports.rowing import Traits, column, part, said_in
+from distill.engine.library import Item, Library, Shard
+from distill.engine.pool import Pool
+from distill.engine.progress import Progress
+
+FOLDER: Final = "groups"
+KNOWN: Final = "groups.npy"
+PARTS: Final = ("forms", "columns.npy", "bands.npy", "sketches.npy")
+NOTE: Final = "traits"
+LAYOUT: Final = "1"
+"""Part of every note: what another version of this code left is made again."""
+REPLAYS: Final = "replay."
+"""What the episodes of replays begin with."""
+ENTRY: Final = np.dtype([("id", "<u8"), ("group", "<i8")])
+
+Entries = NDArray[np.void]
+
+
+def is_replay(item: Item) -> bool:
+    """Whether the evidence comes from a replay: it repeats a task, and is none."""
+    episode: str | None = item.evidence.get("episode_id")
+    return episode is not None and episode.startswith(REPLAYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The group of every piece of evidence; `entries` are sorted by the first bits of the ids."""
+
+    entries: Entries
+
+    @classmethod
+    def of_library(cls, data: Path, pool: Pool, progress: Progress, *, end: float = 1.0) -> Self:
+        """The groups of the evidence as it stands. Blocks; moves `progress` up to `end`.
+
+        Raises `Conflict` when a stage before is missing or stale.
+        """
+        library = Library(data / shards.FOLDER)
+        library.require()
+        work = data / shards.FOLDER / shards.INDEX / FOLDER
+        work.mkdir(parents=True, exist_ok=True)
+        stamp = shards.key(LAYOUT, library.hashes()[0])
+        note = work / "known"
+        if notes.kept(data, note) != [stamp, _sha256_of(work / KNOWN)]:
+            tasks = [
+                TraitsTask(data, shard, number, work, stamp) for number, shard in enumerate(library.shards())
+            ]
+            _gather(work, tasks, pool, progress, end)
+            notes.keep(data, note, [stamp, _sha256_of(work / KNOWN)])
+        progress.reach(1, 1, end=end)
+        return cls(np.load(work / KNOWN))
+
+    def of(self, evidence_id: str) -> str | None:
+        """16 hex digits that name the group; None for what is no evidence, or the evidence of a replay."""
+        ids = self.entries["id"]
+        wanted = np.uint64(int(evidence_id[:16], 16))
+        place = int(np.searchsorted(ids, wanted))
+        if place == len(ids) or ids[place] != wanted:
+            return None
+        return splits.group_name(int(self.entries["group"][place]), "")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def _gather(work: Path, tasks: "Sequence[TraitsTask]", pool: Pool, progress: Progress, end: float) -> None:
+    for done, _ in enumerate(pool.map(survey_traits, tasks), start=1):
+        progress.reach(done, len(tasks), end=0.7 * end)
+    _, groups = gathered(work, len(tasks), pool)
+    ids = column(work, len(tasks), "id")
+    order = np.argsort(ids, kind="stable")
+    entries = np.zeros(len(ids), dtype=ENTRY)
+    entries["id"], entries["group"] = ids[order], groups.keys[order]
+    temporary = work / "groups.tmp.npy"
+    np.save(temporary, entries)
+    temporary.replace(work / KNOWN)
+    _forget_beyond(work, len(tasks))
+
+
+def _forget_beyond(work: Path, count: int) -> None:
+    """Remove what is left of shards that are no more."""
+    kept = {part(work, number, what).name for number in range(count) for what in (*PARTS, NOTE)}
+    shards.keep_only(work, kept, "[0-9]*")
+
+
+# --- a shard ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TraitsTask:
+    """A shard to look at. `number` is its place among all; `stamp` tells this evidence from other."""
+
+    data: Path
+    shard: Shard
+    number: int
+    work: Path
+    stamp: str
+
+
+@lru_cache(maxsize=1)
+def _library(folder: Path, _stamp: str) -> Library:
+    """The library of this process, opened once a run."""
+    return Library(folder)
+
+
+def survey_traits(task: TraitsTask) -> None:
+    """Write what grouping needs of a shard, unless it is there from an earlier run."""
+    made_from = [LAYOUT, _sha256_of(task.shard.evidence)]
+    note = part(task.work, task.number, NOTE)
+    if notes.kept(task.data, note) == [*made_from, *_hashes(task)]:
+        return
+    library = _library(task.data / shards.FOLDER, task.stamp)
+    with part(task.work, task.number, "forms").open("wb") as forms:
+        traits = Traits(forms)
+        for item in task.shard.read():
+            if not is_replay(item):
+                first = library.first(item) or item
+                traits.add(item.evidence, samples.prompt_bytes(first), said_in(first, item))
+    traits.save(task.work, task.number)
+    notes.keep(task.data, note, [*made_from, *_hashes(task)])
+
+
+def _hashes(task: TraitsTask) -> list[str | None]:
+    return [_sha256_of(part(task.work, task.number, what)) for what in PARTS]
+
+
+def _sha256_of(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
