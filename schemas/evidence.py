@@ -176,8 +176,9 @@ class Provenance(Record):
     `line` counts from 1. `split` is the file's; rows of one `group` are never in two splits. `input_sha256`
     is over the canonical form of the prompt, messages and tools, as the model saw it. `rejected` is set for
     preference pairs alone, as are `reasons`, `margin` and `pair`, which says where the pair comes from: a
-    repair, a correction by a person (`correction` then names the feedback that holds it), or two answers to
-    one prompt. `masked` counts personal values for which a placeholder stands in the row.
+    repair, a correction by a person, or two answers to one prompt. `correction` names the review or feedback
+    that holds the answer, where the row has a person's and not the model's. `masked` counts personal values
+    for which a placeholder stands in the row.
     """
 
     schema_id: ClassVar[str] = "stillhouse.provenance"

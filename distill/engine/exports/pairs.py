@@ -29,6 +29,7 @@ from distill.engine.exports.samples import (
 )
 from distill.engine.exports.targets import Unfit
 from distill.engine.library import Item, Library
+from distill.engine.review.decisions import correction_that_stands
 from schemas.canonical import canonical_bytes
 from schemas.distill import JobRequest
 
@@ -262,23 +263,20 @@ def _prompt(item: Item) -> dict[str, Any]:
 def correction_of(item: Item) -> tuple[Output, str] | None:
     """What a person put in the place of this answer, and the id of the record that says so.
 
-    A reviewer's correction goes before a demonstration; of several the latest counts.
+    A reviewer's correction that stands goes before a demonstration; of several the latest counts.
     """
-    reviews = [
-        (one["ts"], one["review_id"], one["correction"])
-        for one in item.evidence.get("review") or ()
-        if one.get("correction") is not None
-    ]
+    review = correction_that_stands(item.evidence.get("review") or ())
+    if review is not None:
+        return review["correction"], review["review_id"]
     shown = [
         (one["ts"], one["feedback_id"], _as_output(one["value"]))
         for one in item.evidence.get("feedback") or ()
         if one["kind"] == "demonstration" and one["scope"] == "run"
     ]
-    for found in (reviews, shown):
-        if found:
-            _, name, output = max(found, key=lambda one: one[:2])
-            return output, name
-    return None
+    if not shown:
+        return None
+    _, name, output = max(shown, key=lambda one: one[:2])
+    return output, name
 
 
 def _as_output(value: Any) -> Output:

@@ -12,6 +12,7 @@ import orjson
 
 from distill.engine.exports.targets import Sample, Unfit
 from distill.engine.library import Item, Library
+from distill.engine.review.decisions import correction_that_stands
 from schemas.canonical import canonical_bytes
 from schemas.distill import JobRequest
 
@@ -54,23 +55,23 @@ def require_taken(item: Item, *, include_partial: bool) -> None:
 
 
 def sft(library: Library, item: Item, options: JobRequest) -> Made:
-    require_taken(item, include_partial=options.include_partial)
+    answer, correction = _answer(item, options)
     first = original(library, item)
     sample = {
         "messages": messages_of(first),
         "tools": first.evidence["input"].get("tools"),
-        "answer": _output_of(item),
+        "answer": answer,
     }
-    return Made(sample, first)
+    return Made(sample, first, correction=correction)
 
 
 def rag(library: Library, item: Item, options: JobRequest) -> Made:
-    require_taken(item, include_partial=options.include_partial)
+    answer, correction = _answer(item, options)
     first = original(library, item)
     query = _last_question(first)
     if query is None:
         raise Unfit("input.no_question", "there is no user message of plain text")
-    text = _output_of(item).get("content")
+    text = answer.get("content")
     if not isinstance(text, str) or not text.strip():
         raise Unfit("output.no_text", "the answer has no text to be retrieved")
     evidence = item.evidence
@@ -81,7 +82,7 @@ def rag(library: Library, item: Item, options: JobRequest) -> Made:
         "query": query,
         "text": text,
     }
-    return Made(sample, first)
+    return Made(sample, first, correction=correction)
 
 
 SINGLES: Final[Mapping[str, Callable[[Library, Item, JobRequest], Made]]] = {"sft": sft, "rag": rag}
@@ -98,6 +99,17 @@ def messages_of(item: Item) -> list[Message]:
 def output_of(item: Item) -> Output | None:
     output: Output | None = item.evidence.get("output")
     return output
+
+
+def _answer(item: Item, options: JobRequest) -> tuple[Output, str | None]:
+    """The answer to learn from: the one that reviewers put in its place, with the id of the review, or the
+    model's own. Raises `Unfit` unless one of them may be trained on.
+    """
+    corrected = correction_that_stands(item.evidence.get("review") or ())
+    if corrected is not None:
+        return corrected["correction"], corrected["review_id"]
+    require_taken(item, include_partial=options.include_partial)
+    return _output_of(item), None
 
 
 def _output_of(item: Item) -> Output:

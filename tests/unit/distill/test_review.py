@@ -4,9 +4,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.distill.builders import Json, chain, distill, done, lines, run, send, verdict
+from tests.unit.distill.builders import Json, chain, distill, done, finished, lines, run, send, verdict
 
 pytestmark = pytest.mark.anyio
+
+SPLITS = ("train", "validation", "holdout")
 
 
 async def waiting(client: httpx.AsyncClient, **params: Any) -> list[Json]:
@@ -115,3 +117,130 @@ async def test_a_decision_needs_its_evidence(tmp_path: Path, evidence_id: str, s
             response = await client.post(f"/v1/distill/review/{evidence_id}", json=body)
             assert response.status_code == status
             await fill(client, 1)
+
+
+async def rows_of(client: httpx.AsyncClient, data: Path, kind: str) -> tuple[list[Json], list[Json]]:
+    """The rows of a dataset made now, and their provenance."""
+    job = await chain(client, kind)
+    files = sorted((data / "datasets" / job["dataset_id"]).glob("*.jsonl"))
+    rows = [row for path in files if path.stem in SPLITS for row in lines(path)]
+    return rows, [row for path in files if path.stem.endswith(".provenance") for row in lines(path)]
+
+
+async def test_a_correction_is_what_a_model_learns_and_is_shown(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        await fill(client, 1)
+        (item,) = await waiting(client)
+        evidence_id = item["evidence"]["evidence_id"]
+        review = await decide(
+            client, evidence_id, decision="correct", by="ann", correction="the right answer"
+        )
+        for kind, answer in (
+            ("sft", lambda row: row["messages"][-1]["content"]),
+            ("rag", lambda row: row["text"]),
+        ):
+            rows, provenance = await rows_of(client, tmp_path, kind)
+            assert sorted(map(answer, rows)) == ["answer good", "the right answer"]
+            names = {one["evidence_id"]: one.get("correction") for one in provenance}
+            assert names[evidence_id] == review["review_id"]
+
+
+async def test_a_correction_that_somebody_contests_is_exported_nowhere(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        await fill(client, 1)
+        (item,) = await waiting(client)
+        evidence_id = item["evidence"]["evidence_id"]
+        await decide(client, evidence_id, decision="correct", by="ann", correction="the right answer")
+        await decide(client, evidence_id, decision="reject", by="bob")
+        rows, _ = await rows_of(client, tmp_path, "sft")
+        assert [row["messages"][-1]["content"] for row in rows] == ["answer good"]
+        job = await finished(client, stage="export", kind="preference")
+        assert job["error"]["code"] == "nothing_to_export"
+        (again,) = await waiting(client)
+        assert again["scored"]["reasons"][-1] == "review.disagreement"
+        assert (again["state"], again["value"]["disagreement"]) == ("disagreed", 1.0)
+        assert [one["by"] for one in again["decisions"]] == ["ann", "bob"]
+
+
+async def test_decisions_show_at_once_and_in_full(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        await fill(client, 3)
+        first, second, third = [one["evidence"]["evidence_id"] for one in await waiting(client)]
+        assert (await client.get("/v1/distill/review")).json()["waiting"] == 3
+        await decide(client, second, decision="reject", by="ann", note="too young")
+        page = (await client.get("/v1/distill/review")).json()
+        assert [one["evidence"]["evidence_id"] for one in page["evidence"]] == [first, third]
+        assert page["waiting"] == 2
+        item = (await client.get(f"/v1/distill/review/{second}")).json()
+        assert item["evidence"]["review"] == []  # until the next materialize
+        assert [(one["by"], one["note"]) for one in item["decisions"]] == [("ann", "too young")]
+        assert item["state"] == "decided"
+        unknown = await client.get(f"/v1/distill/review/{'0' * 64}")
+        assert unknown.json()["error"]["code"] == "evidence_not_found"
+
+
+async def test_a_second_reviewer_sees_what_the_first_decided(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        await fill(client, 2)
+        first, second = [one["evidence"]["evidence_id"] for one in await waiting(client)]
+        await decide(client, first, decision="accept", by="ann")
+        of_bob = await waiting(client, undecided_by="bob")
+        assert [one["evidence"]["evidence_id"] for one in of_bob] == [first, second]
+        assert [one["evidence"]["evidence_id"] for one in await waiting(client, undecided_by="ann")] == [
+            second
+        ]
+
+
+async def test_agreement_is_told_of_every_decision_at_once(tmp_path: Path) -> None:
+    async def agreement() -> Json:
+        return dict((await client.get("/v1/distill/review/agreement")).json())
+
+    async with distill(tmp_path) as client:
+        none = await agreement()
+        assert (none["alpha"], none["items"]) == (None, 0)
+        assert "two reviewers" in none["reason"]
+        await fill(client, 4)
+        found = [one["evidence"]["evidence_id"] for one in await waiting(client)]
+        for evidence_id, ann, bob in zip(found, "aaar", "aarr", strict=True):
+            for by, said in (("ann", ann), ("bob", bob)):
+                await decide(client, evidence_id, decision={"a": "accept", "r": "reject"}[said], by=by)
+        before = await agreement()
+        assert before["alpha"] == pytest.approx(1 - 7 * 2 / (2 * 5 * 3))
+        assert (before["items"], before["decisions"], before["reviewers"]) == (4, 8, 2)
+        await done(client, stage="materialize")
+        assert await agreement() == before  # although `score` has not run
+        await done(client, stage="score")
+        assert await agreement() == before
+        await decide(client, found[2], decision="reject", by="ann")  # who comes round to bob's view
+        assert (await agreement())["alpha"] == 1.0
+
+
+async def test_decisions_are_known_after_a_restart(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        await fill(client, 2)
+        first, second = [one["evidence"]["evidence_id"] for one in await waiting(client)]
+        await decide(client, first, decision="accept", by="ann")
+    async with distill(tmp_path) as client:
+        assert [one["evidence"]["evidence_id"] for one in await waiting(client)] == [second]
+
+
+async def test_the_queue_can_be_read_where_score_left_no_note_of_it(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        await fill(client, 3)
+        before = await waiting(client)
+    notes = list((tmp_path / "distill" / "index").glob("*.review"))
+    assert notes
+    for note in notes:
+        note.unlink()
+    async with distill(tmp_path) as client:
+        assert await waiting(client) == before
+
+
+@pytest.mark.parametrize(
+    ("order", "cursor"), [("id", f"5-{'0' * 64}"), ("value", "0" * 64), ("value", "x"), ("best", "0" * 64)]
+)
+async def test_a_cursor_of_another_order_is_refused(tmp_path: Path, order: str, cursor: str) -> None:
+    async with distill(tmp_path) as client:
+        response = await client.get("/v1/distill/review", params={"order": order, "cursor": cursor})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] in {"cursor", "order"}
