@@ -59,7 +59,7 @@ def create_app(
     metrics = Metrics(registry)
 
     @asynccontextmanager
-    async def lifespan(_: Daemon) -> AsyncIterator[State]:
+    async def lifespan(app: Daemon) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             spool = _spool(settings, metrics)
             spool.open()
@@ -79,7 +79,7 @@ def create_app(
             ledger.read()
             stack.callback(ledger.write)
             tasks = await stack.enter_async_context(task_set())
-            dispatcher = Dispatcher(config, spool, metrics, ledger, tasks)
+            dispatcher = Dispatcher(config, spool, metrics, ledger, tasks, tracer=app.tracer)
             limits = _limits(settings)
             loop = Loop(dispatcher, Judge(judge), limits)
             sender = _sender(settings, spool, keeper)

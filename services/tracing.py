@@ -134,18 +134,22 @@ def parent_of(offered: str | None) -> str | None:
 
 
 @contextmanager
-def child() -> Iterator[str | None]:
+def child() -> Iterator[RequestContext | None]:
     """Do something for the current request under a span of its own; None where there is no request.
 
-    Whoever is called meanwhile is told of this span in place of the request's.
+    Whoever is called meanwhile is told of that span in place of the request's.
     """
     request = context.current()
     if request is None:
         yield None
         return
     parent = request.traceparent
-    own = f"{parent[:36]}{random.getrandbits(64) | 1:016x}{parent[52:]}"
-    with context.within(replace(request, traceparent=own, parent_id=parent[36:52])):
+    own = replace(
+        request,
+        traceparent=f"{parent[:36]}{random.getrandbits(64) | 1:016x}{parent[52:]}",
+        parent_id=parent[36:52],
+    )
+    with context.within(own):
         yield own
 
 

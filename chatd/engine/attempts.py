@@ -10,13 +10,17 @@ from chatd.engine.limits import Lease
 from chatd.engine.retry import Failure, asked_s, failure_of
 from chatd.engine.sources import Source
 from schemas.runs import Usage
+from services.context import RequestContext
 from services.errors import PlatformError
 
 Status = Literal["ok", "failed", "aborted"]
 
 
 class Attempt:
-    """Under way until `end`. What it has used is unknown then, unless that is said."""
+    """Under way until `end`. What it has used is unknown then, unless that is said.
+
+    `under` is the request with the attempt's own span, where attempts are traced.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Attempt:
         self.latency_ms = 0.0
         self.source: Source | None = None
         self.digest: str | None = None
+        self.under: RequestContext | None = None
         self.generated = False
         self._standing = standing
         self._trial = trial

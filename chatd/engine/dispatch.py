@@ -25,10 +25,12 @@ from chatd.engine.limits import Lines
 from chatd.engine.metrics import Metrics
 from chatd.engine.retry import RETRY_AFTER_MAX_S, Course, told
 from chatd.engine.sources import StreamSource, WholeSource, in_one
+from chatd.engine.spans import Spans
 from chatd.engine.spool import Spool
 from schemas.chat import ChatRequest, ModelCard, ModelList
 from services.errors import PlatformError, UpstreamTimeout
 from services.tasks import TaskSet, task_set
+from services.tracing import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -83,11 +85,19 @@ class Dispatcher:
     """Chooses who is asked, keeps the clocks, writes the records. Belongs to one event loop."""
 
     def __init__(
-        self, keeper: Keeper, spool: Spool, metrics: Metrics, ledger: Ledger, tasks: TaskSet
+        self,
+        keeper: Keeper,
+        spool: Spool,
+        metrics: Metrics,
+        ledger: Ledger,
+        tasks: TaskSet,
+        *,
+        tracer: Tracer | None = None,
     ) -> None:
         self._keeper = keeper
         self._spool = spool
         self._metrics = metrics
+        self._spans = Spans(tracer)
         self._tasks = tasks
         self.cache = Cache()
         self.doors = Doors(Standings(), Lines(), ledger)
@@ -237,8 +247,9 @@ class Dispatcher:
         target = attempt.target
         call.target = target
         try:
-            attempt.digest = call.digest = await _digest(target.provider, target.model)
-            result = await work(attempt, self._asked(call, attempt))
+            with self._spans.around(attempt):
+                attempt.digest = call.digest = await _digest(target.provider, target.model)
+                result = await work(attempt, self._asked(call, attempt))
         except PlatformError as error:
             await attempt.close_source()
             attempt.fail(error, generated=isinstance(error, UpstreamTimeout))
@@ -407,14 +418,19 @@ class Dispatcher:
             attempt.abort()
         self._spool.append(call.line())
         self._measure(call)
+        self._spans.told(call)
 
     def _measure(self, call: Call) -> None:
         name = call.target.provider.name
         self._metrics.called(name, call.outcome)
         if call.ttft_ms is not None:
             self._metrics.ttft.labels(name).observe(call.ttft_ms / 1000)
+        for attempt in call.attempts:
+            error = None if attempt.status == "ok" else attempt.code or "aborted"
+            target = attempt.target
+            self._metrics.operated(target.provider.name, target.model, error, attempt.latency_ms / 1000)
         if call.kept is None:
-            self._metrics.spent(name, call.usage)
+            self._metrics.spent(name, call.target.model, call.usage)
 
     # --- the cache ------------------------------------------------------------------------------
 

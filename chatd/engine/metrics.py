@@ -1,6 +1,7 @@
 """What `chatd` counts."""
 
 from functools import cache
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -8,11 +9,22 @@ from chatd.engine.candidates import Standings
 from chatd.engine.limits import Lines
 from schemas.runs import Usage
 
+OPERATION: Final = "chat"
+"""The operation of all model calls, in OpenTelemetry's words."""
+
+MODELS_MAX: Final = 64
+OTHER_MODEL: Final = "other"
+
+TOKEN_BUCKETS: Final = tuple(4**power for power in range(11))
+OPERATION_BUCKETS_S: Final = tuple(0.01 * 2**power for power in range(15))
 TTFT_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 class Metrics:
-    """`provider` and `outcome` come from closed sets: the configuration, and our error types."""
+    """`provider` and `outcome` come from closed sets: the configuration, and our error types.
+
+    Names of models come from callers, so only those count that have answered, and only so many.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.calls = Counter(
@@ -41,6 +53,20 @@ class Metrics:
         self.tokens = Counter(
             "chatd_tokens", "Tokens, as providers count them.", ["provider", "direction"], registry=registry
         )
+        self.token_usage = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of a call, as providers count them.",
+            ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"],
+            registry=registry,
+            buckets=TOKEN_BUCKETS,
+        )
+        self.operation_seconds = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Time of an attempt at a model; without an error type where it answered.",
+            ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"],
+            registry=registry,
+            buckets=OPERATION_BUCKETS_S,
+        )
         self.ttft = Histogram(
             "chatd_ttft_seconds",
             "Time to the first token of streams.",
@@ -68,6 +94,9 @@ class Metrics:
         self._attempts = cache(self.attempts.labels)
         self._tokens = cache(self.tokens.labels)
         self._cost = cache(self.cost.labels)
+        self._usage = cache(self.token_usage.labels)
+        self._operation = cache(self.operation_seconds.labels)
+        self._models: set[str] = set()
 
     def attempted(self, provider: str, result: str) -> None:
         self._attempts(provider, result).inc()
@@ -75,8 +104,20 @@ class Metrics:
     def called(self, provider: str, outcome: str) -> None:
         self._calls(provider, outcome).inc()
 
-    def spent(self, provider: str, usage: Usage) -> None:
+    def operated(self, provider: str, model: str, error: str | None, seconds: float) -> None:
+        """An attempt at a model is over."""
+        if error is None and len(self._models) < MODELS_MAX:
+            self._models.add(model)
+        self._operation(OPERATION, provider, self._model(model), error or "").observe(seconds)
+
+    def _model(self, model: str) -> str:
+        return model if model in self._models else OTHER_MODEL
+
+    def spent(self, provider: str, model: str, usage: Usage) -> None:
         """Add tokens and money, as far as they are known."""
+        for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
+            if tokens:
+                self._usage(OPERATION, provider, self._model(model), kind).observe(tokens)
         self._tokens(provider, "prompt").inc(usage.prompt_tokens or 0)
         self._tokens(provider, "completion").inc(usage.completion_tokens or 0)
         self._cost(provider).inc(usage.cost_usd or 0)
