@@ -5,19 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from schemas.base import Measure, Model, Tally
-from schemas.evidence import ProductFile
-from schemas.replay import ReplayOutcome
+from schemas.replay import ReplayId, ReplayOutcome
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Points = Annotated[float, Field(ge=-1, le=1)]
 """A difference of two shares: 0.1 is ten percentage points."""
 
-ReplayName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Counting = Literal["own", "any"]
 ComparisonVerdict = Literal["better", "worse", "no evidence"]
 
 
-class ComparisonOptions(Model):
+class ComparisonFields(Model):
     """What a comparison can be told. `baseline` and `current` are replays; the baseline `recorded` stands for
     the recorded answers to the tasks of `current`.
 
@@ -26,8 +24,8 @@ class ComparisonOptions(Model):
     which asks what the change of the policy did.
     """
 
-    baseline: ReplayName = "recorded"
-    current: ReplayName | None = None
+    baseline: ReplayId = "recorded"
+    current: ReplayId | None = None
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     counting: Counting = "own"
     gate: Annotated[str, StringConstraints(max_length=100)] | None = None
@@ -155,4 +153,3 @@ class Comparison(Model):
     only_baseline: list[str]
     only_current: list[str]
     listed_max: Tally
-    files: list[ProductFile] = []

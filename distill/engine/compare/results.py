@@ -9,10 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from schemas.comparison import Counting
-from schemas.replay import Replay, ReplayOutcome
+from schemas.replay import Replay, ReplayManifest, ReplayOutcome
 from schemas.verdicts import Finding
 from services.errors import Conflict
 
@@ -57,24 +57,23 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class ArmResults:
-    """All tasks of one arm, by their ids in order. `fingerprint` has each of `FINGERPRINTS`, or None."""
+    """All tasks of one arm, by their ids in order. `fingerprint` has each of `FINGERPRINTS`, or None.
 
+    `left_out` counts by reason the tasks that have no result; `sha256` is over the file of results.
+    """
+
+    replay_id: str
     name: str
     fingerprint: dict[str, str | None]
     results: dict[str, TaskResult]
-
-
-class _Manifest(BaseModel):
-    """The part of a replay's manifest that a comparison goes by."""
-
-    name: str
-    fingerprint: dict[str, str | None] = {}
+    left_out: dict[str, int]
+    sha256: str
 
 
 def read_arm(folder: Path) -> ArmResults:
     """Read a finished replay. Raises `Conflict` where the folder is not one."""
     try:
-        manifest = _Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        manifest = ReplayManifest.model_validate_json((folder / MANIFEST).read_bytes())
         with (folder / TASKS).open("rb") as file:
             results = {result.task_id: result for result in _tasks(file)}
     except FileNotFoundError:
@@ -87,7 +86,14 @@ def read_arm(folder: Path) -> ArmResults:
             f"replay {folder.name!r} cannot be read: {error.errors(include_input=False)[0]['msg']}",
             code="replay_unreadable",
         ) from None
-    return ArmResults(manifest.name, {key: manifest.fingerprint.get(key) for key in FINGERPRINTS}, results)
+    return ArmResults(
+        manifest.replay_id,
+        manifest.name,
+        {key: manifest.fingerprint.get(key) for key in FINGERPRINTS},
+        results,
+        manifest.left_out,
+        next(file.sha256 for file in manifest.files if file.name == TASKS),
+    )
 
 
 def _tasks(lines: Iterable[bytes]) -> Iterator[TaskResult]:

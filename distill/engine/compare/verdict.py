@@ -41,15 +41,9 @@ class Terms:
     across_policies: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One arm, and the replay that it is from."""
-
-    replay_id: str
-    arm: ArmResults
-
-
-def judged(comparison_id: str, baseline: Side, current: Side, pairs: Pairs, terms: Terms) -> Comparison:
+def judged(
+    comparison_id: str, baseline: ArmResults, current: ArmResults, pairs: Pairs, terms: Terms
+) -> Comparison:
     """Compare two arms whose tasks are `pairs`. Raises `Conflict` where that would say nothing."""
     _check_comparable(baseline, current, pairs, terms)
     quality = _quality(pairs, terms)
@@ -70,7 +64,7 @@ def judged(comparison_id: str, baseline: Side, current: Side, pairs: Pairs, term
         changes=[
             Change(what=what, baseline=old, current=new, changed=old != new)
             for what in FINGERPRINTS
-            for old, new in [(baseline.arm.fingerprint[what], current.arm.fingerprint[what])]
+            for old, new in [(baseline.fingerprint[what], current.fingerprint[what])]
         ],
         notes=list(_notes(baseline, current, pairs, quality)),
         gate=_gate(terms.gate, verdict, quality),
@@ -93,7 +87,7 @@ def by_size(pairs: Sequence[Pair], counting: Counting) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (-abs(pair.difference(counting)), pair.task_id))
 
 
-def _check_comparable(baseline: Side, current: Side, pairs: Pairs, terms: Terms) -> None:
+def _check_comparable(baseline: ArmResults, current: ArmResults, pairs: Pairs, terms: Terms) -> None:
     if not len(pairs):
         raise Conflict(
             f"replays {baseline.replay_id!r} and {current.replay_id!r} have no task in common;"
@@ -110,8 +104,8 @@ def _check_comparable(baseline: Side, current: Side, pairs: Pairs, terms: Terms)
         )
 
 
-def _policies_differ(baseline: Side, current: Side) -> bool:
-    return baseline.arm.fingerprint["policy"] != current.arm.fingerprint["policy"]
+def _policies_differ(baseline: ArmResults, current: ArmResults) -> bool:
+    return baseline.fingerprint["policy"] != current.fingerprint["policy"]
 
 
 # --- quality ------------------------------------------------------------------------------------
@@ -159,14 +153,14 @@ def _gate(gate: Gate | None, verdict: ComparisonVerdict, quality: Quality) -> Ga
     return GateResult(gate=gate.text, passed=passed, reason=reason)
 
 
-def _arm(side: Side, pairs: Pairs, results: Sequence[TaskResult], confidence: float) -> Arm:
+def _arm(side: ArmResults, pairs: Pairs, results: Sequence[TaskResult], confidence: float) -> Arm:
     costs = [result.cost_usd for result in results]
     known = [cost for cost in costs if cost is not None]
     outcomes = Counter(outcome for result in results for outcome in result.outcomes)
     return Arm(
         replay_id=side.replay_id,
-        name=side.arm.name,
-        tasks=len(side.arm.results),
+        name=side.name,
+        tasks=len(side.results),
         own=_rate(pairs, results, "own", confidence),
         any=_rate(pairs, results, "any", confidence),
         outcomes=dict(sorted(outcomes.items())),
@@ -228,10 +222,13 @@ def _median(
     )
 
 
-def _notes(baseline: Side, current: Side, pairs: Pairs, quality: Quality) -> Iterator[str]:
+def _notes(baseline: ArmResults, current: ArmResults, pairs: Pairs, quality: Quality) -> Iterator[str]:
     for side, alone in ((baseline, pairs.only_baseline), (current, pairs.only_current)):
         if alone:
             yield f"{len(alone)} tasks are in {side.replay_id!r} alone and count for neither arm."
+        if side.left_out:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(side.left_out.items()))
+            yield f"{side.replay_id!r} has no result for some of its tasks: {reasons}."
     if quality.groups < quality.tasks:
         yield (
             f"The {quality.tasks} tasks are {quality.groups} independent groups: by order, episode or near"

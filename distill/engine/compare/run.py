@@ -1,0 +1,129 @@
+"""The stage `compare`: two replays read, compared, and the report published."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from distill.engine.compare.gate import Gate
+from distill.engine.compare.page import SHOWN_MAX, page
+from distill.engine.compare.pairing import paired
+from distill.engine.compare.results import ArmResults, read_arm
+from distill.engine.compare.verdict import Terms, by_size, judged
+from distill.engine.progress import Progress
+from schemas.canonical import content_id
+from schemas.comparison import Comparison
+from schemas.distill import JobRequest
+from schemas.evidence import ProductFile
+from services import files
+from services.errors import InvalidRequest, NotFound
+
+REPLAYS: Final = "replays"
+COMPARISONS: Final = "comparisons"
+COMPARISON: Final = "comparison.json"
+REPORT: Final = "report.html"
+RECORDED: Final = "recorded"
+COMPARISON_ID: Final = re.compile(r"[0-9a-f]{16}")
+LAYOUT: Final = "1"
+"""Part of a comparison's id: other figures, or another report, of the same replays have another one."""
+
+OPTIONS: Final = frozenset(
+    {"baseline", "current", "confidence", "counting", "gate", "across_policies", "seed"}
+)
+"""The fields of a job that belong to a comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is compared, checked."""
+
+    baseline: str
+    current: str
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A comparison that is published, and its files."""
+
+    comparison: Comparison
+    files: list[ProductFile]
+
+
+def planned(request: JobRequest) -> Plan:
+    """What a request asks for. Raises `InvalidRequest`. A gate's confidence is that of the comparison."""
+    if request.current is None:
+        raise InvalidRequest("`current` is missing; it names the replay to be compared", param="current")
+    gate = Gate.parse(request.gate) if request.gate is not None else None
+    confidence = request.confidence
+    if gate is not None:
+        if "confidence" in request.model_fields_set and confidence != gate.confidence:
+            raise InvalidRequest(
+                f"`confidence` is {confidence:g}, and the gate {gate.text!r} says otherwise; leave one out",
+                param="confidence",
+            )
+        confidence = gate.confidence
+    baseline = f"{request.current}.{RECORDED}" if request.baseline == RECORDED else request.baseline
+    terms = Terms(confidence, request.seed, request.counting, gate, request.across_policies)
+    return Plan(baseline, request.current, terms)
+
+
+def compare(data: Path, plan: Plan, progress: Progress) -> Compared:
+    """Compare two replays below `data` and write the report. Raises `NotFound` and `Conflict`. Blocks."""
+    baseline = _arm(data, plan.baseline)
+    progress.reach(1, 4)
+    current = _arm(data, plan.current)
+    progress.reach(2, 4)
+    pairs = paired(baseline, current)
+    made = judged(_id_of(baseline, current, plan.terms), baseline, current, pairs, plan.terms)
+    progress.reach(3, 4)
+    counting = plan.terms.counting
+    differ = by_size([pair for pair in pairs if pair.difference(counting)], counting)
+    return Compared(made, _publish(data, made, page(made, differ[:SHOWN_MAX])))
+
+
+def _arm(data: Path, replay_id: str) -> ArmResults:
+    folder = data / REPLAYS / replay_id
+    if not folder.is_dir():
+        raise NotFound(
+            f"there is no replay {replay_id!r}; `stillhouse replay` makes one", code="replay_not_found"
+        )
+    return read_arm(folder)
+
+
+def _id_of(baseline: ArmResults, current: ArmResults, terms: Terms) -> str:
+    arms = [[arm.replay_id, arm.sha256, arm.fingerprint, arm.left_out] for arm in (baseline, current)]
+    gate = terms.gate.text if terms.gate is not None else None
+    asked = [terms.confidence, terms.seed, terms.counting, gate, terms.across_policies]
+    return content_id([LAYOUT, arms, asked])[:16]
+
+
+def _publish(data: Path, made: Comparison, report: str) -> list[ProductFile]:
+    folder = data / COMPARISONS / made.comparison_id
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        REPORT: report.encode(errors="replace"),
+        COMPARISON: made.model_dump_json(indent=2).encode() + b"\n",
+    }
+    for name, content in contents.items():
+        files.replace(folder / name, content)
+    return [
+        ProductFile(
+            name=name,
+            sha256=hashlib.sha256(content).hexdigest(),
+            lines=content.count(b"\n"),
+            bytes=len(content),
+        )
+        for name, content in contents.items()
+    ]
+
+
+def file_of(data: Path, comparison_id: str, name: str) -> Path:
+    """The path of a comparison's file. Raises `NotFound`. Blocks."""
+    path = data / COMPARISONS / comparison_id / name
+    if not COMPARISON_ID.fullmatch(comparison_id) or name not in (REPORT, COMPARISON) or not path.is_file():
+        raise NotFound(
+            f"there is no file {name!r} of a comparison {comparison_id!r}", code="comparison_not_found"
+        )
+    return path
