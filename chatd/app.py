@@ -214,5 +214,8 @@ def _spec(settings: Settings, kind: Literal["ollama", "openai"], **options: str)
 
 def _peer(name: str, url: str, settings: Settings) -> PeerClient:
     return PeerClient(
-        name, url, timeouts=http.Timeouts(read_s=settings.peer_timeout_s, total_s=settings.peer_timeout_s)
+        name,
+        url,
+        timeouts=http.Timeouts(read_s=settings.peer_timeout_s, total_s=settings.peer_timeout_s),
+        headers=settings.internal_headers,
     )

@@ -5,9 +5,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TypedDict
 
+from starlette.middleware.cors import CORSMiddleware
+
 from gateway.backends import Bulkhead, HttpHop, HttpUpstream, Upstream, resolved
 from gateway.engine import Doorkeeper, Fleet, Members, Overhead, Rendezvous
-from gateway.routes import doors, routes
+from gateway.routes import doors, porter, routes
 from gateway.settings import Settings
 from services import daemon
 from services.clients import DistillClient
@@ -58,7 +60,14 @@ def create_app(
             stack.push_async_callback(rendezvous.close)
             await _open_members(settings, rendezvous, stack)
             distill = await stack.enter_async_context(
-                DistillClient(PeerClient("distill", settings.distill_urls[0], timeouts=DISTILL_TIMEOUTS))
+                DistillClient(
+                    PeerClient(
+                        "distill",
+                        settings.distill_urls[0],
+                        timeouts=DISTILL_TIMEOUTS,
+                        headers=settings.internal_headers,
+                    )
+                )
             )
             tasks = await stack.enter_async_context(task_set())
 
@@ -76,15 +85,26 @@ def create_app(
                 "checks": _checks(doorkeeper, fleets),
             }
 
-    return daemon.build(
+    pages = bool(settings.cors_origins)
+    app = daemon.build(
         "gateway",
         routes,
         lifespan,
         settings,
         registry=registry,
         trusted=False,
-        direct=partial(doors, body_bytes_max=settings.body_bytes_max),
+        direct=partial(doors, body_bytes_max=settings.body_bytes_max, pages=pages),
+        porter=partial(porter, pages=pages),
     )
+    if pages:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    return app
 
 
 def _urls(settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -106,7 +126,11 @@ async def _open_replicas(settings: Settings, stack: AsyncExitStack) -> dict[str,
 
 async def _open_replica(name: str, url: str, settings: Settings, stack: AsyncExitStack) -> Upstream:
     client = await stack.enter_async_context(
-        H1Client(url, connect_timeout_s=settings.upstream_connect_timeout_s)
+        H1Client(
+            url,
+            connect_timeout_s=settings.upstream_connect_timeout_s,
+            headers=settings.internal_headers,
+        )
     )
     bulkhead = Bulkhead(
         name,
@@ -121,7 +145,11 @@ async def _open_members(settings: Settings, rendezvous: Rendezvous, stack: Async
 
     def connect(url: str) -> HttpHop:
         return HttpHop(
-            H1Client(url, connect_timeout_s=settings.upstream_connect_timeout_s),
+            H1Client(
+                url,
+                connect_timeout_s=settings.upstream_connect_timeout_s,
+                headers=settings.internal_headers,
+            ),
             answer_timeout_s=settings.hop_answer_timeout_s,
             part_timeout_s=settings.upstream_read_timeout_s,
             waiting_max=settings.upstream_concurrency_max + settings.upstream_waiting_max,

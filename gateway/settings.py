@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.settings import BaseUrls, DaemonSettings
+from services.settings import BaseUrls, DaemonSettings, Origins
 
 
 class Settings(DaemonSettings):
@@ -24,6 +24,10 @@ class Settings(DaemonSettings):
     )
     validators_urls: BaseUrls = Field(
         ("http://127.0.0.1:3105",), description="Replicas of validators, separated by commas."
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may ask, separated by commas, or `*` for any. No other page may.",
     )
     keys_reload_interval_s: float = Field(
         1.0,

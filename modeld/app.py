@@ -54,6 +54,6 @@ def create_app(settings: Settings, *, shelf: Shelf | None = None) -> daemon.Daem
             finally:
                 await engine.close()
 
-    app = daemon.build("modeld", routes, lifespan, settings, registry=registry)
+    app = daemon.build("modeld", routes, lifespan, settings, registry=registry, trusted=False)
     app.surround(OllamaWire)  # outermost: it also speaks for the kit's own refusals
     return app

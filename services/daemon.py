@@ -25,13 +25,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ErrorEnvelope
 from services import context
+from services.bounds import Bounds
 from services.drain import Drain
 from services.errors import InvalidRequest, MethodNotAllowed, NotFound, PlatformError, UnknownField
 from services.faults import param_of, reason_of
 from services.health import Check, ReadyState, readiness
 from services.middleware import UNEXPECTED, BodyLimitMiddleware, Frame, RequestMiddleware, error_headers
-from services.protocol import Direct, EnvelopeProtocol
-from services.settings import DaemonSettings
+from services.protocol import Direct, EnvelopeProtocol, Porter
+from services.settings import DaemonSettings, is_loopback
 from services.tasks import task_set
 from services.telemetry import AccessLog, CollectorRegistry, HttpMetrics, configure_logging, render
 from services.tracing import Tracer, open_tracer
@@ -43,6 +44,15 @@ Lifespan = Callable[["Daemon"], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 BACKLOG = 2048
 GC_ALLOCATIONS = 20_000  # between two looks for cycles, of which a request makes next to none
+TICKS_A_LOOK = (
+    5  # between two looks for connections that have been waited for; uvicorn ticks ten times a second
+)
+SECURITY_HEADERS = (
+    ("x-content-type-options", "nosniff"),  # no browser makes a page of what a model said
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+)
+TLS_HEADERS = (("strict-transport-security", "max-age=31536000"),)
 KEEP_ALIVE_S = 75  # longer than our clients keep idle connections, so that they never race our close
 
 
@@ -50,17 +60,32 @@ LONG_NUMBER = re.compile(rb"(?<![.\d])\d{19}")
 """Not the digits of a fraction: those hide no integer, and vectors are full of them."""
 
 
+CONTAINERS_MAX = 1_000_000
+"""Lists and objects in one body: each takes some 60 bytes of memory, of which three were sent."""
+
+
+def parse_json(body: bytes) -> Any:
+    """The value of a body. NaN, infinities, bad UTF-8 and deep nesting are refused, as no JSON.
+
+    Raises `orjson.JSONDecodeError`, and `InvalidRequest` for one that holds far more than it weighs.
+    """
+    if len(body) > CONTAINERS_MAX and body.count(b"[") + body.count(b"{") > CONTAINERS_MAX:
+        raise InvalidRequest(
+            f"the body has more than {CONTAINERS_MAX} lists and objects; send it in parts",
+            code="too_many_items",
+        )
+    value = orjson.loads(body)
+    if LONG_NUMBER.search(body):  # orjson reads these as floats, which would hide them from our checks
+        return json.loads(body)
+    return value
+
+
 class StrictRequest(Request):
-    """Reads JSON as the contract says: NaN, infinities, bad UTF-8 and deep nesting are refused."""
+    """Reads JSON as the contract says."""
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            body = await self.body()
-            self._json = orjson.loads(body)
-            if LONG_NUMBER.search(
-                body
-            ):  # orjson reads these as floats, which would hide them from our checks
-                self._json = json.loads(body)
+            self._json = parse_json(await self.body())
         return self._json
 
 
@@ -96,6 +121,8 @@ class Daemon(FastAPI):
         self.access_log = AccessLog(name, settings.log_level)
         self.registry = registry
         self.direct: Direct | None = None
+        self.porter: Porter | None = None
+        self.admits: Callable[[Scope], bool] | None = None
         self.tracer: Tracer | None = None
         self._outermost: ASGIApp = super().__call__
 
@@ -116,17 +143,27 @@ def build(
     registry: CollectorRegistry,
     trusted: bool = True,
     direct: Callable[[Frame], Direct] | None = None,
+    porter: Callable[[Frame], Porter] | None = None,
     tracer: Tracer | None = None,
 ) -> Daemon:
     """Put the frame around a daemon's routes.
 
     `direct` makes a handler for one route whose requests are too many for the ordinary way; it is given the
-    same frame to keep.
+    same frame to keep. `porter` makes what turns away those who may not come in at all.
 
     `tracer` stands in for the one that the settings ask for, if they do.
 
-    `trusted` is False for the one daemon that faces the world: it believes nobody's identity headers.
+    `trusted` is False for a daemon that faces others than ours: it believes nobody's identity headers. The
+    rest answer only who shows the internal token, where there is one. Raises `InvalidRequest` for an address
+    that others can reach and no such token.
     """
+    token = settings.internal_token if trusted else None
+    if trusted and token is None and not is_loopback(settings.host):
+        raise InvalidRequest(
+            f"without STILLHOUSE_INTERNAL_TOKEN only this machine may be served, and others can reach "
+            f"{settings.host}. Set the same secret for all daemons, or listen on 127.0.0.1",
+            code="no_internal_token",
+        )
     metrics = HttpMetrics(registry, lambda: app.drain.in_flight)
     app = Daemon(name, settings, _watched(lifespan, metrics), registry=registry)
     app.tracer = open_tracer(name, settings) if tracer is None else tracer
@@ -139,11 +176,14 @@ def build(
         access_log=app.access_log,
         drain=app.drain,
         trusted=trusted,
+        internal_token=token.get_secret_value().encode() if token is not None else None,
         tracer=app.tracer,
     )
     app.surround(partial(BodyLimitMiddleware, bytes_max=settings.body_bytes_max))
     app.surround(partial(RequestMiddleware, frame=frame))
     app.direct = direct(frame) if direct is not None else None
+    app.porter = porter(frame) if porter is not None else None
+    app.admits = frame.admits if token is not None else None
     return app
 
 
@@ -285,6 +325,10 @@ class DrainingServer(uvicorn.Server):
             _silence_output()
 
     async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_A_LOOK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                cast("EnvelopeProtocol", connection).look(now)
         if self._drain.finished:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -322,6 +366,11 @@ def run(name: str, settings_type: type[AnySettings], create_app: Callable[[AnySe
     serve(app, settings)
 
 
+def _protocol(app: Daemon, settings: DaemonSettings) -> partial[EnvelopeProtocol]:
+    bounds = Bounds(settings.head_timeout_s, settings.body_timeout_s, settings.connections_max)
+    return partial(EnvelopeProtocol, direct=app.direct, porter=app.porter, admits=app.admits, bounds=bounds)
+
+
 def serve(app: Daemon, settings: DaemonSettings) -> None:
     """Serve until told to stop. Exits with another status than 0 when the daemon cannot start."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own omission
@@ -330,7 +379,11 @@ def serve(app: Daemon, settings: DaemonSettings) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=cast("type[asyncio.Protocol]", partial(EnvelopeProtocol, direct=app.direct)),
+        http=cast("type[asyncio.Protocol]", _protocol(app, settings)),
+        ws="none",
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        headers=[*SECURITY_HEADERS, *(TLS_HEADERS if settings.tls_certificate is not None else ())],
         access_log=False,
         log_config=None,
         server_header=False,

@@ -3,6 +3,7 @@
 * PlatformError            500  (any failure we expected)
   + InvalidRequest         400
     - UnknownField         400
+    - RequestTimeout       408
   + Unauthenticated        401
   + Forbidden              403
   + NotFound               404
@@ -75,6 +76,13 @@ class UnknownField(InvalidRequest):
     """A field that the route does not know."""
 
     code = "unknown_field"
+
+
+class RequestTimeout(InvalidRequest):
+    """The request did not come in whole within the time that it may take."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class Unauthenticated(PlatformError):

@@ -8,7 +8,7 @@ answer must say how long it is, or come in chunks: one that ends with the connec
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self, cast
 from urllib.parse import urlsplit
@@ -287,16 +287,22 @@ class Exchange:
 
 
 class H1Client:
-    """Connections to one server: as many as there are exchanges at once, up to a limit the caller keeps."""
+    """Connections to one server: as many as there are exchanges at once, up to a limit the caller keeps.
 
-    def __init__(self, base_url: str, *, connect_timeout_s: float) -> None:
+    `headers` go with every request, first of all.
+    """
+
+    def __init__(
+        self, base_url: str, *, connect_timeout_s: float, headers: Mapping[str, str] | None = None
+    ) -> None:
         url = urlsplit(base_url)
         self.base_url = base_url
         self._host = url.hostname or ""
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._path = url.path.rstrip("/").encode()
         self._ssl = ssl.create_default_context() if url.scheme == "https" else None
-        self._host_header = url.netloc.rpartition("@")[2].encode()
+        lines = {"host": url.netloc.rpartition("@")[2], **(headers or {})}
+        self._standing = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
         self._connect_timeout_s = connect_timeout_s
         self.loop = asyncio.get_running_loop()  # kept: asking for it costs a system call on Python 3.11
         self._idle: deque[Connection] = deque()
@@ -353,7 +359,7 @@ class H1Client:
         return connection
 
     def _head(self, method: bytes, target: bytes, headers: Headers, length: int) -> bytes:
-        lines = [method, b" ", self._path, target, b" HTTP/1.1\r\nhost: ", self._host_header, b"\r\n"]
+        lines = [method, b" ", self._path, target, b" HTTP/1.1\r\n", self._standing]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         lines.append(b"content-length: %d\r\n\r\n" % length)

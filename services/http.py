@@ -85,6 +85,10 @@ def raise_for_envelope(peer: str, response: httpx.Response) -> None:
 
 def answer_of(peer: str, response: httpx.Response, answer: type[Answer]) -> Answer:
     """What a peer daemon answered, or what its failure means to our own caller."""
+    if response.status_code == Unauthenticated.status:  # not about our caller: it is us whom the peer refuses
+        raise UpstreamError(
+            f"{peer} refuses this daemon; give both the same STILLHOUSE_INTERNAL_TOKEN", code="internal_token"
+        )
     raise_for_envelope(peer, response)
     try:
         return answer.model_validate_json(response.content)
@@ -125,6 +129,7 @@ class PeerClient:
                 max_keepalive_connections=None,
             ),
             transport=transport,
+            follow_redirects=False,
             trust_env=False,  # no proxy from the environment between our own daemons
         )
 

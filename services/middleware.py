@@ -1,5 +1,6 @@
 """What happens around every request, as pure ASGI: ids, log, metrics, limits, drain, a net for crashes."""
 
+import hmac
 import time
 from typing import Any
 
@@ -8,8 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services import context, ids
 from services.drain import Drain
-from services.errors import Draining, InvalidRequest, PlatformError, TooLarge
+from services.errors import Draining, InvalidRequest, PlatformError, TooLarge, Unauthenticated
 from services.protocol import ARRIVED
+from services.settings import INTERNAL_HEADER
 from services.telemetry import AccessLog, HttpMetrics
 from services.tracing import Tracer, parent_of
 
@@ -22,6 +24,7 @@ UNEXPECTED = "unexpected failure"
 
 CLIENT_GONE = 499
 
+INTERNAL = INTERNAL_HEADER.encode()
 OPS_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -62,7 +65,8 @@ class Frame:
     """What is done for every request, whichever way it takes: ids before, a log line and metrics after.
 
     `trusted` says whether the caller is one of our own daemons, whose word on principal and roles counts.
-    The gateway, which faces the world, sets it to False. `tracer` is None where nothing is traced.
+    The gateway, which faces the world, sets it to False. `internal_token` is what a caller then must show,
+    None for nothing. `tracer` is None where nothing is traced.
     """
 
     def __init__(
@@ -72,13 +76,24 @@ class Frame:
         access_log: AccessLog,
         drain: Drain,
         trusted: bool,
+        internal_token: bytes | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         self.drain = drain
+        self._internal_token = internal_token
         self.tracer = tracer
         self._metrics = metrics
         self._access_log = access_log
         self._trusted = trusted
+
+    def admits(self, scope: Scope) -> bool:
+        """Whether the caller shows that they are one of our daemons, where they have to."""
+        if self._internal_token is None:
+            return True
+        for name, value in scope["headers"]:
+            if name == INTERNAL:
+                return hmac.compare_digest(value, self._internal_token)
+        return False
 
     def begin(self, scope: Scope) -> context.RequestContext:
         """Count a request in, and give it its ids."""
@@ -154,6 +169,9 @@ class RequestMiddleware:
             error = Draining("shutting down; retry, another replica or the next start will serve")
             await send_error(send, error, request.request_id, (b"connection", b"close"))
             return
+        if scope["path"] not in OPS_PATHS and not self._frame.admits(scope):
+            await send_error(send, _stranger(), request.request_id)
+            return
         try:
             await self._app(scope, receive, send)
         except PlatformError as error:  # raised by a layer outside of FastAPI
@@ -166,6 +184,13 @@ class RequestMiddleware:
                 await send_error(send, PlatformError(UNEXPECTED), request.request_id)
             elif not send.complete:
                 raise  # half an answer went out: cutting the connection is the only honest end
+
+
+def _stranger() -> Unauthenticated:
+    return Unauthenticated(
+        "this daemon answers the gateway and its peers only, which share STILLHOUSE_INTERNAL_TOKEN",
+        code="internal_token",
+    )
 
 
 class _Sender:
@@ -189,7 +214,10 @@ class _Sender:
 
 
 class BodyLimitMiddleware:
-    """Refuses bodies over the limit: at once when the length is declared, at the limit when it is not."""
+    """Refuses bodies over the limit: at once when the length is declared, at the limit when it is not.
+
+    And those that are compressed, whose size says nothing of what they would unpack to.
+    """
 
     def __init__(self, app: ASGIApp, *, bytes_max: int) -> None:
         self._app = app
@@ -199,7 +227,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if (error := self._declared_too_large(scope["headers"])) is not None:
+        if (error := self._declared_wrong(scope["headers"])) is not None:
             request = context.current()
             close = (b"connection", b"close")  # the rest of the body is not read
             await send_error(send, error, request.request_id if request else "", close)
@@ -216,8 +244,12 @@ class BodyLimitMiddleware:
 
         await self._app(scope, receive_bounded, send)
 
-    def _declared_too_large(self, headers: Any) -> PlatformError | None:
+    def _declared_wrong(self, headers: Any) -> PlatformError | None:
         for name, value in headers:
+            if name == b"content-encoding" and value.lower() != b"identity":
+                return InvalidRequest(
+                    "the body is said to be compressed; send it as it is", code="unsupported_encoding"
+                )
             if name == b"content-length":
                 if not value.isdigit():
                     return InvalidRequest("content-length is not a number")

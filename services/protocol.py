@@ -1,4 +1,4 @@
-"""The server's side of HTTP/1.1: what is no HTTP gets the envelope too, and heads are bounded."""
+"""The server's side of HTTP/1.1: what is no HTTP gets the envelope too, and size and time are bounded."""
 
 import asyncio
 import time
@@ -11,7 +11,8 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from services import ids
-from services.errors import InvalidRequest
+from services.bounds import Bounds, Patience, Stage
+from services.errors import InvalidRequest, PlatformError, RequestTimeout, Unavailable
 
 JSON_TYPE: Final = b"application/json"
 
@@ -21,6 +22,11 @@ ARRIVED: Final = "stillhouse.arrived_s"
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together."""
 
+HEADERS_MAX: Final = 256
+"""Lines of a head: everybody who looks for one of them looks at all."""
+
+DROPPED_BYTES_MAX: Final = 1024 * 1024
+"""Of a body that comes although its request was answered, so that its sender gets to read the answer."""
 
 HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of bodies on their way to doors."""
@@ -31,6 +37,23 @@ BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, whatever their heads say."""
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+class _Standing:
+    """The headers that every answer has, put together once for as long as they stay the same: a second."""
+
+    def __init__(self) -> None:
+        self._headers: Headers = ()
+        self._lines = b""
+
+    def lines(self, headers: Headers) -> bytes:
+        if headers is not self._headers:
+            self._lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+            self._headers = headers
+        return self._lines
+
+
+_standing: Final = _Standing()
 
 
 class DirectExchange:
@@ -98,9 +121,7 @@ class DirectExchange:
 
     def _head(self, status: int, headers: Headers) -> list[bytes]:
         cycle = self._cycle
-        lines = [STATUS_LINE[status]]
-        for name, value in cycle.default_headers:
-            lines += (name, b": ", value, b"\r\n")
+        lines = [STATUS_LINE[status], _standing.lines(cycle.default_headers)]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         if not cycle.keep_alive:
@@ -167,6 +188,9 @@ class Doors:
 Direct = Door | Doors
 """What `services.daemon.build` can be given to answer requests directly: one door, or several."""
 
+Porter = Callable[[DirectExchange], bool]
+"""Turns away who may not come in, judging by the head alone: True if it did. Others take the ordinary way."""
+
 
 def says_json(scope: Any) -> bool:
     """Whether the one content type that a request declares is JSON."""
@@ -183,9 +207,10 @@ def _length(scope: Any) -> int | None:
 
 
 class EnvelopeProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which by itself answers in plain text and lets a head grow without end.
+    """uvicorn's protocol, which by itself answers in plain text, and waits without end for heads without end.
 
-    Requests that have a door are held back until their bodies are there, and offered to it.
+    Requests that have a door are held back until their bodies are there, and offered to it, where `admits`
+    has nothing against them. All others are shown to the `porter` before there is a task for them.
     """
 
     stall_s_max: ClassVar = 120.0
@@ -193,10 +218,26 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     _in_head = False
     _head_bytes = 0
+    _large_read = False
+    _in_body = False
+    _body_bytes = 0
+    _fault: InvalidRequest | None = None
 
-    def __init__(self, *args: Any, direct: Direct | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        direct: Direct | None = None,
+        admits: Callable[[Scope], bool] | None = None,
+        porter: Porter | None = None,
+        bounds: Bounds | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
         self._doors = direct if isinstance(direct, Doors | None) else Doors([direct])
+        self._admits = admits
+        self._porter = porter
+        self._bounds = bounds or Bounds()
+        self._patience = Patience()
         self._held: tuple[RequestResponseCycle, Any, Door] | None = None
         self._exchange: DirectExchange | None = None
         self._held_bytes = 0
@@ -206,13 +247,29 @@ class EnvelopeProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         door = self._door(cycle)
         if door is None:
-            super()._start_asgi_task(cycle, app)
+            self._show(cycle, app)
         elif cycle.more_body:
             self._held = (cycle, app, door)
         elif self._offering:  # answered before `take` came back: many such in a row must not pile up
             self.loop.call_soon(self._offer, cycle, app, door)
         else:  # it was waiting behind another request of the same connection
             self._offer(cycle, app, door)
+
+    def _show(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Let a request take the ordinary way, unless the porter turns it away."""
+        if self._porter is None or self.flow.write_paused:
+            super()._start_asgi_task(cycle, app)
+            return
+        if self._offering:  # as with doors, many in a row must not pile up
+            self.loop.call_soon(self._show, cycle, app)
+            return
+        self._offering = True
+        try:
+            turned_away = self._porter(DirectExchange(cycle, b""))
+        finally:
+            self._offering = False
+        if not turned_away:
+            super()._start_asgi_task(cycle, app)
 
     def _door(self, cycle: RequestResponseCycle) -> Door | None:
         """The door for a request whose body, if it is not there yet, may be waited for."""
@@ -223,6 +280,8 @@ class EnvelopeProtocol(HttpToolsProtocol):
         length = None if door is None else _length(cycle.scope)
         if door is None or length is None or length > door.body_bytes_max:
             return None
+        if self._admits is not None and not self._admits(cast("Scope", cycle.scope)):
+            return None  # the ordinary way says why
         if cycle.more_body:
             if self._doors.held_bytes + length > self._doors.held_bytes_max:
                 return None
@@ -237,12 +296,16 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
+        self._body_bytes += len(body)
+        if self._body_bytes > DROPPED_BYTES_MAX and self.cycle.response_complete:
+            self.transport.close()
         if (
             self._held is not None
         ):  # uvicorn stops reading until somebody asks, which we do only with all of it
             self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
+        self._in_body = False
         super().on_message_complete()
         if self._held is not None:
             cycle, app, door = self._held
@@ -264,7 +327,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
             self._offering = False
         if not taken:
             self._exchange = None
-            super()._start_asgi_task(cycle, app)
+            self._show(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -303,14 +366,18 @@ class EnvelopeProtocol(HttpToolsProtocol):
         if exchange is not None and exchange.when_gone is not None:
             exchange.when_gone()
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's too
+        super().connection_made(transport)
+        if len(self.connections) > self._bounds.connections_max:
+            self._refuse(Unavailable(f"{self._bounds.connections_max} connections are open; no more may be"))
+
     def data_received(self, data: bytes) -> None:
+        self._large_read = len(data) > HEAD_BYTES_MAX
         super().data_received(data)
         if self._in_head:  # still: all of this was head
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-                self._refuse(
-                    f"the head of the request is larger than {HEAD_BYTES_MAX} bytes", "head_too_large"
-                )
+                self._refuse(_head_too_large())
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
@@ -319,20 +386,74 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if len(self.headers) > HEADERS_MAX:
+            self._fault = InvalidRequest(
+                f"the request has {len(self.headers)} headers; at most {HEADERS_MAX} are accepted",
+                code="too_many_headers",
+            )
+        elif self._large_read and self._head_size() > HEAD_BYTES_MAX:
+            self._fault = _head_too_large()
+        if self._fault is not None:
+            raise ValueError(self._fault.message)  # which makes the parser give up
+        self._in_body, self._body_bytes = True, 0
         super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words say no more than ours
-        self._refuse("this is not a request in HTTP/1.1", "invalid_http")
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
-    def _refuse(self, message: str, code: str) -> None:
+    def look(self, now: float) -> None:
+        """Called now and then: close the connection of who takes too long to say what they want."""
+        stage = self._stage()
+        if not self._patience.is_over(stage, self.scope, self._body_bytes, now, self._bounds):
+            return
+        if stage == "body" or self._in_head:
+            self._refuse(RequestTimeout(f"the {stage} of the request took too long to come"))
+        else:
+            self.transport.close()
+
+    def _stage(self) -> Stage | None:
+        """What the client is waited for with, if it is: who is being answered takes no time of ours."""
+        if self._in_body:
+            return None if self.flow.read_paused or self.cycle.waiting_for_100_continue else "body"
+        if self._is_unanswered():
+            return None
+        # Between two messages uvicorn's own timer runs, unless something came that began none.
+        return "head" if self._in_head or self.timeout_keep_alive_task is None else None
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words say no more than ours
+        self._refuse(self._fault or InvalidRequest("this is not a request in HTTP/1.1", code="invalid_http"))
+
+    def _refuse(self, error: PlatformError) -> None:
+        """Say what is wrong, unless that would be taken for a part of another answer, and close."""
+        if self._is_answering():
+            self.transport.close()
+            return
         request_id = ids.uuid7()
-        body = InvalidRequest(message, code=code).envelope(request_id).model_dump_json()
+        body = error.envelope(request_id).model_dump_json().encode()
         head = (
-            "HTTP/1.1 400 Bad Request",
-            "content-type: application/json",
-            f"content-length: {len(body)}",
-            f"x-request-id: {request_id}",
-            "connection: close",
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"x-request-id: %b" % request_id.encode(),
+            *((b"retry-after: %d" % error.retry_after_s,) if error.retry_after_s is not None else ()),
+            b"connection: close",
         )
-        self.transport.write(("\r\n".join(head) + "\r\n\r\n" + body).encode("ascii"))
+        standing = _standing.lines(self.server_state.default_headers)
+        self.transport.write(STATUS_LINE[error.status] + standing + b"\r\n".join(head) + b"\r\n\r\n" + body)
         self.transport.close()
+
+    def _is_answering(self) -> bool:
+        """Whether bytes of ours would not be read as the answer to what is coming in."""
+        if not self._is_unanswered():
+            return False
+        return self.cycle.response_started or not self._in_body or bool(self.pipeline)
+
+    def _is_unanswered(self) -> bool:
+        """Whether there was a request whose answer is not out as a whole."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it as if there always were one
+        return cycle is not None and not cycle.response_complete
+
+
+def _head_too_large() -> InvalidRequest:
+    return InvalidRequest(
+        f"the head of the request is larger than {HEAD_BYTES_MAX} bytes", code="head_too_large"
+    )

@@ -16,6 +16,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 INTERNAL_HEADER: Final = "x-stillhouse-internal"
 """By which our daemons know one another, where they share a secret."""
 INTERNAL_TOKEN: Final = re.compile(r"[!-~]{16,256}")
+ORIGIN: Final = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 
 OLLAMA_PORT = 11434
 
@@ -64,12 +65,23 @@ def _base_urls(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_base_url(value) for value in values)
 
 
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value != "*" and ORIGIN.fullmatch(value) is None:
+            raise ValueError(f"{value!r} is no origin such as https://app.example.com")
+    return values
+
+
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 OllamaUrl = Annotated[str, AfterValidator(_ollama_url)]
 BaseUrls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_base_urls)]
 """One or several URLs, separated by commas in the environment."""
 OllamaUrls = Annotated[tuple[OllamaUrl, ...], NoDecode, BeforeValidator(_split)]
 """None, one or several, separated by commas, each as `OLLAMA_HOST` is read."""
+
+
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_origins)]
+"""None, one or several origins of web pages, separated by commas; `*` for any."""
 
 
 class EnvironmentSettings(BaseSettings):

@@ -54,7 +54,8 @@ def create_app(
     async def lifespan(_: Daemon) -> AsyncIterator[State]:
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(
-                embedd or EmbeddClient(PeerClient("embedd", settings.embedd_url))
+                embedd
+                or EmbeddClient(PeerClient("embedd", settings.embedd_url, headers=settings.internal_headers))
             )
             disk = Disk(settings.data / "vectors")
             stack.enter_context(disk.locked())

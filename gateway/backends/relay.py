@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from gateway.backends.bulkhead import Bulkhead
-from services.errors import PlatformError, Unavailable, UpstreamError, UpstreamTimeout
+from services.errors import PlatformError, Unauthenticated, Unavailable, UpstreamError, UpstreamTimeout
 from services.h1 import BrokenOff, Connection, Exchange, H1Client, NotConnected
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -177,6 +177,9 @@ class HttpUpstream:
             if isinstance(error, TimeoutError):
                 raise self.silent() from error
             raise
+        if exchange.status == Unauthenticated.status:
+            exchange.close()
+            raise self.refused()
         return exchange
 
     async def _chunks(self, exchange: Exchange) -> AsyncIterator[bytes]:
@@ -219,6 +222,13 @@ class HttpUpstream:
             maybe_done=True,
         )
 
+    def refused(self) -> PlatformError:
+        """A 401 is not about our caller, whose key we know: it is us whom the daemon does not."""
+        return UpstreamError(
+            f"{self.daemon} refuses the gateway; give both the same STILLHOUSE_INTERNAL_TOKEN",
+            code="internal_token",
+        )
+
     def silent(self) -> PlatformError:
         return UpstreamTimeout(f"{self.daemon} gave no answer within {self._read_timeout_s:g} s")
 
@@ -247,7 +257,9 @@ class _HttpCall:
     # --- services.h1.Receiver ---
 
     def head_arrived(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        if not self._over:
+        if status == Unauthenticated.status:
+            self._give_up(self._upstream.refused())
+        elif not self._over:
             self._answering = True
             self.heard = self._clock()
             self._listener.head(status, headers)
@@ -267,8 +279,13 @@ class _HttpCall:
 
     def give_up(self) -> None:
         """It was silent for too long."""
+        self._give_up(self._upstream.silenced() if self._answering else self._upstream.silent())
+
+    def _give_up(self, error: PlatformError) -> None:
+        if self._over:
+            return
         connection = self.connection
-        self._end(self._upstream.silenced() if self._answering else self._upstream.silent())
+        self._end(error)
         if connection is not None:
             connection.close()
 

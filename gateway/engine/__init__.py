@@ -1,6 +1,6 @@
 """The work of `gateway`: who may ask, how often, and which replica answers."""
 
-from gateway.engine.doorkeeper import LOCAL_PRINCIPAL, Doorkeeper, Principal, is_loopback
+from gateway.engine.doorkeeper import LOCAL_PRINCIPAL, Doorkeeper, Principal
 from gateway.engine.embeddings import Rendezvous, Vectors, Wanted
 from gateway.engine.fleet import Fleet
 from gateway.engine.limits import Bucket, Limiter
@@ -20,5 +20,4 @@ __all__ = [
     "Transit",
     "Vectors",
     "Wanted",
-    "is_loopback",
 ]

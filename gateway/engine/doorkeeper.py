@@ -1,6 +1,5 @@
 """Who may ask: decided by the key file, and by nothing else."""
 
-import ipaddress
 import math
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import structlog
 from gateway.engine.limits import Limiter
 from services.errors import Forbidden, InvalidRequest, PlatformError, Unauthenticated
 from services.keys import SCOPES, KeyRecord, Keys, KeyStore, Scope
+from services.settings import is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -53,16 +53,6 @@ class Admitted:
     principal: Principal
     limiter: Limiter
     until: float
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Doorkeeper:

@@ -1,15 +1,24 @@
 """What the gateway answers: the table of passages to the daemons, and the short ways through it."""
 
 from gateway.routes.embeddings import EmbeddingsDoor
+from gateway.routes.origins import DoorForPrograms, porter_for_programs
 from gateway.routes.passages import routes
+from gateway.routes.porter import Porter
 from gateway.routes.relay import relay_doors
+from services import protocol
 from services.middleware import Frame
-from services.protocol import Doors
+from services.protocol import Door, Doors
 
-__all__ = ["doors", "routes"]
+__all__ = ["doors", "porter", "routes"]
 
 
-def doors(frame: Frame, *, body_bytes_max: int) -> Doors:
-    """The short ways: of embeddings, and of the passages by POST."""
+def doors(frame: Frame, *, body_bytes_max: int, pages: bool) -> Doors:
+    """The short ways: of embeddings, and of the passages by POST. `pages`: those of other origins may ask."""
     embeddings = EmbeddingsDoor(frame, body_bytes_max=body_bytes_max)
-    return Doors([embeddings, *relay_doors(frame, body_bytes_max=body_bytes_max)])
+    found: list[Door] = [embeddings, *relay_doors(frame, body_bytes_max=body_bytes_max)]
+    return Doors([DoorForPrograms(door) for door in found] if pages else found)
+
+
+def porter(frame: Frame, *, pages: bool) -> protocol.Porter:
+    """Who turns strangers away."""
+    return porter_for_programs(Porter(frame)) if pages else Porter(frame)

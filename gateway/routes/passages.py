@@ -329,7 +329,7 @@ def check_content(passage: Passage, principal: Principal, body: bytes) -> None:
     """What a route's scope alone does not cover: reading collections on the way of an iteration."""
     if passage.path == ITERATE and _may_name(b"retrieve", body):
         try:
-            value = orjson.loads(body)
+            value = daemon.parse_json(body)
         except orjson.JSONDecodeError:
             return  # chatd says what is wrong with it
         if isinstance(value, dict) and value.get("retrieve") is not None:

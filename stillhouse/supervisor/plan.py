@@ -1,6 +1,7 @@
 """From what was asked for to what will run: names, replicas, ports, environments."""
 
 import os
+import secrets
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from stillhouse.supervisor.specs import LOOPBACK, WILDCARDS, DaemonSpec
 
 REPLICAS_MAX: Final = 16
 PORTS_BETWEEN_REPLICAS: Final = 100
+INTERNAL_TOKEN: Final = "STILLHOUSE_INTERNAL_TOKEN"  # noqa: S105 - the variable's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def shared_environment(
     root: Path,
     data: Path,
 ) -> dict[str, str]:
-    """The environment of every child: `base`, the import root, the data folder, and who is where.
+    """The environment of every child: `base`, the import root, the data folder, a secret, and who is where.
 
     A daemon that is not started here is expected on its usual port, unless `base` says otherwise.
     """
@@ -104,6 +106,10 @@ def shared_environment(
         "PYTHONUNBUFFERED": "1",
         "STILLHOUSE_DATA": str(data),
     }
+    if not any(base.get(variable) for variable in (INTERNAL_TOKEN, f"{INTERNAL_TOKEN}_FILE")):
+        out[INTERNAL_TOKEN] = secrets.token_urlsafe(
+            32
+        )  # so that nobody on this machine passes the gateway by
     for spec in specs:
         urls = [replica.url for replica in replicas if replica.spec == spec]
         where = {variable: (urls or [Replica(spec, 1).url])[0] for variable in spec.peers}

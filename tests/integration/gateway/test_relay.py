@@ -180,7 +180,7 @@ async def test_a_verdict_on_a_run_is_handed_on(tmp_path: Path) -> None:
         writer.write(whole(orjson.dumps(kept if b"/v1/runs" in asked.line else verdict)))
 
     async with stub(script) as daemon, house(tmp_path, [daemon.url]) as gateway, gateway.client() as client:
-        answer = await client.post(VALIDATE, content=b'{"run_id":"r1"}')
+        answer = await client.post(VALIDATE, content=b'{"kind":"fill","run_id":"r1"}')
     assert answer.headers["x-verdict-recorded"] == "true"
     assert gateway.taken == [False]
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from gateway.app import create_app
 from gateway.backends import FakeUpstream, NotReached, Reply, reply
-from gateway.engine import Bucket, is_loopback
+from gateway.engine import Bucket
 from gateway.routes.passages import PASSAGES, TokenMeter
 from gateway.settings import Settings
 from services.daemon import Daemon
 from services.errors import PlatformError
 from services.keys import KeyGrant, KeyStore
+from services.settings import is_loopback
 from services.testing import client_for
 
 pytestmark = pytest.mark.anyio
@@ -320,7 +321,7 @@ async def test_a_verdict_on_a_run_says_whether_it_was_recorded(tmp_path: Path) -
     answer = httpx.Response(200, json=verdict).content
     upstream = FakeUpstream([reply(200, answer, JSON), reply(200, answer, JSON)])
     async with client_for(gateway(tmp_path, validators=[upstream])) as client:
-        with_run = await client.post("/v1/validate", content=b'{"run_id":"r1"}')
+        with_run = await client.post("/v1/validate", content=b'{"kind":"fill","run_id":"r1"}')
         without = await client.post("/v1/validate", content=b"{}")
     assert with_run.json() == without.json() == verdict
     assert with_run.headers["x-verdict-recorded"] == "false"  # no distill listens in this test

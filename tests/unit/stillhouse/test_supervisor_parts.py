@@ -51,6 +51,18 @@ def test_everybody_learns_where_everybody_is(tmp_path: Path) -> None:
     assert out["STILLHOUSE_DATA"] == str(tmp_path / "d")
 
 
+def test_everybody_shares_a_secret(tmp_path: Path) -> None:
+    def environment(base: dict[str, str]) -> dict[str, str]:
+        return shared_environment(base, (), (), root=tmp_path, data=tmp_path)
+
+    made = [environment({})["STILLHOUSE_INTERNAL_TOKEN"] for _ in range(2)]
+    assert made[0] != made[1]
+    assert min(map(len, made)) >= 32
+    own = {"STILLHOUSE_INTERNAL_TOKEN": "of-whoever-runs-it"}
+    assert environment(own)["STILLHOUSE_INTERNAL_TOKEN"] == own["STILLHOUSE_INTERNAL_TOKEN"]
+    assert "STILLHOUSE_INTERNAL_TOKEN" not in environment({"STILLHOUSE_INTERNAL_TOKEN_FILE": "/run/secret"})
+
+
 def test_only_the_gateway_listens_beyond_loopback() -> None:
     specs = daemon_specs(CliSettings(), host="0.0.0.0")
     assert [spec.name for spec in specs if spec.host != "127.0.0.1"] == ["gateway"]
