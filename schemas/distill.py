@@ -106,8 +106,8 @@ class PiiPolicy(Model):
 class JobRequest(ReplayFields, ComparisonFields, DriftFields):
     """A stage to run. `source` belongs to `materialize`, `sample`, `seed` and `all` to `audit`, the fields of
     `ReplayFields` with `kind` and `seed` to `replay`, those of `ComparisonFields` with `seed` to `compare`,
-    `collection`, `embed_model`, `include_partial` and
-    `pii` to `index`, those of `DriftFields` with `since`, `until` and `seed` to `drift`, the rest to `export`.
+    those of `DriftFields` with `since`, `until` and `seed` to `drift`, `collection`, `embed_model`,
+    `include_partial` and `pii` to `index`, the rest to `export`.
 
     An audit follows `sample` links a file back to the raw bytes, drawn with `seed`; with `all`, every one.
 

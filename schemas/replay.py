@@ -15,6 +15,8 @@ ReplayMode = Literal["live", "cassette", "refresh", "recorded"]
 ReplayOutcome = Literal["local_pass", "local_repaired", "escalated_pass", "failed"]
 CallMode = Literal["live", "cassette", "refresh"]
 Share = Annotated[float, Field(ge=0, le=1)]
+DriftProperty = Literal["model", "config", "prompt", "roster", "policy", "role"]
+DriftMetric = Literal["verdict_flip", "category", "finding", "length", "latency", "cost"]
 ReplayId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 CassetteName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
@@ -164,17 +166,28 @@ class Window(Model):
 
 
 class InputDrift(Model):
-    """What the work was done with: the share of each value of `property` in both windows."""
+    """What the work was done with: the share of each value of `property` in both windows, by tasks.
 
-    property: Literal["model", "config", "prompt", "roster", "policy", "role"]
+    `distance` is the share of tasks that would need another value for the windows to be alike.
+    """
+
+    property: DriftProperty
     baseline: dict[str, Share]
     current: dict[str, Share]
+    distance: Share = 0
+    p: Share | None = None
+    drifted: bool = False
 
 
 class OutputDrift(Model):
-    """What came of it. `difference` is current less baseline; `p` is after Holm's correction."""
+    """What came of it. `difference` is current less baseline; `p` is after Holm's correction.
 
-    metric: Literal["verdict_flip", "category", "finding", "length", "latency", "cost"]
+    `category` and `finding` are the shares of tasks with `key`, `verdict_flip` the share that was accepted
+    of those tasks that are in both windows; `length` (characters), `latency` (milliseconds) and `cost` (US
+    dollars) are medians. `baseline_tasks` and `current_tasks` are what each rests on.
+    """
+
+    metric: DriftMetric
     key: str | None = None
     baseline: Measure | None
     current: Measure | None
@@ -182,10 +195,23 @@ class OutputDrift(Model):
     interval: tuple[Measure, Measure] | None = None
     p: Share | None = None
     drifted: bool
+    baseline_tasks: Tally = 0
+    current_tasks: Tally = 0
+
+
+class Flip(Model):
+    """A task that is `accepted` now and was not, or the other way; a piece of evidence from each window."""
+
+    baseline_evidence_id: str
+    current_evidence_id: str
+    accepted: bool
 
 
 class Drift(Record):
-    """`stillhouse.drift`: two windows compared, what went in apart from what came out."""
+    """`stillhouse.drift`: two windows compared, what went in apart from what came out.
+
+    `ts` is the time of the latest evidence in them. `flips` names some of the tasks whose verdict changed.
+    """
 
     schema_id: ClassVar[str] = "stillhouse.drift"
 
@@ -194,5 +220,6 @@ class Drift(Record):
     current: Window
     inputs: list[InputDrift]
     outputs: list[OutputDrift]
+    flips: list[Flip] = []
     alpha: Share
     parameters: JsonObject = {}

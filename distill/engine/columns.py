@@ -39,12 +39,15 @@ ROW: Final = np.dtype(
         ("category", "u1"),  # the place in `CATEGORIES`
         ("verdict", "u1"),  # as in partindex
         ("first", "?"),  # it repairs no other
+        ("replay", "?"),  # it was made by a replay, not by those who use the models
     ]
 )
 CODE: Final = np.dtype([("row", "<u4"), ("code", "<u4")])
 """A code of row `row`, as a place in the list of words."""
 
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
+REPLAYED: Final = "replay."
+"""How the episodes of replays begin."""
 UNDATED: Final = np.iinfo(np.int64).min
 
 Json = dict[str, Any]
@@ -98,6 +101,7 @@ class Builder:
                 CATEGORIES.index(category),
                 verdict_code(verdict),
                 evidence["repair_of"] is None,
+                (evidence["episode_id"] or "").startswith(REPLAYED),
             )
         )
         found = {finding["code"] for finding in verdict["findings"]} if verdict else ()
@@ -180,3 +184,9 @@ def read(path: Path) -> Columns | None:
             for kind, count in zip((ROW, CODE, CODE), head["counts"], strict=True)
         )
     return Columns(rows, findings, reasons, head["words"])
+
+
+def id_words(rows: Table) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The first 128 bits of the ids, as two numbers each: in their order, ids are in theirs."""
+    words = np.frombuffer(np.ascontiguousarray(rows["id"]).tobytes(), ">u8").reshape(-1, 4)
+    return words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)

@@ -1,0 +1,99 @@
+"""Which evidence is compared with which: windows as they were asked for, checked and made definite."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.engine.columns import UNDATED
+from distill.engine.scan import EPOCH, MICROSECOND
+from schemas.distill import JobRequest
+from services.errors import Conflict, InvalidRequest
+
+Times = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From `since` up to, and without, `until`. One without either holds what has no time too."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def holds(self, times: Times) -> Flags:
+        if self.since is None and self.until is None:
+            return np.ones(len(times), np.bool_)
+        held = times != UNDATED
+        if self.since is not None:
+            held &= times >= _microseconds(self.since)
+        if self.until is not None:
+            held &= times < _microseconds(self.until)
+        return held
+
+    def overlaps(self, other: "Span") -> bool:
+        return not (_before(self, other) or _before(other, self))
+
+
+def _before(first: Span, second: Span) -> bool:
+    return first.until is not None and second.since is not None and first.until <= second.since
+
+
+def checked(request: JobRequest) -> JobRequest:
+    """The request itself. Raises `InvalidRequest` for windows that contradict themselves or each other."""
+    apart = {"baseline_since": request.baseline_since, "baseline_until": request.baseline_until}
+    named = next((name for name, value in apart.items() if value is not None), None)
+    for other, given in (("profile", request.profile is not None), ("measure_only", request.measure_only)):
+        if given and named is not None:
+            raise InvalidRequest(
+                f"`{named}` does not go with `{other}`, which needs no second window", param=named
+            )
+    if request.profile is not None and request.measure_only:
+        raise InvalidRequest(
+            "`measure_only` compares nothing, so there is no use for a `profile`", param="profile"
+        )
+    for first, last in (("since", "until"), ("baseline_since", "baseline_until")):
+        begin, end = getattr(request, first), getattr(request, last)
+        if begin is not None and end is not None and begin >= end:
+            raise InvalidRequest(
+                f"`{last}` {end.isoformat()} is not after `{first}` {begin.isoformat()}", param=last
+            )
+    return request
+
+
+def spans(request: JobRequest, times: Times) -> tuple[Span | None, Span]:
+    """The baseline, where one is measured, and the current window.
+
+    Where nothing says when the one ends and the other begins, the evidence is halved. Raises
+    `InvalidRequest` for windows that overlap, and `Conflict` where there is nothing to halve.
+    """
+    if request.profile is not None or request.measure_only:
+        return None, Span(request.since, request.until)
+    border = request.since or request.baseline_until
+    if border is None:
+        border = _middle(times[Span(request.baseline_since, request.until).holds(times)])
+    baseline = Span(request.baseline_since, request.baseline_until or border)
+    current = Span(request.since or border, request.until)
+    if baseline.overlaps(current):
+        raise InvalidRequest(
+            "the windows overlap; a piece of evidence is in one of them", param="baseline_until"
+        )
+    return baseline, current
+
+
+def _middle(times: Times) -> datetime:
+    """The time that as many pieces are before as after."""
+    dated = np.sort(times[times != UNDATED])
+    if not len(dated) or dated[0] == dated[-1]:
+        raise Conflict(
+            "the evidence has no two times to tell an earlier from a later half; name a window by `since`",
+            code="window_empty",
+        )
+    middle = dated[len(dated) // 2]
+    border = middle if middle > dated[0] else dated[dated > middle][0]
+    return EPOCH + timedelta(microseconds=int(border))
+
+
+def _microseconds(when: datetime) -> int:
+    return (when - EPOCH) // MICROSECOND
