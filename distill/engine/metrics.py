@@ -1,6 +1,11 @@
 """What `distill` counts about its own work."""
 
+from collections import Counter as Counts
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from schemas.replay import Drift, DriftMetric, DriftProperty
 
 GROUP_RECORDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
@@ -32,12 +37,6 @@ class Metrics:
         )
         self.contexts_caught = Counter(
             "distill_contexts_caught",
-            "Passages that the index let through to a task and the check of its group held back.",
-            ["reason"],
-            registry=registry,
-        )
-        self.contexts_caught = Counter(
-            "distill_contexts_caught",
             "Passages that the index let through and the check after it did not, by reason.",
             ["reason"],
             registry=registry,
@@ -47,4 +46,24 @@ class Metrics:
             "Tasks that a replay gave up since earlier work of their own group was found for them.",
             registry=registry,
         )
+        self.drifted = Gauge(
+            "distill_drifted",
+            "Differences that the last comparison of windows found to be no accident, by what differs.",
+            ["what"],
+            registry=registry,
+        )
+        self.drift_as_of = Gauge(
+            "distill_drift_as_of_seconds",
+            "Unix time of the latest evidence that the last comparison of windows looked at.",
+            registry=registry,
+        )
         self.jobs = Counter("distill_jobs", "Jobs by how they ended.", ["stage", "state"], registry=registry)
+
+    def tell_drift(self, drift: Drift) -> None:
+        """Set what alerts go by: 0 for what was looked at and is as it was."""
+        found = Counts({name: 0 for name in (*get_args(DriftProperty), *get_args(DriftMetric))})
+        found.update(one.property for one in drift.inputs if one.drifted)
+        found.update(one.metric for one in drift.outputs if one.drifted)
+        for name, count in found.items():
+            self.drifted.labels(name).set(count)
+        self.drift_as_of.set(drift.ts.timestamp())
