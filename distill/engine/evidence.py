@@ -12,7 +12,7 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from distill.engine import datasets, intake, shards
+from distill.engine import compare, datasets, intake, replay, shards
 from distill.engine.exports.run import DATASETS
 from distill.engine.identity import evidence_id_of
 from distill.engine.index import Entry, Outcome, Owner
@@ -24,6 +24,7 @@ from distill.engine.metrics import Metrics
 from distill.engine.review.desk import Desk
 from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunView
 from schemas.evidence import Category
+from schemas.replay import ReplayPage
 from schemas.review import Review
 from schemas.runs import Feedback, LineRejection, Run, RunsAccepted, VerdictRecord
 from services import ids
@@ -72,6 +73,7 @@ class Engine:
         self.jobs = jobs
         self.desk = Desk(source, data, keep=self._keep_note, queue_max=review_queue_max)
         self._log = source
+        self._data = data
         self._evidence = data / shards.FOLDER
         self._datasets = data / DATASETS
         self._metrics = metrics
@@ -197,9 +199,20 @@ class Engine:
     async def datasets(self, limit: int, after: str | None) -> DatasetPage:
         return await asyncio.to_thread(datasets.page, self._datasets, limit=limit, after=after)
 
+    async def replays(self, limit: int, after: str | None) -> ReplayPage:
+        return await asyncio.to_thread(replay.page, self._data, limit=limit, after=after)
+
+    async def replay_file(self, replay_id: str, name: str) -> Path:
+        """Where a file of a finished replay lies. Raises `NotFound`."""
+        return await asyncio.to_thread(replay.file_of, self._data, replay_id, name)
+
     async def dataset_file(self, dataset_id: str, name: str) -> Path:
         """Where a file of a dataset lies. Raises `NotFound`."""
         return await asyncio.to_thread(datasets.file_of, self._datasets, dataset_id, name)
+
+    async def comparison_file(self, comparison_id: str, name: str) -> Path:
+        """Where a file of a comparison lies. Raises `NotFound`."""
+        return await asyncio.to_thread(compare.file_of, self._data, comparison_id, name)
 
 
 def _conflict(entry: Entry, outcome: Outcome) -> Conflict:
