@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 
 from distill.backends import Peers
-from distill.engine import compare, contexts, exports, inputs, shards
+from distill.engine import compare, contexts, drift, exports, inputs, replay, shards
 from distill.engine.audit import AuditOptions, audit
 from distill.engine.inputs import Input
 from distill.engine.log import Log
@@ -28,6 +28,8 @@ from schemas.distill import Job, JobRequest, JobState
 from schemas.errors import ErrorBody
 from schemas.evidence import Evidence, ProductFile, Quarantined, Scored
 from schemas.proof import Audit, Material, ReceiptRef
+from schemas.replay import ReplayOptions
+from schemas.replay import Drift
 from services import files, ids
 from services.context import current
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError, Unavailable
@@ -40,8 +42,10 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "score": frozenset(),
     "export": exports.OPTIONS,
     "audit": frozenset({"sample", "seed", "all"}),
+    "replay": frozenset(ReplayOptions.model_fields),
     "compare": compare.OPTIONS,
     "index": contexts.OPTIONS,
+    "drift": drift.OPTIONS,
 }
 """The stages there are, and what each can be told."""
 
@@ -56,8 +60,10 @@ class Outcome:
     counts: dict[str, int]
     products: list[ProductFile] = field(default_factory=list)
     dataset_id: str | None = None
+    replay_id: str | None = None
     receipt: ReceiptRef | None = None
     audit: Audit | None = None
+    drift: Drift | None = None
     comparison: Comparison | None = None
 
 
@@ -83,6 +89,7 @@ class StageSettings:
     limits: Limits
     rules: Path
     peers: Callable[[], Peers]
+    replays: replay.ReplaySettings
     embed_model: str
 
     def pool(self, size_bytes: int) -> Pool:
@@ -110,8 +117,10 @@ class _Running:
             counts=done.counts,
             products=done.products,
             dataset_id=done.dataset_id,
+            replay_id=done.replay_id,
             receipt=done.receipt,
             audit=done.audit,
+            drift=done.drift,
             comparison=done.comparison,
             error=self.error,
         )
@@ -132,10 +141,11 @@ class Jobs:
     ) -> None:
         self._tasks = tasks
         self._metrics = metrics
-        self._stages = Stages(source, data, stages)
+        self._stages = Stages(source, data, stages, metrics)
         self._kept_max = kept_max
         self._jobs: OrderedDict[str, _Running] = OrderedDict()
         self._current: tuple[_Running, asyncio.Task[None]] | None = None
+        metrics.job_running.set_function(lambda: self._current is not None)
 
     def start(self, request: JobRequest) -> str:
         """Begin a stage and return the job's id.
@@ -206,6 +216,8 @@ class Jobs:
             gate = comparison.gate
             self._fail(job, Conflict(f"the gate {gate.gate!r} failed: {gate.reason}", code="gate_failed"))
             return
+        if job.outcome.drift is not None:
+            self._metrics.tell_drift(job.outcome.drift)
         self._metrics.quarantined.labels(job.stage).inc(job.outcome.counts.get("quarantined", 0))
         log.info("job done", job_id=job.job_id, stage=job.stage, **job.outcome.counts)
 
@@ -218,7 +230,8 @@ class Jobs:
 class Stages:
     """What each stage does. Everything that it returns blocks, and is to be called in a thread."""
 
-    def __init__(self, source: Log, data: Path, settings: StageSettings) -> None:
+    def __init__(self, source: Log, data: Path, settings: StageSettings, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._log = source
         self._data = data
         self._settings = settings
@@ -234,8 +247,14 @@ class Stages:
             return self._materialize(request)
         if request.stage == "compare":
             return self._alone(partial(self._compare, compare.planned(request)))
+        if request.stage == "replay":
+            return self._alone(
+                partial(self._replay, replay.checked(_replay_options(request), self._settings.replays))
+            )
         if request.stage == "export":
             return self._alone(partial(self._export, exports.checked(request)))
+        if request.stage == "drift":
+            return self._alone(partial(self._drift, drift.checked(request)))
         if request.stage == "index":
             options = contexts.checked(request, self._settings.embed_model)
             return self._alone(partial(self._index, options))
@@ -328,9 +347,25 @@ class Stages:
         made = compare.compare(self._data, plan, progress)
         return Outcome(made.comparison.counts, made.files, comparison=made.comparison)
 
+    def _drift(self, request: JobRequest, progress: Progress) -> Outcome:
+        made = drift.drift(self._data, request, progress)
+        return Outcome(made.counts, made.products, receipt=made.receipt, drift=made.drift)
+
+    def _replay(self, options: ReplayOptions, progress: Progress) -> Outcome:
+        place = replay.Place(self._data, self._log, self._metrics)
+        with self._evidence_pool() as pool:
+            made = replay.replay(place, options, self._settings.replays, pool, progress)
+        manifest = made.manifest
+        return Outcome(manifest.counts, manifest.files, receipt=made.receipt, replay_id=manifest.replay_id)
+
     def _audit(self, request: JobRequest, progress: Progress) -> Outcome:
         options = AuditOptions(sample=None if request.all else request.sample, seed=request.seed)
         return Outcome({}, audit=audit(self._data, options, progress))
+
+
+def _replay_options(request: JobRequest) -> ReplayOptions:
+    """Only what was asked for: other stages have other defaults for the fields that they share."""
+    return ReplayOptions.model_validate(request.model_dump(include=request.model_fields_set - {"stage"}))
 
 
 def _materials(made: Materialized) -> list[Material]:

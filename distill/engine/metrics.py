@@ -29,6 +29,11 @@ class Metrics:
             buckets=GROUP_RECORDS,
         )
         self.log_bytes = Gauge("distill_log_bytes", "Bytes in the log.", registry=registry)
+        self.waiting_bytes = Gauge(
+            "distill_waiting_bytes", "Bytes of records that wait to be made durable.", registry=registry
+        )
+        self.job_running = Gauge("distill_job_running", "1 while a stage runs.", registry=registry)
+        self.datasets = Gauge("distill_datasets", "Exported datasets.", registry=registry)
         self.torn_tails = Counter(
             "distill_torn_tails", "Unfinished last lines moved aside at the start.", registry=registry
         )
