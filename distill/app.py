@@ -13,6 +13,7 @@ import structlog
 from distill.backends import Disk, HttpPeers, OsDisk, Peers
 from distill.engine import SHIPPED, Engine, Jobs, Limits, Log, LogLimits, Metrics, StageSettings
 from distill.engine.receipts import Receipts
+from distill.engine.replay import ReplaySettings
 from distill.routes import RunsDoor, routes
 from distill.settings import Settings
 from services import daemon
@@ -87,6 +88,11 @@ def _stages(settings: Settings, peers: Callable[[], Peers]) -> StageSettings:
         ),
         rules=settings.rules or SHIPPED,
         peers=peers,
+        replays=ReplaySettings(
+            peers=peers,
+            concurrency_max=settings.replay_concurrency_max,
+            cassette_bytes_max=settings.cassette_bytes_max,
+        ),
         embed_model=settings.embed_model,
     )
 

@@ -147,6 +147,7 @@ class Job(Model):
     counts: dict[str, Count] = {}
     products: list[ProductFile] = []
     dataset_id: str | None = None
+    replay_id: str | None = None
     receipt: ReceiptRef | None = None
     audit: Audit | None = None
     comparison: Comparison | None = None

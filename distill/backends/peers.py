@@ -1,6 +1,6 @@
 """The daemons that a replay asks: chatd for answers, validators for verdicts, vectord for earlier work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -34,22 +34,32 @@ class Peers(Protocol):
 class HttpPeers:
     """The real ones. A task may take `timeout_s` with all its attempts."""
 
-    def __init__(self, chatd_url: str, validators_url: str, vectord_url: str, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        chatd_url: str,
+        validators_url: str,
+        vectord_url: str,
+        *,
+        timeout_s: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        self._headers = headers
         self._patient = Timeouts(read_s=timeout_s, total_s=timeout_s)
         self._urls = (chatd_url, validators_url, vectord_url)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         chatd, validators, vectord = self._urls
-        # A replay bounds its calls itself; nothing waits for a place here.
-        limits = Limits(concurrency_max=1024, waiting_max=0)
         enter = self._stack.enter_async_context
-        self._chatd = await enter(
-            ChatdClient(PeerClient("chatd", chatd, timeouts=self._patient, limits=limits))
-        )
-        self._validators = await enter(ValidatorsClient(PeerClient("validators", validators, limits=limits)))
-        self._vectord = await enter(VectordClient(PeerClient("vectord", vectord, limits=limits)))
+        self._chatd = await enter(ChatdClient(self._client("chatd", chatd, self._patient)))
+        self._validators = await enter(ValidatorsClient(self._client("validators", validators)))
+        self._vectord = await enter(VectordClient(self._client("vectord", vectord)))
         return self
+
+    def _client(self, peer: str, url: str, timeouts: Timeouts | None = None) -> PeerClient:
+        # Who asks bounds the number of calls; nothing waits for a place here.
+        limits = Limits(concurrency_max=1024, waiting_max=0)
+        return PeerClient(peer, url, timeouts=timeouts, limits=limits, headers=self._headers)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

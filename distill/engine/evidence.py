@@ -76,6 +76,7 @@ class Engine:
         self._data = data
         self._evidence = data / shards.FOLDER
         self._datasets = data / DATASETS
+        metrics.datasets.set_function(partial(datasets.count, self._datasets))
         self._metrics = metrics
         self._lines_max = lines_max
         self._depth_max = depth_max

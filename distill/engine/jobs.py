@@ -28,8 +28,7 @@ from schemas.distill import Job, JobRequest, JobState
 from schemas.errors import ErrorBody
 from schemas.evidence import Evidence, ProductFile, Quarantined, Scored
 from schemas.proof import Audit, Material, ReceiptRef
-from schemas.replay import ReplayOptions
-from schemas.replay import Drift
+from schemas.replay import Drift, ReplayOptions
 from services import files, ids
 from services.context import current
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError, Unavailable
@@ -243,22 +242,24 @@ class Stages:
             raise _not_there("stage", request.stage, FIELDS)
         for name in sorted(request.model_fields_set - known - {"stage"}):
             raise InvalidRequest(f"`{name}` does not belong to the stage `{request.stage}`", param=name)
-        if request.stage == "materialize":
-            return self._materialize(request)
-        if request.stage == "compare":
-            return self._alone(partial(self._compare, compare.planned(request)))
-        if request.stage == "replay":
-            return self._alone(
-                partial(self._replay, replay.checked(_replay_options(request), self._settings.replays))
-            )
-        if request.stage == "export":
-            return self._alone(partial(self._export, exports.checked(request)))
-        if request.stage == "drift":
-            return self._alone(partial(self._drift, drift.checked(request)))
-        if request.stage == "index":
-            options = contexts.checked(request, self._settings.embed_model)
-            return self._alone(partial(self._index, options))
-        return self._alone(partial(self._audit, request) if request.stage == "audit" else self._score)
+        return self._alone(self._prepared(request))
+
+    def _prepared(self, request: JobRequest) -> Work:
+        """The stage with its options, checked before it begins."""
+        settings = self._settings
+        prepare: Mapping[str, Callable[[], Work]] = {
+            "materialize": lambda: self._materialize(request),
+            "score": lambda: self._score,
+            "export": lambda: partial(self._export, exports.checked(request)),
+            "audit": lambda: partial(self._audit, request),
+            "index": lambda: partial(self._index, contexts.checked(request, settings.embed_model)),
+            "replay": lambda: partial(
+                self._replay, replay.checked(_replay_options(request), settings.replays)
+            ),
+            "compare": lambda: partial(self._compare, compare.planned(request)),
+            "drift": lambda: partial(self._drift, drift.checked(request)),
+        }
+        return prepare[request.stage]()
 
     def _alone(self, work: Work) -> Work:
         """The work, while no other process of ours does any in the same folder."""
@@ -307,7 +308,7 @@ class Stages:
             )
             return Outcome(made.counts, made.products, receipt=written.ref)
 
-        return self._alone(work)
+        return work
 
     def _score(self, progress: Progress) -> Outcome:
         started_at = datetime.now(UTC)

@@ -6,7 +6,7 @@ from distill.routes import comparisons, datasets, evidence, jobs, replays, revie
 from distill.routes.runs import RunsDoor
 
 routes = APIRouter()
-for topic in (runs, jobs, evidence, review, datasets, comparisons):
+for topic in (runs, jobs, evidence, review, replays, datasets, comparisons):
     routes.include_router(topic.routes)
 
 __all__ = ["RunsDoor", "routes"]

@@ -2,12 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from distill.backends import Peers
 from distill.engine.contexts import Contexts, Groups, Passage
@@ -21,7 +21,6 @@ from distill.engine.replay.results import (
     codes_of,
     last_answer,
     served_by,
-    text_of,
     total,
 )
 from distill.engine.replay.tape import Tape
@@ -34,7 +33,6 @@ from schemas.runs import ModelRef, Usage
 from schemas.runs import Task as RecordedTask
 from schemas.verdicts import ValidateRequest, Verdict
 from services.answers import parse
-from services.errors import InvalidRequest
 
 CONTEXT_CHARS_MAX: Final = 16_000
 EARLIER_WORK: Final = "Earlier work that passed; use what applies:"
@@ -66,7 +64,7 @@ class _Judged:
 class Worker:
     """Does tasks, one call at a time; several may be under way."""
 
-    def __init__(  # noqa: PLR0913 - what a task is done with, all by name
+    def __init__(
         self,
         *,
         arm: Arm,
@@ -213,7 +211,7 @@ class Worker:
 
     # --- both ---------------------------------------------------------------------------------
 
-    def _record(  # noqa: PLR0913 - the fields that differ between the arms, by name
+    def _record(
         self,
         task: Task,
         *,
@@ -224,16 +222,13 @@ class Worker:
         outcome: ReplayOutcome,
         attempts: list[ReplayAttempt],
     ) -> Replay:
-        recorded_as = task.recorded_as
         return Replay(
             replay_id=self._arm.replay_id,
             ts=datetime.fromisoformat(ts),
             evidence_id=task.id,
             group=task.group,
             episode_id=episode_id,
-            task=RecordedTask(
-                kind=task.judging.kind, key=recorded_as.get("key") if recorded_as else None
-            ),
+            task=RecordedTask(kind=task.judging.kind, key=task.key),
             mode=mode,
             outcome=outcome,
             attempts=attempts,

@@ -114,7 +114,9 @@ class Fingerprint:
         """The values as a manifest has them. `prompts` are the hashes of all questions in their order."""
         names = [*models, *sorted(self.digests.keys() - set(models))] if self.recorded else [*models]
         return {
-            "config": content_id(sorted(self.configs)) if len(self.configs) > 1 else next(iter(self.configs), None),
+            "config": content_id(sorted(self.configs))
+            if len(self.configs) > 1
+            else next(iter(self.configs), None),
             "prompt": content_id([*prompts]),
             "roster": _told(self.roster),
             "models": ", ".join(_with_digest(name, self.digests.get(name)) for name in names) or None,
@@ -130,8 +132,8 @@ def _join(what: str, known: dict[str, Any], seen: Mapping[str, Any]) -> None:
 
 def _mixed(what: str, values: Sequence[str | None]) -> Mixed:
     return Mixed(
-        f"{what} changed while the replay was under way, from {values[0]} to {values[-1]}; its tasks cannot be"
-        " compared with one another: begin anew with `fresh`"
+        f"{what} changed while the replay was under way, from {values[0]} to {values[-1]}; its tasks cannot"
+        " be compared with one another: begin anew with `fresh`"
     )
 
 

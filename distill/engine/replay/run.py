@@ -44,7 +44,6 @@ from services.errors import (
     InvalidRequest,
     Overloaded,
     PlatformError,
-    Unavailable,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -201,9 +200,7 @@ class _Run:
                     param="name",
                 )
             return plan
-        tasks = selected(
-            self._place.data, self._library, self._options, self._progress, end=PREPARED
-        )
+        tasks = selected(self._place.data, self._library, self._options, self._progress, end=PREPARED)
         if not tasks:
             raise Conflict("no recorded task is like that", code="nothing_to_replay")
         calls = not self._options.recorded and self._options.mode != "cassette"
@@ -222,9 +219,7 @@ class _Run:
     def cassette(self, settings: ReplaySettings, stack: ExitStack) -> Store | None:
         if self._options.mode == "live":
             return None
-        store = cassette_of(
-            self._place.data, self._options.cassette, bytes_max=settings.cassette_bytes_max
-        )
+        store = cassette_of(self._place.data, self._options.cassette, bytes_max=settings.cassette_bytes_max)
         return stack.enter_context(store)
 
     # --- the work -----------------------------------------------------------------------------
@@ -265,9 +260,7 @@ class _Run:
                     running[tasks.start(self._one(worker, unit), name="replayed task")] = unit
                 if not running:
                     return
-                ended, _ = await asyncio.wait(
-                    running, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
-                )
+                ended, _ = await asyncio.wait(running, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
                     self._budget.under_way -= 1
                     self._settle(running.pop(task), task.result())
@@ -322,9 +315,7 @@ class _Run:
         (self._folder / MANIFEST).unlink(missing_ok=True)
         products = [self._write_tasks(), self._write_left_out()]
         manifest = self._manifest(products)
-        files.replace(
-            self._folder / MANIFEST, canonical_bytes(manifest.model_dump(mode="json")) + b"\n"
-        )
+        files.replace(self._folder / MANIFEST, canonical_bytes(manifest.model_dump(mode="json")) + b"\n")
         return manifest
 
     def _write_tasks(self) -> ProductFile:

@@ -1,4 +1,4 @@
-"""Answers of peers, by the mode: from the peers, from a cassette alone, or from the peers into the cassette."""
+"""Answers by the mode: from the peers, from a cassette alone, or from the peers and into the cassette."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def key_of(line: Line) -> Key:
 
 
 class Tape:
-    """Hands out answers and, in the mode `refresh`, keeps them. `store` is the cassette, where one is used."""
+    """Hands out answers and, in the mode `refresh`, keeps them. `store` is the cassette, if one is used."""
 
     def __init__(self, mode: CallMode, name: str, store: Store | None) -> None:
         assert (store is None) == (mode == "live")
@@ -63,9 +63,7 @@ class Tape:
         key = content_id(asked)
         if self._mode == "refresh":
             told = Told(await call(), _now())
-            self._store.put(
-                {"key": key, "at": told.at, "answer": kind.dump_python(told.answer, mode="json")}
-            )
+            self._store.put({"key": key, "at": told.at, "answer": kind.dump_python(told.answer, mode="json")})
             return told
         line = self._store.get((key, 0))
         if line is None:

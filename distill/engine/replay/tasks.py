@@ -71,10 +71,10 @@ class Task:
         return role
 
     @property
-    def recorded_as(self) -> JsonObject | None:
-        """The kind of work and what it was on, as recorded."""
-        task: JsonObject | None = self.item.evidence.get("task")
-        return task
+    def key(self) -> str | None:
+        """The key of the thing that was worked on."""
+        key: str | None = (self.item.evidence.get("task") or {}).get("key")
+        return key
 
     def chain(self) -> Iterator[Item]:
         """The recorded attempts in their order."""
