@@ -337,7 +337,7 @@ class Stages:
         with self._evidence_pool() as pool:
             made = exports.export(self._data / shards.FOLDER, self._data, request, pool, progress)
         manifest = made.manifest
-        return Outcome(manifest.counts, manifest.files, manifest.dataset_id, made.receipt)
+        return Outcome(manifest.counts, manifest.files, manifest.dataset_id, receipt=made.receipt)
 
     def _index(self, options: contexts.IndexOptions, progress: Progress) -> Outcome:
         Receipts(self._data).prepare()  # notes are signed
