@@ -42,7 +42,7 @@ def exact(one: bytes, other: bytes) -> float:
     return len(grams(one) & grams(other)) / len(grams(one) | grams(other))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_the_index_is_that_of_the_sets_of_shingles(one: str, other: str) -> None:
     a, b = near.masked(one), near.masked(other)
@@ -94,7 +94,7 @@ def test_sketches_of_texts_that_are_barely_alike_agree_too(words: int) -> None:
     assert agree == count
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=40))
 def test_short_texts_have_bands_that_depend_on_the_form_alone(text: str) -> None:
     form = near.masked(text)
