@@ -5,12 +5,14 @@ demo and the end-to-end tests use.
 """
 
 from stillhouse.supervisor.background import running
+from stillhouse.supervisor.compose import read_compose
 from stillhouse.supervisor.logs import LogOutput
-from stillhouse.supervisor.plan import Replica, replicas_of, shared_environment
+from stillhouse.supervisor.plan import Replica, bare_environment, replicas_of, shared_environment
 from stillhouse.supervisor.process import Policy
 from stillhouse.supervisor.runfile import ProcessEntry, RunFile, RunFolder
 from stillhouse.supervisor.specs import DaemonSpec, daemon_specs
 from stillhouse.supervisor.supervisor import Fleet, Patience, Supervisor
+from stillhouse.supervisor.topology import topology
 
 __all__ = [
     "DaemonSpec",
@@ -23,8 +25,11 @@ __all__ = [
     "RunFile",
     "RunFolder",
     "Supervisor",
+    "bare_environment",
     "daemon_specs",
+    "read_compose",
     "replicas_of",
     "running",
     "shared_environment",
+    "topology",
 ]

@@ -100,12 +100,7 @@ def shared_environment(
 
     A daemon that is not started here is expected on its usual port, unless `base` says otherwise.
     """
-    out = {
-        **base,
-        "PYTHONPATH": os.pathsep.join(part for part in (str(root), base.get("PYTHONPATH")) if part),
-        "PYTHONUNBUFFERED": "1",
-        "STILLHOUSE_DATA": str(data),
-    }
+    out = {**bare_environment(base, root=root), "STILLHOUSE_DATA": str(data)}
     if not any(base.get(variable) for variable in (INTERNAL_TOKEN, f"{INTERNAL_TOKEN}_FILE")):
         out[INTERNAL_TOKEN] = secrets.token_urlsafe(
             32
@@ -119,10 +114,20 @@ def shared_environment(
     return out
 
 
+def bare_environment(base: Mapping[str, str], *, root: Path) -> dict[str, str]:
+    """What a child needs to run at all: `base`, and the import root."""
+    return {
+        **base,
+        "PYTHONPATH": os.pathsep.join(part for part in (str(root), base.get("PYTHONPATH")) if part),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
 def own_environment(shared: Mapping[str, str], replica: Replica, lifeline_fd: int) -> dict[str, str]:
     """The environment of one child: where it listens, and the pipe that tells it when we are gone."""
     return {
         **shared,
+        **replica.spec.variables,
         f"{replica.spec.prefix}HOST": replica.spec.host,
         f"{replica.spec.prefix}PORT": str(replica.port),
         "STILLHOUSE_LIFELINE_FD": str(lifeline_fd),

@@ -1,6 +1,7 @@
 """Which daemons there are: where they listen, who asks whom, what may be scaled."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from stillhouse.settings import CliSettings
@@ -16,7 +17,7 @@ class DaemonSpec:
     `single` is why there can be only one process of it, None where there may be several. Daemons of a lower
     `stop_phase` are gone before those of a higher one are asked to stop, so that whoever is still answering
     finds what it needs. `peers` are the variables that tell other daemons where this one is (its first
-    replica), `replicas_variable` the one that lists all of them.
+    replica), `replicas_variable` the one that lists all of them. `variables` are for its own processes alone.
     """
 
     name: str
@@ -27,6 +28,7 @@ class DaemonSpec:
     stop_phase: int = 0
     peers: tuple[str, ...] = ()
     replicas_variable: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -37,6 +39,12 @@ class DaemonSpec:
 MODELD: Final = "modeld"
 GATEWAY: Final = "gateway"
 OWNS_ITS_FOLDER: Final = "it owns its data folder, which two processes would corrupt"
+
+
+def usual_port(name: str) -> int:
+    """The port of a daemon that was told nothing, as in a container."""
+    port: int = CliSettings.model_fields[f"{name}_port"].default
+    return port
 
 
 def daemon_specs(settings: CliSettings, *, host: str | None = None) -> tuple[DaemonSpec, ...]:
