@@ -19,6 +19,8 @@ Ints = NDArray[np.int64]
 Interval = tuple[float, float]
 
 RESAMPLES: Final = 10_000
+MEDIAN_RESAMPLES: Final = 2_000
+"""Fewer, since each costs a pass over all tasks."""
 POWER: Final = 0.8
 """How often a difference of the minimum detectable size would be found."""
 EXACT_STEPS_MAX: Final = 500_000_000
@@ -210,7 +212,7 @@ def median_interval(values: Floats, labels: Ints, confidence: float, seed: int) 
     count = int(labels.max()) + 1
     random = np.random.default_rng(seed)
     medians = []
-    for rows in _chunks(RESAMPLES, max(count, len(values))):
+    for rows in _chunks(MEDIAN_RESAMPLES, max(count, len(values))):
         drawn = random.multinomial(count, np.full(count, 1 / count), size=rows)
         reached = np.cumsum(drawn[:, of_group], axis=1)
         places = (2 * reached >= reached[:, -1:]).argmax(axis=1)

@@ -1,5 +1,6 @@
 """The comparison itself: two arms in, everything that may be said of their difference out, and no more."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def _arm(side: ArmResults, pairs: Pairs, results: Sequence[TaskResult], confiden
         any=_rate(pairs, results, "any", confidence),
         outcomes=dict(sorted(outcomes.items())),
         repeats_max=max(len(result.outcomes) for result in results),
-        cost_usd=sum(known) if len(known) == len(costs) else None,
+        cost_usd=math.fsum(known) if len(known) == len(costs) else None,
     )
 
 
