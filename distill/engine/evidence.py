@@ -12,7 +12,7 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from distill.engine import compare, datasets, intake, replay, shards
+from distill.engine import compare, datasets, drift, intake, replay, shards
 from distill.engine.exports.run import DATASETS
 from distill.engine.identity import evidence_id_of
 from distill.engine.index import Entry, Outcome, Owner
@@ -210,6 +210,10 @@ class Engine:
     async def dataset_file(self, dataset_id: str, name: str) -> Path:
         """Where a file of a dataset lies. Raises `NotFound`."""
         return await asyncio.to_thread(datasets.file_of, self._datasets, dataset_id, name)
+
+    async def drift_file(self, name: str) -> Path:
+        """Where a drift record or profile lies. Raises `NotFound`."""
+        return await asyncio.to_thread(drift.file_of, self._data, name)
 
     async def comparison_file(self, comparison_id: str, name: str) -> Path:
         """Where a file of a comparison lies. Raises `NotFound`."""

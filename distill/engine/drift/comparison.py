@@ -44,7 +44,7 @@ class _Comparison:
     def done(self) -> Compared:
         inputs = [self._input(name) for name in PROPERTIES]
         outputs = [*self._flipped(), *self._categories(), *self._findings(), *map(self._number, NUMBERS)]
-        tested = [one.p for one in (*inputs, *outputs) if one.p is not None]
+        tested = [p for p in (*(one.p for one in inputs), *(one.p for one in outputs)) if p is not None]
         corrected = iter(statistics.holm(tested))
         return Compared(
             [one if one.p is None else self._judged(one, next(corrected)) for one in inputs],

@@ -161,7 +161,7 @@ class _Tasks:
 
     def _sum(self, having: Flags) -> Floats:
         """How many attempts of each task have something."""
-        return np.bincount(self._task, weights=having, minlength=self.count)
+        return np.bincount(self._task, weights=having.astype(np.float64), minlength=self.count)
 
 
 def _histogram(values: Floats) -> Histogram:

@@ -25,7 +25,7 @@ class Span:
     def holds(self, times: Times) -> Flags:
         if self.since is None and self.until is None:
             return np.ones(len(times), np.bool_)
-        held = times != UNDATED
+        held: Flags = times != UNDATED
         if self.since is not None:
             held &= times >= _microseconds(self.since)
         if self.until is not None:
@@ -42,44 +42,51 @@ def _before(first: Span, second: Span) -> bool:
 
 def checked(request: JobRequest) -> JobRequest:
     """The request itself. Raises `InvalidRequest` for windows that contradict themselves or each other."""
-    apart = {"baseline_since": request.baseline_since, "baseline_until": request.baseline_until}
-    named = next((name for name, value in apart.items() if value is not None), None)
-    for other, given in (("profile", request.profile is not None), ("measure_only", request.measure_only)):
-        if given and named is not None:
-            raise InvalidRequest(
-                f"`{named}` does not go with `{other}`, which needs no second window", param=named
-            )
+    named = next((name for name in ("baseline_since", "baseline_until") if getattr(request, name)), None)
+    if named is not None and (request.profile is not None or request.measure_only):
+        other = "measure_only" if request.measure_only else "profile"
+        raise InvalidRequest(f"`{named}` does not go with `{other}`: no window is a baseline", param=named)
     if request.profile is not None and request.measure_only:
-        raise InvalidRequest(
-            "`measure_only` compares nothing, so there is no use for a `profile`", param="profile"
-        )
-    for first, last in (("since", "until"), ("baseline_since", "baseline_until")):
-        begin, end = getattr(request, first), getattr(request, last)
-        if begin is not None and end is not None and begin >= end:
+        raise InvalidRequest("`measure_only` compares nothing, not with a `profile` either", param="profile")
+    _check_order(request, "since", "until")
+    _check_order(request, "baseline_since", "baseline_until")
+    border = request.since or request.baseline_until
+    if border is not None:
+        baseline, current = _windows(request, border)
+        if baseline.overlaps(current):
             raise InvalidRequest(
-                f"`{last}` {end.isoformat()} is not after `{first}` {begin.isoformat()}", param=last
+                f"`baseline_until` {request.baseline_until} is in the other window; a piece of evidence is in"
+                " one of them",
+                param="baseline_until",
             )
     return request
 
 
-def spans(request: JobRequest, times: Times) -> tuple[Span | None, Span]:
-    """The baseline, where one is measured, and the current window.
+def _check_order(request: JobRequest, first: str, last: str) -> None:
+    begin, end = getattr(request, first), getattr(request, last)
+    if begin is not None and end is not None and begin >= end:
+        raise InvalidRequest(f"`{last}` {end} is not after `{first}` {begin}", param=last)
 
-    Where nothing says when the one ends and the other begins, the evidence is halved. Raises
-    `InvalidRequest` for windows that overlap, and `Conflict` where there is nothing to halve.
+
+def spans(request: JobRequest, times: Times) -> tuple[Span | None, Span]:
+    """The baseline, where one is measured, and the current window of a request that was `checked`.
+
+    Where nothing says when the one ends and the other begins, the evidence is halved. Raises `Conflict`
+    where there is nothing to halve.
     """
     if request.profile is not None or request.measure_only:
         return None, Span(request.since, request.until)
     border = request.since or request.baseline_until
     if border is None:
         border = _middle(times[Span(request.baseline_since, request.until).holds(times)])
-    baseline = Span(request.baseline_since, request.baseline_until or border)
-    current = Span(request.since or border, request.until)
-    if baseline.overlaps(current):
-        raise InvalidRequest(
-            "the windows overlap; a piece of evidence is in one of them", param="baseline_until"
-        )
-    return baseline, current
+    return _windows(request, border)
+
+
+def _windows(request: JobRequest, border: datetime) -> tuple[Span, Span]:
+    return (
+        Span(request.baseline_since, request.baseline_until or border),
+        Span(request.since or border, request.until),
+    )
 
 
 def _middle(times: Times) -> datetime:
