@@ -1,6 +1,7 @@
 // What a browser makes of a page without any network: `node browser.mjs <page> <folder> <expression>` prints JSON.
 // `folder` is for the browser's own files; `expression` is evaluated in the page once it has loaded.
 import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
@@ -15,8 +16,15 @@ const { default: chromium } = await import("@sparticuz/chromium");
 chromium.setGraphicsMode = false;
 const binary = process.env.CHROMIUM || (await chromium.executablePath());
 
+// Its fonts come with it as well, under a path of their own.
+process.env.FONTCONFIG_FILE = join(folder, "fonts.conf");
+writeFileSync(
+  process.env.FONTCONFIG_FILE,
+  `<fontconfig><dir>${folder}/fonts</dir><cachedir>${folder}/fonts-cache</cachedir></fontconfig>`,
+);
+
 const flags = [
-  "--headless", "--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+  "--headless", "--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--window-size=1100,1400",
   "--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe", `--user-data-dir=${join(folder, "profile")}`,
 ];
 const browser = spawn(binary, flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
@@ -70,8 +78,7 @@ await send("Page.navigate", { url: pathToFileURL(page).href });
 await loaded;
 const { result, exceptionDetails } = await send("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
 if (exceptionDetails) seen.errors.push(exceptionDetails.text);
-const { data } = await send("Page.captureScreenshot");
-process.stdout.write(JSON.stringify({ ...seen, value: result.value, screenshot: data }), () => {
+process.stdout.write(JSON.stringify({ ...seen, value: result.value }), () => {
   browser.removeAllListeners("exit").kill("SIGKILL");
   process.exit(0);
 });
