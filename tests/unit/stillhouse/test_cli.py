@@ -358,6 +358,19 @@ def test_a_job_is_followed_to_its_end(run: Run, gateway: StubGateway) -> None:
     assert "dataset d1" in result.stdout
 
 
+def test_an_index_is_asked_for_with_what_was_said_and_no_more(run: Run, gateway: StubGateway) -> None:
+    gateway.answers["POST /v1/distill/jobs"] = [(202, {"job_id": "j1"})]
+    gateway.answers["GET /v1/distill/jobs/j1"] = [(200, job("done", 1.0, counts={"in": 2, "sent": 2}))]
+    assert run("distill", "index").exit_code == 0
+    assert run("distill", "index", "--collection", "trial", "--pii", "phone=keep").exit_code == 0
+    posted = [one[3] for one in gateway.requests if one[0] == "POST"]
+    assert posted == [
+        {"stage": "index"},
+        {"stage": "index", "collection": "trial", "pii": {"phone": "keep"}},
+    ]
+    assert run("distill", "index", "--collection", "A B").exit_code == 2
+
+
 def test_a_failed_job_exits_with_1(run: Run, gateway: StubGateway) -> None:
     gateway.answers["POST /v1/distill/jobs"] = [(202, {"job_id": "j1"})]
     error = {"message": "the disk is full", "type": "internal_error", "code": "disk_full"}
@@ -371,7 +384,7 @@ def test_a_failed_job_exits_with_1(run: Run, gateway: StubGateway) -> None:
 def test_a_distill_that_stays_away_is_given_up(
     run: Run, gateway: StubGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillhouse.commands.distill.POLL_MAX_S", 0.01)
+    monkeypatch.setattr("stillhouse.commands.jobs.POLL_MAX_S", 0.01)
     gateway.answers["POST /v1/distill/jobs"] = [(202, {"job_id": "j1"})]
     unavailable = {"message": "distill does not answer", "type": "unavailable_error", "code": "down"}
     gateway.answers["GET /v1/distill/jobs/j1"] = [(503, {"error": unavailable})]
