@@ -161,7 +161,8 @@ class _Tasks:
 
     def _sum(self, having: Flags) -> Floats:
         """How many attempts of each task have something."""
-        return np.bincount(self._task, weights=having.astype(np.float64), minlength=self.count)
+        counted = np.bincount(self._task, weights=having, minlength=self.count)
+        return counted.astype(np.float64)  # with no rows, whole numbers come back
 
 
 def _histogram(values: Floats) -> Histogram:
