@@ -110,9 +110,7 @@ PASSAGES: Final = (
     Passage("POST", "/v1/feedback", "distill", "What somebody said of a run.", ("observe",)),
     Passage("POST", "/v1/distill/jobs", "distill", "Start a stage.", ("distill",)),
     Passage("GET", "/v1/distill/jobs/{job_id}", "distill", "How far it is.", ("distill",), repeatable=True),
-    Passage(
-        "GET", "/v1/distill/evidence", "distill", "Evidence, by category.", ("distill",), repeatable=True
-    ),
+    Passage("GET", "/v1/distill/evidence", "distill", "Evidence, searched.", ("distill",), repeatable=True),
     Passage(
         "GET", "/v1/distill/review", "distill", "What waits for a person.", ("distill",), repeatable=True
     ),
@@ -141,6 +139,9 @@ PASSAGES: Final = (
         "A file of one.",
         ("distill",),
         repeatable=True,
+    ),
+    Passage(
+        "GET", "/v1/distill/drifts/{name}", "distill", "What has drifted.", ("distill",), repeatable=True
     ),
     Passage("GET", "/v1/distill/datasets", "distill", "Exports.", ("distill",), repeatable=True),
     Passage(
