@@ -6,7 +6,7 @@ import typer
 
 from schemas.distill import Job
 from stillhouse.client import GatewayClient
-from stillhouse.commands import distill_index, distill_offline
+from stillhouse.commands import comparison, distill_drift, distill_index, distill_offline
 from stillhouse.commands.jobs import end, follow, run
 from stillhouse.output import JsonOption
 from stillhouse.settings import load_settings
@@ -23,6 +23,8 @@ Examples:
   stillhouse distill export --kind rag --json
 
   stillhouse distill index                        so that replays find earlier work
+
+  stillhouse distill drift --since 2026-11-09     what changed since then
 
   stillhouse distill audit --all                  on the data folder itself, no service needed
 """
@@ -148,6 +150,8 @@ def jobs(
 
 
 app.command(epilog=distill_index.EXAMPLES)(distill_index.index)
+app.command(epilog=comparison.EXAMPLES)(comparison.compare)
+app.command(epilog=distill_drift.EXAMPLES)(distill_drift.drift)
 app.command(epilog=distill_offline.AUDIT_EXAMPLES)(distill_offline.audit)
 app.command(epilog=distill_offline.KEYGEN_EXAMPLES)(distill_offline.keygen)
 
