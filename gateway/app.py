@@ -7,8 +7,8 @@ from typing import TypedDict
 
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.backends import Bulkhead, HttpHop, HttpUpstream, Upstream, resolved
-from gateway.engine import Doorkeeper, Fleet, Members, Overhead, Rendezvous
+from gateway.backends import Bulkhead, HttpHop, HttpProber, HttpUpstream, Prober, Upstream, resolved
+from gateway.engine import Board, Doorkeeper, Fleet, Itself, Members, Overhead, Rendezvous
 from gateway.routes import doors, porter, routes
 from gateway.settings import Settings
 from services import daemon
@@ -16,14 +16,16 @@ from services.clients import DistillClient
 from services.daemon import Daemon
 from services.errors import Unavailable
 from services.h1 import H1Client
-from services.health import Check
+from services.health import Check, readiness
 from services.http import PeerClient, Timeouts
 from services.keys import KeyStore
 from services.tasks import every, task_set
-from services.telemetry import CollectorRegistry
+from services.telemetry import CollectorRegistry, render
 
 DISTILL_TIMEOUTS = Timeouts(connect_s=0.5, read_s=2.0, total_s=2.0)
 """For a verdict handed over while its caller waits: better told as not kept than waited for."""
+
+PROBE_TIMEOUT_S = 1.0
 
 
 class State(TypedDict):
@@ -33,6 +35,7 @@ class State(TypedDict):
     rendezvous: Rendezvous
     distill: DistillClient
     overhead: Overhead
+    board: Board
     checks: dict[str, Check]
 
 
@@ -40,6 +43,7 @@ def create_app(
     settings: Settings,
     *,
     upstreams: Mapping[str, Sequence[Upstream]] | None = None,
+    prober: Prober | None = None,
 ) -> Daemon:
     """Raises `PlatformError` when it must not start: no keys on an open address, or a broken key file."""
     registry = CollectorRegistry()
@@ -75,6 +79,14 @@ def create_app(
                 doorkeeper.reload()
 
             tasks.start(every(settings.keys_reload_interval_s, reload_keys, name="reload keys"), name="keys")
+            checks = _checks(doorkeeper, fleets)
+            itself = Itself(
+                f"http://{settings.host}:{settings.port}",
+                metrics=lambda: render(registry).decode(),
+                ready=partial(readiness, checks),
+            )
+            standings = {name: fleet.standings for name, fleet in fleets.items()}
+            standings["embedd"] = rendezvous.standings
             yield {
                 "settings": settings,
                 "doorkeeper": doorkeeper,
@@ -82,7 +94,8 @@ def create_app(
                 "rendezvous": rendezvous,
                 "distill": distill,
                 "overhead": overhead,
-                "checks": _checks(doorkeeper, fleets),
+                "board": Board(itself, standings, prober or await _open_prober(settings, stack)),
+                "checks": checks,
             }
 
     pages = bool(settings.cors_origins)
@@ -138,6 +151,12 @@ async def _open_replica(name: str, url: str, settings: Settings, stack: AsyncExi
         waiting_max=settings.upstream_waiting_max,
     )
     return HttpUpstream(name, client, bulkhead, read_timeout_s=settings.upstream_read_timeout_s)
+
+
+async def _open_prober(settings: Settings, stack: AsyncExitStack) -> Prober:
+    prober = HttpProber(timeout_s=PROBE_TIMEOUT_S, headers=settings.internal_headers)
+    stack.push_async_callback(prober.close)
+    return prober
 
 
 async def _open_members(settings: Settings, rendezvous: Rendezvous, stack: AsyncExitStack) -> None:

@@ -60,6 +60,7 @@ def create_app(
             disk = Disk(settings.data / "vectors")
             stack.enter_context(disk.locked())
             runner = Runner(threads=settings.threads, waiting_max=settings.waiting_max)
+            metrics.waiting.set_function(lambda: runner.waiting)
             limits = _limits(settings)
             embedder = Embedder(client, batch_max=limits.embed_batch_max)
             tasks = await stack.enter_async_context(task_set())

@@ -1,5 +1,6 @@
 """Datasets as they lie on the disk: found by their manifests, and by nothing else."""
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,14 @@ from schemas.evidence import DatasetManifest
 from services.errors import NotFound
 
 DATASET_ID: Final = re.compile(r"[a-z]+-[a-z]+-[0-9a-f]{16}")
+
+
+def count(folder: Path) -> int:
+    """How many there are. Looks at names alone, so that it may be asked often."""
+    try:
+        return sum(1 for name in os.listdir(folder) if DATASET_ID.fullmatch(name))  # noqa: PTH208 - no stat each
+    except FileNotFoundError:
+        return 0
 
 
 def page(folder: Path, *, limit: int, after: str | None) -> DatasetPage:

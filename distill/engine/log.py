@@ -120,6 +120,7 @@ class Log:
         self._broken: str | None = None
         self._queue: deque[_Ticket] = deque()
         self._queued_bytes = 0
+        metrics.waiting_bytes.set_function(lambda: self._queued_bytes)
         self._wake = asyncio.Event()
         # A thread of its own: parsing and jobs keep the shared ones busy, and no write may wait for them.
         self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="log")

@@ -2,6 +2,7 @@
 
 from gateway.backends.bulkhead import Bulkhead
 from gateway.backends.hop import HopReplica, HttpHop, Part, ReplicaLost
+from gateway.backends.probe import FakeProber, HttpProber, Prober
 from gateway.backends.relay import (
     Call,
     FakeUpstream,
@@ -19,15 +20,18 @@ from gateway.backends.resolve import resolved
 __all__ = [
     "Bulkhead",
     "Call",
+    "FakeProber",
     "FakeUpstream",
     "Headers",
     "HopReplica",
     "HttpHop",
+    "HttpProber",
     "HttpUpstream",
     "Listener",
     "NotReached",
     "Outgoing",
     "Part",
+    "Prober",
     "ReplicaLost",
     "Reply",
     "Upstream",

@@ -50,6 +50,10 @@ class HopReplica(Protocol):
 
     url: str
 
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+
     def ask(self, make: Callable[[int], Call], done: OnPart) -> Callable[[], None]:
         """Send a call, made with the id that it is given; `done` is told what became of it.
 
@@ -78,6 +82,10 @@ class HttpHop:
         self._unanswered = 0
         self._scheduled = False
         self._tasks = TaskSet()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._waiting)
 
     def ask(self, make: Callable[[int], Call], done: OnPart) -> Callable[[], None]:
         if len(self._waiting) >= self._waiting_max:

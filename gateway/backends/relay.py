@@ -86,6 +86,9 @@ class Call(Protocol):
 class Upstream(Protocol):
     """One replica of a daemon."""
 
+    @property
+    def url(self) -> str: ...
+
     async def open(self, outgoing: Outgoing) -> Reply:
         """Raises `NotReached` when it gives no answer, and `Overloaded` when too many wait for it."""
 
@@ -105,6 +108,10 @@ class HttpUpstream:
         self._read_timeout_s = read_timeout_s
         self._calls: set[_HttpCall] = set()
         self._next_look: asyncio.TimerHandle | None = None
+
+    @property
+    def url(self) -> str:
+        return self._client.base_url
 
     # --- without a task -------------------------------------------------------------------------
 
@@ -322,6 +329,7 @@ class FakeUpstream:
     """Answers from a script; keeps what it was sent. An exception in the script is raised."""
 
     script: list[Reply | Exception] = field(default_factory=list)
+    url: str = "http://fake"
     received: list[Outgoing] = field(default_factory=list)
 
     async def open(self, outgoing: Outgoing) -> Reply:

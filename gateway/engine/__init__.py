@@ -1,5 +1,6 @@
 """The work of `gateway`: who may ask, how often, and which replica answers."""
 
+from gateway.engine.board import Board, Itself
 from gateway.engine.doorkeeper import LOCAL_PRINCIPAL, Doorkeeper, Principal
 from gateway.engine.embeddings import Rendezvous, Vectors, Wanted
 from gateway.engine.fleet import Fleet
@@ -9,9 +10,11 @@ from gateway.engine.overhead import Overhead, Transit
 
 __all__ = [
     "LOCAL_PRINCIPAL",
+    "Board",
     "Bucket",
     "Doorkeeper",
     "Fleet",
+    "Itself",
     "Limiter",
     "Members",
     "Overhead",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gateway.backends import HopReplica, Part, ReplicaLost
+from gateway.engine.fleet import Standing
 from schemas.embeddings import EncodingFormat, InputType
 from schemas.hop import Answered, Call, Refused
 from services.errors import PlatformError, Unavailable
@@ -95,6 +96,14 @@ class Rendezvous:
     @property
     def replicas(self) -> list[HopReplica]:
         return [member.replica for member in self._members]
+
+    def standings(self) -> list[Standing]:
+        """How the replicas stand."""
+        now = time.monotonic()
+        return [
+            Standing(member.replica.url, member.replica.in_flight, member.ejected_until > now)
+            for member in self._members
+        ]
 
     def _home(self, text: str, members: Sequence[Member]) -> Member:
         if len(members) == 1:

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.backends import Call, Headers, Listener, NotReached, Outgoing, Reply, Upstream
 from services.errors import PlatformError, Unavailable
@@ -21,6 +21,14 @@ class Replica:
     upstream: Upstream
     in_flight: int = 0
     ejected_until: float = 0.0
+
+
+class Standing(NamedTuple):
+    """A replica as the gateway sees it: what it has under way there, and whether it is passed over."""
+
+    url: str
+    in_flight: int
+    ejected: bool
 
 
 class Fleet:
@@ -92,6 +100,14 @@ class Fleet:
     async def close(self) -> None:
         """Give up what is under way in tasks."""
         await self._tasks.close()
+
+    def standings(self) -> list[Standing]:
+        """How its replicas stand."""
+        now = time.monotonic()
+        return [
+            Standing(replica.upstream.url, replica.in_flight, replica.ejected_until > now)
+            for replica in self._replicas
+        ]
 
     async def ping(self) -> None:
         """Raise, with the reason, unless one replica answers."""

@@ -1,15 +1,19 @@
 """What the gateway answers: the table of passages to the daemons, and the short ways through it."""
 
+from gateway.routes import passages, status
 from gateway.routes.embeddings import EmbeddingsDoor
 from gateway.routes.origins import DoorForPrograms, porter_for_programs
-from gateway.routes.passages import routes
 from gateway.routes.porter import Porter
 from gateway.routes.relay import relay_doors
-from services import protocol
+from services import daemon, protocol
 from services.middleware import Frame
 from services.protocol import Door, Doors
 
 __all__ = ["doors", "porter", "routes"]
+
+routes = daemon.router()
+routes.include_router(passages.routes)
+routes.include_router(status.routes)
 
 
 def doors(frame: Frame, *, body_bytes_max: int, pages: bool) -> Doors:

@@ -13,6 +13,7 @@ class Metrics:
             registry=registry,
         )
         self.collections = Gauge("vectord_collections", "Collections that are open.", registry=registry)
+        self.waiting = Gauge("vectord_waiting", "Store calls that wait for a thread.", registry=registry)
         self.upserted = Counter("vectord_points_upserted", "Points written.", registry=registry)
         self.deleted = Counter("vectord_points_deleted", "Points deleted.", registry=registry)
         self.search_seconds = Histogram(

@@ -24,11 +24,15 @@ class Runner:
         self._threads = threads
         self._waiting_max = waiting_max
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a thread."""
+        return max(0, self._under_way - self._threads)
+
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work` on a thread. A store's failure is logged, and told as a 500 without its words."""
-        waiting = self._under_way - self._threads
-        if waiting >= self._waiting_max:
-            raise Overloaded(f"{waiting} store calls are waiting; at most {self._waiting_max} may")
+        if self._under_way - self._threads >= self._waiting_max:
+            raise Overloaded(f"{self.waiting} store calls are waiting; at most {self._waiting_max} may")
         self._under_way += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(*args, **kwargs))

@@ -26,6 +26,7 @@ class FakeReplica:
         self.digest = digest
         self.texts: list[str] = []
         self.cancelled = 0
+        self.in_flight = 0
 
     def ask(
         self, make: Callable[[int], Call], done: Callable[[Part | ReplicaLost, float], None]

@@ -1,0 +1,187 @@
+"""How the platform is doing: every replica is asked about itself, all at once and within a bounded time."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from gateway.backends import Prober
+from gateway.engine import figures
+from gateway.engine.figures import Figures
+from gateway.engine.fleet import Standing
+from schemas.status import DaemonStatus, PlatformState, PlatformStatus, ReplicaState, ReplicaStatus
+from services.errors import PlatformError
+from services.health import ReadyState
+
+ANSWER_S_MAX: Final = 1.0
+"""For a replica to answer."""
+
+KEPT_S: Final = 1.0
+"""For which an answer is given again, however many ask."""
+
+SERVING: Final[tuple[ReplicaState, ...]] = ("ready", "degraded")
+
+
+@dataclass(frozen=True, slots=True)
+class Itself:
+    """The gateway, which nobody needs to ask over HTTP: its metrics as text, and whether it is ready."""
+
+    url: str
+    metrics: Callable[[], str]
+    ready: Callable[[], Awaitable[ReadyState]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Figures, and when they were read (monotonic seconds)."""
+
+    figures: Figures
+    at_s: float
+
+
+class Board:
+    """Gathers the status when somebody asks for it, at most once in `KEPT_S`.
+
+    `fleets` says which replicas there are now. Figures are compared with those of the last look.
+    """
+
+    def __init__(
+        self, itself: Itself, fleets: Mapping[str, Callable[[], Sequence[Standing]]], prober: Prober
+    ) -> None:
+        self._itself = itself
+        self._fleets = fleets
+        self._prober = prober
+        self._seen: dict[str, Seen] = {}
+        self._asked = asyncio.Lock()
+        self._last: tuple[float, PlatformStatus] | None = None
+
+    async def status(self) -> PlatformStatus:
+        """How every replica is, as of now or of at most `KEPT_S` ago."""
+        async with self._asked:
+            if self._last is None or time.monotonic() - self._last[0] >= KEPT_S:
+                self._last = (time.monotonic(), await self._look())
+            return self._last[1]
+
+    async def _look(self) -> PlatformStatus:
+        standings = {name: list(those()) for name, those in self._fleets.items()}
+        own, *others = await asyncio.gather(
+            self._own(), *(self._fleet(name, those) for name, those in standings.items())
+        )
+        here = {replica.url for daemon in (own, *others) for replica in daemon.replicas}
+        self._seen = {url: seen for url, seen in self._seen.items() if url in here}
+        daemons = (own, *others)
+        return PlatformStatus(as_of=datetime.now(UTC), state=_overall(daemons), daemons=daemons)
+
+    async def _own(self) -> DaemonStatus:
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                ready: ReadyState | None = await self._itself.ready()
+        except TimeoutError:
+            ready = None
+        standing = Standing(self._itself.url, 0, ejected=False)
+        return DaemonStatus(
+            name="gateway", replicas=(self._told(standing, self._itself.metrics(), ready, "checks"),)
+        )
+
+    async def _fleet(self, name: str, standings: Sequence[Standing]) -> DaemonStatus:
+        replicas = await asyncio.gather(*(self._replica(standing) for standing in standings))
+        return DaemonStatus(name=name, replicas=tuple(replicas))
+
+    async def _replica(self, standing: Standing) -> ReplicaStatus:
+        metrics, readiness = await asyncio.gather(
+            self._read(standing.url, "/metrics"), self._read(standing.url, "/readyz")
+        )
+        if metrics is None:
+            return _silent(standing)
+        return self._told(standing, metrics.decode("utf-8", "replace"), _ready(readiness), "/readyz")
+
+    async def _read(self, url: str, path: str) -> bytes | None:
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                return await self._prober.read(url, path)
+        except (PlatformError, TimeoutError):
+            return None
+
+    def _told(self, standing: Standing, metrics: str, ready: ReadyState | None, asked: str) -> ReplicaStatus:
+        now = Seen(figures.read(metrics), time.monotonic())
+        before = self._seen.get(standing.url)
+        self._seen[standing.url] = now
+        uptime_s = _uptime_s(now.figures)
+        if before is None or before.figures.requests > now.figures.requests:  # another process since
+            before, window_s = None, uptime_s
+        else:
+            window_s = now.at_s - before.at_s
+        earlier = before.figures if before is not None else figures.NOTHING
+        memory = now.figures.value(figures.MEMORY)
+        in_flight = now.figures.value(figures.IN_FLIGHT)
+        state, missing = _state(ready, asked)
+        return ReplicaStatus(
+            url=standing.url,
+            state=state,
+            missing=missing,
+            ejected=standing.ejected,
+            from_gateway=standing.in_flight,
+            in_flight=None if in_flight is None else int(in_flight),
+            waiting=now.figures.waiting,
+            uptime_s=uptime_s,
+            memory_bytes=None if memory is None else int(memory),
+            window_s=window_s,
+            requests_per_s=_rate(now.figures.requests - earlier.requests, window_s),
+            errors_per_s=_rate(now.figures.errors - earlier.errors, window_s),
+            latency=now.figures.latency(figures.REQUESTS, earlier),
+            overhead=now.figures.latency(figures.OVERHEAD, earlier),
+            event_loop_lag=now.figures.latency(figures.LAG, earlier),
+            cache=now.figures.cache(earlier),
+            spool=now.figures.spool,
+            log=now.figures.log,
+            datasets=now.figures.datasets,
+        )
+
+
+def _silent(standing: Standing) -> ReplicaStatus:
+    return ReplicaStatus(
+        url=standing.url,
+        state="silent",
+        missing={"/metrics": f"no answer within {ANSWER_S_MAX:g} s"},
+        ejected=standing.ejected,
+        from_gateway=standing.in_flight,
+    )
+
+
+def _ready(body: bytes | None) -> ReadyState | None:
+    try:
+        return None if body is None else ReadyState.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
+def _state(ready: ReadyState | None, asked: str) -> tuple[ReplicaState, dict[str, str]]:
+    """A replica that gives its metrics serves, even where its dependencies take long to look at."""
+    if ready is None:
+        return "degraded", {asked: f"no answer within {ANSWER_S_MAX:g} s"}
+    missing = {
+        name: dependency.reason or "not there"
+        for name, dependency in ready.dependencies.items()
+        if not dependency.ok
+    }
+    return ready.status, missing
+
+
+def _overall(daemons: Sequence[DaemonStatus]) -> PlatformState:
+    states = [[replica.state for replica in daemon.replicas] for daemon in daemons]
+    if any(not any(state in SERVING for state in those) for those in states):
+        return "unavailable"
+    return "ready" if all(state == "ready" for those in states for state in those) else "degraded"
+
+
+def _uptime_s(now: Figures) -> float | None:
+    started = now.value(figures.STARTED)
+    return None if started is None else max(0.0, round(time.time() - started, 3))
+
+
+def _rate(count: float, window_s: float | None) -> float | None:
+    return round(count / window_s, 3) if window_s else None
