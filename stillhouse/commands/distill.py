@@ -6,7 +6,7 @@ import typer
 
 from schemas.distill import Job
 from stillhouse.client import GatewayClient
-from stillhouse.commands import comparison, distill_drift, distill_index, distill_offline
+from stillhouse.commands import comparison, distill_drift, distill_index, distill_offline, distill_review
 from stillhouse.commands.jobs import end, follow, run
 from stillhouse.output import JsonOption
 from stillhouse.settings import load_settings
@@ -152,6 +152,7 @@ def jobs(
 app.command(epilog=distill_index.EXAMPLES)(distill_index.index)
 app.command(epilog=comparison.EXAMPLES)(comparison.compare)
 app.command(epilog=distill_drift.EXAMPLES)(distill_drift.drift)
+app.command(epilog=distill_review.EXAMPLES)(distill_review.review)
 app.command(epilog=distill_offline.AUDIT_EXAMPLES)(distill_offline.audit)
 app.command(epilog=distill_offline.KEYGEN_EXAMPLES)(distill_offline.keygen)
 

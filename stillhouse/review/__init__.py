@@ -1,0 +1,1 @@
+"""The terminal that reviewers work at: `stillhouse distill review`."""
