@@ -7,14 +7,14 @@ import typer
 from typer.core import TyperGroup
 
 from services.errors import InvalidRequest, PlatformError
-from stillhouse.commands import demo, distill, keys, models, status, up, validate, vector
+from stillhouse.commands import demo, distill, keys, models, replay, status, up, validate, vector
 
 EXAMPLES = """\
 Examples:
 
   stillhouse up                                   run everything until Ctrl-C
 
-  stillhouse status                               how every process is
+  stillhouse status                               how every process is (--watch: and every replica)
 
   stillhouse keys create --name laptop            a key for the gateway
 
@@ -23,6 +23,8 @@ Examples:
   stillhouse validate fill.json --context order.json
 
   stillhouse distill export --kind sft --target openai
+
+  stillhouse replay --model ollama/smollm2:135m --limit 100 --against recorded
 
 Commands talk to the gateway at STILLHOUSE_GATEWAY_URL (default http://127.0.0.1:3100) with the key in
 STILLHOUSE_API_KEY. Exit status: 0 done, 1 a check failed, 2 usage.
@@ -73,10 +75,11 @@ def frame(
 
 
 app.command(epilog=up.EXAMPLES)(up.up)
-app.command()(status.status)
+app.command(epilog=status.EXAMPLES)(status.status)
 app.command()(demo.demo)
 app.add_typer(keys.app, name="keys")
 app.add_typer(vector.app, name="vector")
 app.add_typer(models.app, name="models")
 app.command(epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(distill.app, name="distill")
+app.command(epilog=replay.EXAMPLES)(replay.replay)

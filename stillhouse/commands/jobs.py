@@ -95,6 +95,8 @@ def show(job: Job, out: Console) -> None:
         out.print(f"progress {job.progress:.0%}")
     if job.dataset_id is not None:
         out.print(f"dataset {job.dataset_id}")
+    if job.replay_id is not None:
+        out.print(f"replay {job.replay_id}")
     if job.receipt is not None:
         out.print(f"receipt {job.receipt.file} {job.receipt.sha256}")
     if job.error is not None:
