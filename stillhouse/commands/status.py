@@ -1,11 +1,13 @@
 """`stillhouse status`: shows how every process is, asked itself."""
 
 import asyncio
+from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from stillhouse.commands import status_watch
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import load_settings
 from stillhouse.supervisor import RunFolder, daemon_specs
@@ -14,12 +16,43 @@ from stillhouse.supervisor.watch import ProcessReport, Subject, default_subjects
 STYLES = {"ready": "green", "starting": "yellow", "stopping": "yellow", "restarting": "red", "failed": "red"}
 
 
-def status(*, json: JsonOption = False) -> None:
+EXAMPLES = """\
+Examples:
+
+  stillhouse status                               the processes of this machine
+
+  stillhouse status --watch                       all replicas, as the gateway sees them, once a second
+
+  stillhouse status --watch --interval 5 --json   one JSON object each five seconds
+"""
+
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Ask the gateway about all replicas, again and again (scope admin).")
+]
+IntervalOption = Annotated[
+    float, typer.Option("--interval", min=0.1, help="With --watch: seconds between two looks.")
+]
+LooksOption = Annotated[
+    int | None, typer.Option("--looks", min=1, help="With --watch: stop after so many.", show_default=False)
+]
+
+
+def status(
+    *,
+    watch: WatchOption = False,
+    interval: IntervalOption = 1.0,
+    looks: LooksOption = None,
+    json: JsonOption = False,
+) -> None:
     """Show every process: state, port, uptime, memory, requests. Exits with 1 unless all are ready.
 
-    Without a supervisor, whatever listens on the daemons' ports is asked.
+    Without a supervisor, whatever listens on the daemons' ports is asked. With --watch, the gateway is asked
+    how all replicas are, wherever they run: rates, times, queues, caches, spool, log and datasets.
     """
     settings = load_settings()
+    if watch:
+        status_watch.watch(settings, interval_s=interval, json=json, looks=looks)
+        return
     run = RunFolder(settings.data.resolve()).read()
     subjects: list[Subject] = (
         supervised_subjects(run) if run is not None else default_subjects(daemon_specs(settings))
