@@ -70,9 +70,9 @@ class Columns:
     reasons: Table
     words: list[str]
 
-    def place_of(self, word: str) -> int | None:
-        """Where a word is in the list; None when no row has it."""
-        return self.words.index(word) if word in self.words else None
+    def place_of(self, word: str) -> int:
+        """Where a word is in the list; beyond its end when no row has it."""
+        return self.words.index(word) if word in self.words else len(self.words)
 
 
 class Builder:

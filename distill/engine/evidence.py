@@ -12,7 +12,7 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from distill.engine import compare, datasets, drift, intake, replay, shards
+from distill.engine import compare, datasets, drift, intake, replay, search, shards
 from distill.engine.exports.run import DATASETS
 from distill.engine.identity import evidence_id_of
 from distill.engine.index import Entry, Outcome, Owner
@@ -22,8 +22,8 @@ from distill.engine.library import Library, reading
 from distill.engine.log import Log
 from distill.engine.metrics import Metrics
 from distill.engine.review.desk import Desk
+from distill.engine.search import Wanted
 from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunView
-from schemas.evidence import Category
 from schemas.replay import ReplayPage
 from schemas.review import Review
 from schemas.runs import Feedback, LineRejection, Run, RunsAccepted, VerdictRecord
@@ -187,11 +187,9 @@ class Engine:
             category=await self._read(lambda library: library.category_of(evidence_id)),
         )
 
-    async def evidence(self, category: Category | None, limit: int, after: str | None) -> EvidencePage:
+    async def evidence(self, wanted: Wanted, limit: int, after: str | None) -> EvidencePage:
         return await self._read(
-            lambda library: library.page(
-                category=category, limit=limit, after=after, scan_max=self._page_scan_max
-            )
+            partial(search.page, wanted=wanted, limit=limit, after=after, scan_max=self._page_scan_max)
         )
 
     async def _read(self, ask: Callable[[Library], Result]) -> Result:

@@ -2,19 +2,18 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import orjson
 
-from distill.engine import lookup, shards
+from distill.engine import columns, lookup, shards
 from distill.engine.lookup import Found, Lookup
 from distill.engine.products import id_of, line_with, lines_from
-from distill.engine.shards import EvidenceManifest, ScoredManifest
-from schemas.distill import EvidenceItem, EvidencePage
-from schemas.evidence import Category, Evidence, Scored
+from distill.engine.shards import EvidenceManifest, EvidenceShard, ScoredManifest
+from schemas.evidence import Category, Scored
 from services.errors import Conflict
 
 CHAIN_MAX: Final = 64
@@ -106,7 +105,8 @@ class Library:
         return shards.scored_manifest(self._folder)
 
     @cached_property
-    def _lookup(self) -> Lookup | None:
+    def lookup(self) -> Lookup | None:
+        """Where each id is; None when there is no evidence yet."""
         manifest = self.evidence_manifest
         return Lookup(lookup.table_of(self._folder, manifest)) if manifest else None
 
@@ -155,12 +155,12 @@ class Library:
 
     def has(self, evidence_id: str) -> bool:
         """Whether there is evidence of this id."""
-        return self._lookup is not None and self._lookup.find(bytes.fromhex(evidence_id)) is not None
+        return self.lookup is not None and self.lookup.find(bytes.fromhex(evidence_id)) is not None
 
     def item(self, evidence_id: str) -> Item | None:
         """The piece with this id, in whichever shard it is."""
-        found = self._lookup.find(bytes.fromhex(evidence_id)) if self._lookup else None
-        return Item(self._evidence_line(found), partial(self._scored, found)) if found is not None else None
+        found = self.lookup.find(bytes.fromhex(evidence_id)) if self.lookup else None
+        return Item(self.evidence_line(found), partial(self._scored, found)) if found is not None else None
 
     def first(self, item: Item) -> Item | None:
         """The attempt that a chain of repairs began with, or None when it cannot be followed to there."""
@@ -182,18 +182,36 @@ class Library:
 
     # --- lines --------------------------------------------------------------------------------
 
-    def _evidence_line(self, found: Found) -> bytes:
+    @property
+    def index(self) -> Path:
+        """The folder of what can be made again."""
+        return self._folder / shards.INDEX
+
+    def columns_of(self, shard: EvidenceShard) -> Path | None:
+        """Where the columns of a shard lie, if it was scored."""
+        scored = self._scored_files.get((shard.name, shard.evidence.sha256))
+        return columns.path_of(self.index, scored) if scored is not None else None
+
+    def found_at(self, shard: int, row: int) -> Found:
+        """The line that is the `row`-th of a shard, by the shard's place in the manifest."""
+        assert self.evidence_manifest is not None
+        path = lookup.ids_of(self.index, self.evidence_manifest.shards[shard])
+        entry = self._readers.read(path, row * lookup.ENTRY.itemsize, lookup.ENTRY.itemsize)
+        return replace(lookup.found_in(entry), shard=shard)
+
+    def evidence_line(self, found: Found) -> bytes:
+        """The line of a piece of evidence."""
         assert self.evidence_manifest is not None
         path = self._data / self.evidence_manifest.shards[found.shard].evidence.name
         return self._readers.read(path, found.offset, found.length)
 
     def _scored(self, found: Found) -> bytes:
-        line = self._scored_line(found)
+        line = self.scored_line(found)
         if line is None:
             raise _stale()
         return line
 
-    def _scored_line(self, found: Found) -> bytes | None:
+    def scored_line(self, found: Found) -> bytes | None:
         """The category's line, when there is one of this very evidence."""
         assert self.evidence_manifest is not None
         shard = self.evidence_manifest.shards[found.shard]
@@ -212,28 +230,9 @@ class Library:
     # --- for lists ----------------------------------------------------------------------------
 
     def category_of(self, evidence_id: str) -> Category | None:
-        found = self._lookup.find(bytes.fromhex(evidence_id)) if self._lookup else None
-        line = self._scored_line(found) if found is not None else None
+        found = self.lookup.find(bytes.fromhex(evidence_id)) if self.lookup else None
+        line = self.scored_line(found) if found is not None else None
         return Scored.model_validate_json(line).category if line is not None else None
-
-    def page(
-        self, *, category: Category | None, limit: int, after: str | None, scan_max: int
-    ) -> EvidencePage:
-        """Up to `limit` pieces beyond `after`, looking at no more than `scan_max` of them."""
-        items: list[EvidenceItem] = []
-        if self._lookup is None:
-            return EvidencePage(evidence=items)
-        seen, last = 0, after
-        for found in self._lookup.after(bytes.fromhex(after) if after is not None else None):
-            if len(items) == limit or seen == scan_max:
-                return EvidencePage(evidence=items, cursor=last)
-            seen, last = seen + 1, found.id.hex()
-            line = self._scored_line(found)
-            scored = Scored.model_validate_json(line) if line is not None else None
-            if category is None or (scored is not None and scored.category == category):
-                evidence = Evidence.model_validate_json(self._evidence_line(found))
-                items.append(EvidenceItem(evidence=evidence, scored=scored))
-        return EvidencePage(evidence=items)
 
 
 def reading(folder: Path, ask: Callable[[Library], Answer]) -> Answer:

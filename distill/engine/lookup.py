@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from distill.engine import shards
 from distill.engine.products import ProductWriter
-from distill.engine.shards import EvidenceManifest
+from distill.engine.shards import EvidenceManifest, EvidenceShard
 from schemas.evidence import ProductFile
 
 ENTRY: Final = np.dtype([("id", "V32"), ("offset", "<u8"), ("length", "<u4"), ("shard", "<u4")])
@@ -49,13 +49,28 @@ def table_of(folder: Path, manifest: EvidenceManifest) -> Path:
     return folder / shards.INDEX / f"all-{digest[:16]}.table"
 
 
+def ids_of(index: Path, shard: EvidenceShard) -> Path:
+    """The table of one shard's ids, in their order."""
+    return index / f"{Path(shard.evidence.name).stem}.ids"
+
+
+def found_in(entry: bytes) -> Found:
+    """An entry of a table."""
+    return Found(
+        entry[:ID_BYTES],
+        int.from_bytes(entry[44:48], "little"),
+        int.from_bytes(entry[32:40], "little"),
+        int.from_bytes(entry[40:44], "little"),
+    )
+
+
 def write_lookup(task: tuple[Path, EvidenceManifest]) -> None:
     """Merge the tables of all shards, range by range, so that memory does not grow with them."""
     folder, manifest = task
     path = table_of(folder, manifest)
     if path.exists():
         return
-    tables = [folder / shards.INDEX / f"{Path(shard.evidence.name).stem}.ids" for shard in manifest.shards]
+    tables = [ids_of(folder / shards.INDEX, shard) for shard in manifest.shards]
     fences = [_fences(table) for table in tables]
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
@@ -139,10 +154,4 @@ class Lookup:
         return low
 
     def _entry(self, at: int) -> Found:
-        data = os.pread(self._descriptor, ENTRY.itemsize, at * ENTRY.itemsize)
-        return Found(
-            data[:ID_BYTES],
-            int.from_bytes(data[44:48], "little"),
-            int.from_bytes(data[32:40], "little"),
-            int.from_bytes(data[40:44], "little"),
-        )
+        return found_in(os.pread(self._descriptor, ENTRY.itemsize, at * ENTRY.itemsize))

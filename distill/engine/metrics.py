@@ -66,7 +66,7 @@ class Metrics:
 
     def tell_drift(self, drift: Drift) -> None:
         """Set what alerts go by: 0 for what was looked at and is as it was."""
-        found = Counts({name: 0 for name in (*get_args(DriftProperty), *get_args(DriftMetric))})
+        found = Counts(dict.fromkeys((*get_args(DriftProperty), *get_args(DriftMetric)), 0))
         found.update(one.property for one in drift.inputs if one.drifted)
         found.update(one.metric for one in drift.outputs if one.drifted)
         for name, count in found.items():

@@ -1,0 +1,270 @@
+"""Evidence by what it is, by what it belongs to, and by words: as much of it as one page needs.
+
+Columns narrow the question down to candidates, in the order of ids; the lines of these are then read and
+checked in full, so that a shard without columns gives the same answer, and only costs more of a page's work.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from distill.engine import columns
+from distill.engine.columns import CATEGORIES, UNDATED, Columns, Table, id_words
+from distill.engine.library import Library
+from distill.engine.lookup import ENTRY, Found, ids_of
+from distill.engine.partindex import Key, PartIndex, key_of
+from distill.engine.scan import EPOCH, MICROSECOND, moment
+from distill.engine.shards import EvidenceShard
+from distill.engine.sources.turn import text_of
+from schemas.distill import EvidenceItem, EvidencePage
+from schemas.evidence import Category, Evidence, Scored
+
+Json = Mapping[str, Any]
+Flags = NDArray[np.bool_]
+Words = NDArray[np.uint64]
+
+BELONGING: Final = ("episode_id", "run_id")
+"""What few pieces share; these are found by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is looked for; all of it has to hold. `code` is a reason of the category or a finding, `words` are
+    in the input or the output, in whatever case. `model` is the name alone, or with its provider.
+    """
+
+    category: Category | None = None
+    role: str | None = None
+    kind: str | None = None
+    code: str | None = None
+    model: str | None = None
+    episode_id: str | None = None
+    run_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    words: tuple[str, ...] = ()
+
+    @property
+    def by_belonging(self) -> bool:
+        return self.episode_id is not None or self.run_id is not None
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether columns can tell some of what does not fit."""
+        return any(
+            getattr(self, field.name) not in (None, ())
+            for field in fields(self)
+            if field.name not in (*BELONGING, "words")
+        )
+
+    # --- a line -------------------------------------------------------------------------------
+
+    def may_fit(self, line: bytes) -> bool:
+        """False only for what certainly lacks one of the words; much faster than reading the line."""
+        if not self.words:
+            return True
+        text = line.decode().casefold()
+        return all(orjson.dumps(word.casefold())[1:-1].decode() in text for word in self.words)
+
+    def fits(self, evidence: Json, scored: Json | None) -> bool:
+        """Whether a piece is what is looked for."""
+        task = evidence["task"] or {}
+        return (
+            self.category in (None, scored["category"] if scored else None)
+            and self.role in (None, evidence["role"])
+            and self.kind in (None, task.get("kind"))
+            and self.episode_id in (None, evidence["episode_id"])
+            and self.run_id in (None, evidence["source"]["key"])
+            and self.model in (None, evidence["model"]["name"], _model(evidence))
+            and self._code_fits(evidence, scored)
+            and self._time_fits(evidence["ts"])
+            and self._words_fit(evidence)
+        )
+
+    def _code_fits(self, evidence: Json, scored: Json | None) -> bool:
+        if self.code is None:
+            return True
+        findings = (evidence["verdict"] or {}).get("findings", ())
+        reasons = scored["reasons"] if scored else ()
+        return self.code in reasons or any(one["code"] == self.code for one in findings)
+
+    def _time_fits(self, ts: str | None) -> bool:
+        if self.since is None and self.until is None:
+            return True
+        if ts is None:
+            return False
+        when = moment(ts)
+        return (self.since is None or when >= _microseconds(self.since)) and (
+            self.until is None or when < _microseconds(self.until)
+        )
+
+    def _words_fit(self, evidence: Json) -> bool:
+        if not self.words:
+            return True
+        text = "\n".join(_texts(evidence)).casefold()
+        return all(word.casefold() in text for word in self.words)
+
+    # --- columns ------------------------------------------------------------------------------
+
+    def mask(self, shard: Columns) -> Flags:
+        """The rows of a shard that may fit, words aside."""
+        rows = shard.rows
+        chosen = np.ones(len(rows), np.bool_)
+        if self.category is not None:
+            chosen &= rows["category"] == CATEGORIES.index(self.category)
+        for name in ("role", "kind"):
+            if (word := getattr(self, name)) is not None:
+                chosen &= rows[name] == shard.place_of(word)
+        if self.model is not None:
+            chosen &= np.isin(rows["model"], self._models(shard))
+        if self.code is not None:
+            chosen &= self._coded(shard)
+        if self.since is not None:
+            chosen &= rows["ts"] >= _microseconds(self.since)
+        if self.until is not None:
+            chosen &= (rows["ts"] < _microseconds(self.until)) & (rows["ts"] != UNDATED)
+        return chosen
+
+    def _models(self, shard: Columns) -> list[int]:
+        """The words that may name the model; one of them may be another thing's, which the line tells."""
+        assert self.model is not None
+        return [
+            place
+            for place, word in enumerate(shard.words)
+            if word == self.model or word.endswith(f"/{self.model}")
+        ]
+
+    def _coded(self, shard: Columns) -> Flags:
+        assert self.code is not None
+        place = shard.place_of(self.code)
+        having = np.zeros(len(shard.rows), np.bool_)
+        for codes in (shard.findings, shard.reasons):
+            having[codes["row"][codes["code"] == place]] = True
+        return having
+
+
+def _microseconds(when: datetime) -> int:
+    return (when - EPOCH) // MICROSECOND
+
+
+def _model(evidence: Json) -> str:
+    return f"{evidence['model']['provider']}/{evidence['model']['name']}"
+
+
+def _texts(evidence: Json) -> Iterator[str]:
+    """What a person would read of a piece: what was asked and shown, and what was answered."""
+    for message in evidence["input"]["messages"]:
+        yield text_of(message.get("content")) or ""
+        yield from _calls(message)
+    for shown in evidence["input"]["retrieved_context"]:
+        yield shown["text"]
+    output = evidence["output"]
+    if output is not None:
+        yield output["content"] or ""
+        yield from _calls(output)
+
+
+def _calls(message: Json) -> Iterator[str]:
+    """The arguments of calls, which are JSON as text."""
+    for call in message.get("tool_calls") or ():
+        arguments = (call.get("function") or {}).get("arguments")
+        yield arguments if isinstance(arguments, str) else ""
+
+
+# --- candidates -----------------------------------------------------------------------------------
+
+
+def page(library: Library, wanted: Wanted, *, limit: int, after: str | None, scan_max: int) -> EvidencePage:
+    """Up to `limit` pieces beyond the id `after`, having read no more than `scan_max` lines. Blocks."""
+    items: list[EvidenceItem] = []
+    last = after
+    for seen, found in enumerate(_candidates(library, wanted, after, scan_max + 1)):
+        if len(items) == limit or seen == scan_max:
+            return EvidencePage(evidence=items, cursor=last)
+        last = found.id.hex()
+        if (item := _fitting(library, found, wanted)) is not None:
+            items.append(item)
+    return EvidencePage(evidence=items)
+
+
+def _fitting(library: Library, found: Found, wanted: Wanted) -> EvidenceItem | None:
+    line = library.evidence_line(found)
+    if not wanted.may_fit(line):
+        return None
+    scored = library.scored_line(found)
+    if not wanted.fits(orjson.loads(line), orjson.loads(scored) if scored is not None else None):
+        return None
+    return EvidenceItem(
+        evidence=Evidence.model_validate_json(line),
+        scored=Scored.model_validate_json(scored) if scored is not None else None,
+    )
+
+
+def _candidates(library: Library, wanted: Wanted, after: str | None, most: int) -> Iterator[Found]:
+    """Lines that may fit, in the order of ids: at least `most` of them, if there are so many."""
+    manifest, lookup = library.evidence_manifest, library.lookup
+    if manifest is None or lookup is None:
+        return
+    beyond = bytes.fromhex(after) if after is not None else None
+    if wanted.by_belonging:
+        ids = sorted(_belonging(library.index, manifest.shards, wanted))
+        found = (lookup.find(one) for one in ids if beyond is None or one > beyond)
+        yield from (one for one in found if one is not None)
+    elif wanted.by_columns:
+        for shard, row in _rows(library, manifest.shards, wanted, beyond)[:most]:
+            yield library.found_at(shard, row)
+    else:
+        yield from lookup.after(beyond)
+
+
+def _belonging(index: Path, parts: Sequence[EvidenceShard], wanted: Wanted) -> set[bytes]:
+    """The ids of what is of the run, or else of the episode, that is looked for."""
+    found: set[bytes] = set()
+    for part in parts:
+        keys = PartIndex(index / f"{part.name}-{part.input_sha256[:16]}.idx")
+        if wanted.run_id is not None:
+            runs = _with_key(keys, "runs", key_of(part.kind, "run", wanted.run_id))
+            if len(runs):
+                found |= {one.tobytes() for one in keys.table("rows")["evidence_id"][runs["row"]]}
+        elif wanted.episode_id is not None:
+            attempts = _with_key(keys, "attempts", key_of(part.kind, "episode", wanted.episode_id))
+            found |= {one.tobytes() for one in attempts["evidence_id"]}
+    return found
+
+
+def _with_key(index: PartIndex, table: str, key: Key) -> Table:
+    first = key[0] >> 56
+    found = index.table(table, first, first + 1)
+    same: Table = found[(found["hi"] == key[0]) & (found["lo"] == key[1])]
+    return same
+
+
+def _rows(
+    library: Library, parts: Sequence[EvidenceShard], wanted: Wanted, after: bytes | None
+) -> list[tuple[int, int]]:
+    """Shards and rows beyond an id that may fit, in the order of ids."""
+    places: list[NDArray[np.int64]] = [np.empty((2, 0), np.int64)]
+    words: list[NDArray[np.uint64]] = [np.empty((2, 0), np.uint64)]
+    for number, part in enumerate(parts):
+        path = library.columns_of(part)
+        read = columns.read(path) if path is not None else None
+        ids = read.rows if read is not None else np.fromfile(ids_of(library.index, part), ENTRY)
+        chosen = np.flatnonzero(wanted.mask(read)) if read is not None else np.arange(len(ids))
+        places.append(np.stack([np.full(len(chosen), number), chosen]))
+        words.append(np.stack(id_words(ids[chosen])))
+    (shards, rows), (high, low) = np.concatenate(places, axis=1), np.concatenate(words, axis=1)
+    order = np.lexsort((low, high))
+    if after is not None:
+        order = order[_first_beyond(high[order], low[order], after) :]
+    return list(zip(shards[order].tolist(), rows[order].tolist(), strict=True))
+
+
+def _first_beyond(high: Words, low: Words, after: bytes) -> int:
+    above, below = (int.from_bytes(after[at : at + 8]) for at in (0, 8))
+    return int(np.count_nonzero((high < above) | ((high == above) & (low <= below))))
