@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ErrorEnvelope
@@ -30,7 +31,14 @@ from services.drain import Drain
 from services.errors import InvalidRequest, MethodNotAllowed, NotFound, PlatformError, UnknownField
 from services.faults import param_of, reason_of
 from services.health import Check, ReadyState, readiness
-from services.middleware import UNEXPECTED, BodyLimitMiddleware, Frame, RequestMiddleware, error_headers
+from services.middleware import (
+    CLIENT_GONE,
+    UNEXPECTED,
+    BodyLimitMiddleware,
+    Frame,
+    RequestMiddleware,
+    error_headers,
+)
 from services.protocol import Direct, EnvelopeProtocol, Porter
 from services.settings import DaemonSettings, is_loopback
 from services.tasks import task_set
@@ -171,6 +179,7 @@ def build(
     app.include_router(routes)
     for kind in (PlatformError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _to_envelope)
+    app.add_exception_handler(ClientDisconnect, _to_nobody)
     frame = Frame(
         metrics=metrics,
         access_log=app.access_log,
@@ -287,6 +296,11 @@ async def _to_envelope(request: Request, error: Exception) -> Response:
     current = context.current()
     envelope = failure.envelope(current.request_id if current else None)
     return JSONResponse(envelope.model_dump(), failure.status, headers={**headers, **error_headers(failure)})
+
+
+async def _to_nobody(_: Request, __: Exception) -> Response:
+    """They left before all of their body was there."""
+    return Response(status_code=CLIENT_GONE)
 
 
 # --- serving ----------------------------------------------------------------------------------

@@ -199,11 +199,14 @@ def says_json(scope: Any) -> bool:
 
 
 def _length(scope: Any) -> int | None:
-    """The size of a request's body in bytes, where it is declared."""
+    """The size of a request's body in bytes, where it is declared, and not that of a compressed one."""
+    length = None
     for name, value in scope["headers"]:
         if name == b"content-length":
-            return int(value) if len(value) < LENGTH_DIGITS_MAX and value.isdigit() else None
-    return None
+            length = int(value) if len(value) < LENGTH_DIGITS_MAX and value.isdigit() else None
+        elif name == b"content-encoding":
+            return None
+    return length
 
 
 class EnvelopeProtocol(HttpToolsProtocol):
@@ -386,17 +389,37 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if len(self.headers) > HEADERS_MAX:
-            self._fault = InvalidRequest(
-                f"the request has {len(self.headers)} headers; at most {HEADERS_MAX} are accepted",
-                code="too_many_headers",
-            )
-        elif self._large_read and self._head_size() > HEAD_BYTES_MAX:
-            self._fault = _head_too_large()
+        self._fault = self._fault_of_head()
         if self._fault is not None:
             raise ValueError(self._fault.message)  # which makes the parser give up
         self._in_body, self._body_bytes = True, 0
         super().on_headers_complete()
+        if self.parser.should_upgrade():  # we do not; and the parser reads nothing more from here on
+            self.cycle.keep_alive = False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        return  # who asks for another protocol is answered in this one, as they may expect
+
+    def _fault_of_head(self) -> InvalidRequest | None:
+        """What the parser lets pass, and others on the way may have read in another way."""
+        if len(self.headers) > HEADERS_MAX:
+            return InvalidRequest(
+                f"the request has {len(self.headers)} headers; at most {HEADERS_MAX} are accepted",
+                code="too_many_headers",
+            )
+        if self._large_read and self._head_size() > HEAD_BYTES_MAX:
+            return _head_too_large()
+        hosts = codings = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings += 1 if value.lower() == b"chunked" else 2
+        if codings > 1:
+            return InvalidRequest("chunked is the one transfer-encoding, said once", code="invalid_http")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            return InvalidRequest("a request names one host", code="invalid_http")
+        return None
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)

@@ -1,0 +1,99 @@
+"""Bytes into a socket and whatever comes back, and a daemon that notes what gets through to it."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+PATIENCE_S = 30.0
+LAST = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+@contextmanager
+def connected(url: str) -> Iterator[socket.socket]:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    with socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE_S) as connection:
+        yield connection
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+def answers_to(url: str, data: bytes) -> bytes:
+    """All that is answered to these bytes and, where the connection still stands, to a last request."""
+    with connected(url) as connection:
+        with suppress(ConnectionResetError, BrokenPipeError):
+            connection.sendall(data + LAST)
+        return read_to_end(connection)
+
+
+def statuses(answer: bytes) -> list[int]:
+    """The statuses of the answers in a row."""
+    found: list[int] = []
+    while answer.startswith(b"HTTP/1.1 "):
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        found.append(int(head[9:12]))
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+        answer = rest[length:]
+    return found
+
+
+@dataclass
+class Witness:
+    """A daemon that answers everything with the same, and keeps what it was sent."""
+
+    url: str = ""
+    answer: tuple[int, dict[str, str], bytes] = (200, {"content-type": "application/json"}, b'{"ok":true}')
+    seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        return [line for line, _, _ in self.seen]
+
+
+@contextmanager
+def witness() -> Iterator[Witness]:
+    it = Witness()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            it.seen.append(
+                (f"{self.command} {self.path}", {k.lower(): v for k, v in self.headers.items()}, body)
+            )
+            status, headers, content = it.answer
+            self.send_response(status)
+            for name, value in {**headers, "content-length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815 - the library looks for these
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    it.url = f"http://127.0.0.1:{cast('int', server.server_address[1])}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield it
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,298 @@
+"""Requests as attackers write them, into the socket of a real gateway: refused, or read in one way only."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from schemas.errors import ErrorEnvelope
+from tests.integration.security.raw import Witness, answers_to, connected, read_to_end, statuses, witness
+from tests.processes import Running, running
+
+pytestmark = pytest.mark.enable_socket
+
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+HIDDEN = b"GET /v1/models/hidden HTTP/1.1\r\nhost: x\r\n\r\n"
+EMPTY_CHUNKS = b"\r\n0\r\n\r\n"
+CHUNKED = CHAT + b"transfer-encoding: chunked\r\n\r\n"
+GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n"
+
+
+class House(NamedTuple):
+    gateway: Running
+    daemon: Witness
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("requests")
+    with witness() as daemon:
+        env = {"GATEWAY_CHATD_URLS": daemon.url, "GATEWAY_BODY_BYTES_MAX": "100000"}
+        with running("gateway", folder, env=env) as gateway:
+            yield House(gateway, daemon)
+
+
+def code_of(answer: bytes) -> str:
+    error = ErrorEnvelope.model_validate_json(answer.partition(b"\r\n\r\n")[2]).error
+    assert error.type == "invalid_request_error"
+    assert f"x-request-id: {error.request_id}".encode() in answer
+    return error.code
+
+
+AMBIGUOUS = {
+    "length and chunks": CHAT + b"content-length: 5\r\ntransfer-encoding: chunked\r\n" + EMPTY_CHUNKS,
+    "chunks and length": CHAT + b"transfer-encoding: chunked\r\ncontent-length: 5\r\n" + EMPTY_CHUNKS,
+    "unknown coding": CHAT + b"transfer-encoding: xchunked\r\n" + EMPTY_CHUNKS,
+    "identity": CHAT + b"transfer-encoding: identity\r\n" + EMPTY_CHUNKS,
+    "chunks, then identity": CHAT + b"transfer-encoding: chunked, identity\r\n" + EMPTY_CHUNKS,
+    "compressed chunks": CHAT + b"transfer-encoding: gzip, chunked\r\n" + EMPTY_CHUNKS,
+    "two codings": CHAT + b"transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n" + EMPTY_CHUNKS,
+    "coding behind a control": CHAT + b"transfer-encoding: \x0bchunked\r\n" + EMPTY_CHUNKS,
+    "space before the colon": CHAT + b"transfer-encoding : chunked\r\n" + EMPTY_CHUNKS,
+    "two lengths": CHAT + b"content-length: 2\r\ncontent-length: 5\r\n\r\n{}",
+    "a length twice": CHAT + b"content-length: 2\r\ncontent-length: 2\r\n\r\n{}",
+    "a list of lengths": CHAT + b"content-length: 2, 2\r\n\r\n{}",
+    "a sign": CHAT + b"content-length: +2\r\n\r\n{}",
+    "less than nothing": CHAT + b"content-length: -2\r\n\r\n{}",
+    "a length in hex": CHAT + b"content-length: 0x2\r\n\r\n{}",
+    "a length beyond all": CHAT + b"content-length: 99999999999999999999999\r\n\r\n{}",
+    "no length": CHAT + b"content-length: \r\n\r\n{}",
+    "a folded line": CHAT + b"x-a: b\r\n content-length: 2\r\n\r\n{}",
+    "a folded length": CHAT + b"content-length:\r\n 2\r\n\r\n{}",
+    "bare line feeds": CHAT.replace(b"\r\n", b"\n") + b"content-length: 2\n\n{}",
+    "a bare carriage return": CHAT + b"x-a: b\rcontent-length: 2\r\n\r\n{}",
+    "a null in a value": CHAT + b"x-a: b\x00c\r\ncontent-length: 2\r\n\r\n{}",
+    "a null in a name": CHAT + b"x\x00a: bc\r\ncontent-length: 2\r\n\r\n{}",
+    "no colon": CHAT + b"abc\r\ncontent-length: 2\r\n\r\n{}",
+    "a chunk of less than nothing": CHUNKED + b"-1\r\n\r\n",
+    "a chunk size with a prefix": CHUNKED + b"0x2\r\n{}\r\n0\r\n\r\n",
+    "a chunk beyond all": CHUNKED + b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+    "chunks by line feeds": CHUNKED + b"2\n{}\n0\n\n",
+    "a chunk that is too short": CHUNKED + b"1\r\n{}\r\n0\r\n\r\n",
+    "a length after the body": CHUNKED + b"2\r\n{}\r\n0\r\ncontent-length: 5\r\n\r\n",
+    "no host": b"GET /v1/models HTTP/1.1\r\n\r\n",
+    "two hosts": GET + b"host: y\r\n\r\n",
+    "a later version": b"GET /v1/models HTTP/1.2\r\nhost: x\r\n\r\n",
+    "the next protocol": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a tunnel": b"CONNECT evil.example:443 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a null in the path": b"GET /v1/mod\x00els HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a space in the path": b"GET /v1/ models HTTP/1.1\r\nhost: x\r\n\r\n",
+    "letters beyond ASCII": "GET /v1/modéls HTTP/1.1\r\nhost: x\r\n\r\n".encode(),
+}
+
+
+@pytest.mark.parametrize("data", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+def test_what_can_be_read_in_two_ways_is_refused_and_nothing_after_it_is_read(
+    house: House, data: bytes
+) -> None:
+    house.daemon.seen.clear()
+    answer = answers_to(house.gateway.url, data + HIDDEN)
+    assert statuses(answer) == [400]
+    assert code_of(answer) == "invalid_http"
+    assert house.daemon.lines == []
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (CHAT + b"content-length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN, ["POST /v1/chat/completions"]),
+        (GET + b"content-length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN, ["GET /v1/models"]),
+        (CHUNKED + b"%x;a=b\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN), ["POST /v1/chat/completions"]),
+        (b"GET http://evil.example/v1/models HTTP/1.1\r\nhost: x\r\n\r\n", ["GET /v1/models"]),
+        (GET + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n" + HIDDEN, ["GET /v1/models"]),
+        (GET + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n" + HIDDEN, ["GET /v1/models"]),
+    ],
+)
+def test_a_request_in_a_body_is_a_body(house: House, data: bytes, lines: list[str]) -> None:
+    house.daemon.seen.clear()
+    assert set(statuses(answers_to(house.gateway.url, data))) == {200}
+    assert house.daemon.lines == lines
+
+
+def test_what_a_daemon_is_sent_has_one_length_and_no_word_of_the_hop_before(house: House) -> None:
+    house.daemon.seen.clear()
+    hop = b"te: trailers\r\nconnection: x-a\r\nkeep-alive: 5\r\ncookie: a=b\r\n"
+    hop += b"proxy-authorization: Basic YQ==\r\n"
+    forged = b"x-stillhouse-principal: root\r\nx-stillhouse-internal: guess\r\nx-forwarded-for: 1.2.3.4\r\n"
+    answers_to(
+        house.gateway.url, CHAT + hop + forged + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    )
+    [(_, headers, body)] = house.daemon.seen
+    assert body == b"{}"
+    assert headers["content-length"] == "2"
+    assert headers["x-stillhouse-principal"] == "local"
+    for name in ("transfer-encoding", "te", "connection", "keep-alive", "proxy-authorization", "cookie"):
+        assert name not in headers
+    assert not {"x-stillhouse-internal", "x-forwarded-for"} & set(headers)
+
+
+def test_a_broken_request_behind_one_that_is_answered_spoils_no_answer(house: House) -> None:
+    answer = answers_to(house.gateway.url, GET + b"\r\n" + b"\x00\x01garbage\r\n\r\n")
+    assert statuses(answer) in ([], [200])
+
+
+# --- sizes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (GET + b"a: b\r\n" * 300 + b"\r\n", 400, "too_many_headers"),
+        (GET + b"a: " + b"b" * 70_000 + b"\r\n\r\n", 400, "head_too_large"),
+        (b"GET /v1/models?" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 400, "head_too_large"),
+        (CHAT + b"content-length: 100001\r\n\r\n", 413, "body_too_large"),
+        (
+            CHUNKED + (b"4000\r\n" + b"x" * 0x4000 + b"\r\n") * 7 + b"0\r\n\r\n",
+            413,
+            "body_too_large",
+        ),
+        (CHAT + b"content-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", 400, "unsupported_encoding"),
+        (CHAT + b"content-encoding: br\r\ncontent-length: 2\r\n\r\n{}", 400, "unsupported_encoding"),
+    ],
+)
+def test_what_is_too_large_or_would_grow_is_refused(
+    house: House, data: bytes, status: int, code: str
+) -> None:
+    house.daemon.seen.clear()
+    answer = answers_to(house.gateway.url, data)
+    assert statuses(answer)[0] == status
+    assert f'"code":"{code}"'.encode() in answer
+    assert house.daemon.lines == []
+
+
+def test_depth_is_bounded_before_anybody_recurses(house: House) -> None:
+    house.daemon.seen.clear()
+    body = b'{"retrieve":' + b"[" * 40_000 + b"]" * 40_000 + b"}"
+    for path in ("/v1/embeddings", "/v1/iterate"):
+        answer = httpx.post(f"{house.gateway.url}{path}", content=body, trust_env=False)
+        assert answer.status_code < 500 or answer.json()["error"]["type"] == "unavailable_error"
+    assert house.gateway.process.poll() is None
+
+
+# --- time -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A gateway that waits for nobody long."""
+    with witness() as daemon:
+        env = {
+            "GATEWAY_CHATD_URLS": daemon.url,
+            "GATEWAY_HEAD_TIMEOUT_S": "1",
+            "GATEWAY_BODY_TIMEOUT_S": "1",
+            "GATEWAY_CONNECTIONS_MAX": "8",
+        }
+        with running("gateway", tmp_path_factory.mktemp("hasty"), env=env) as gateway:
+            yield House(gateway, daemon)
+
+
+@pytest.mark.parametrize(
+    ("begun", "statuses_after"),
+    [
+        (b"", []),
+        (b"\r\n\r\n", []),
+        (b"GET /v1/mod", [408]),
+        (GET + b"x-slow: ", [408]),
+        (CHAT + b"content-length: 1000\r\n\r\n{", [408]),
+        (CHUNKED + b"2\r\n{", [408]),
+    ],
+    ids=["nothing", "empty lines", "a path", "a header", "a body", "a chunk"],
+)
+def test_who_does_not_go_on_is_cut_off(hasty: House, begun: bytes, statuses_after: list[int]) -> None:
+    with connected(hasty.gateway.url) as connection:
+        connection.sendall(begun)
+        assert statuses(read_to_end(connection)) == statuses_after
+
+
+def test_an_empty_line_is_no_sign_of_life(hasty: House) -> None:
+    with connected(hasty.gateway.url) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert statuses(connection.recv(65536)) == [200]
+        connection.sendall(b"\r\n")
+        assert read_to_end(connection) == b""
+
+
+def test_drops_do_not_keep_a_connection(hasty: House) -> None:
+    started = time.monotonic()
+    with connected(hasty.gateway.url) as connection:
+        connection.sendall(CHAT + b"content-length: 1000\r\n\r\n")
+        connection.settimeout(0.2)
+        received = b""
+        while time.monotonic() < started + 30 and not received:
+            try:
+                connection.sendall(b" ")
+                received = connection.recv(65536)
+            except TimeoutError:
+                continue
+    assert statuses(received) == [408]
+
+
+def test_no_more_connections_than_there_may_be(hasty: House) -> None:
+    sockets = []
+    try:
+        for _ in range(12):
+            manager = connected(hasty.gateway.url)
+            sockets.append((manager, manager.__enter__()))
+        refused = read_to_end(sockets[-1][1])
+        assert statuses(refused) == [503]
+        assert b"retry-after: 1" in refused
+    finally:
+        for manager, _ in sockets:
+            manager.__exit__(None, None, None)
+    deadline = time.monotonic() + 30
+    while True:  # and with them gone there is room again
+        try:
+            assert httpx.get(f"{hasty.gateway.url}/healthz", trust_env=False).status_code in (200, 503)
+            if httpx.get(f"{hasty.gateway.url}/healthz", trust_env=False).status_code == 200:
+                break
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+def test_answers_of_every_way_tell_browsers_to_take_them_for_nothing_else(house: House) -> None:
+    url = house.gateway.url
+    long_way = httpx.get(f"{url}/v1/models", trust_env=False)
+    short_way = httpx.post(f"{url}/v1/chat/completions", content=b"{}", trust_env=False)
+    unread = answers_to(url, b"nonsense\r\n\r\n").lower()
+    for headers in (long_way.headers, short_way.headers):
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert "server" not in headers
+        assert "strict-transport-security" not in headers  # said over TLS alone
+        assert "access-control-allow-origin" not in headers
+    assert b"x-content-type-options: nosniff" in unread
+
+
+def test_pages_of_other_origins_may_ask_where_the_settings_say_so(tmp_path: Path) -> None:
+    page = {"origin": "https://app.example.com"}
+    asks = {
+        **page,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization",
+    }
+    with witness() as daemon:
+        env = {"GATEWAY_CHATD_URLS": daemon.url, "GATEWAY_CORS_ORIGINS": page["origin"]}
+        with running("gateway", tmp_path, env=env) as gateway, httpx.Client(trust_env=False) as client:
+            url = f"{gateway.url}/v1/chat/completions"
+            for answer in (client.options(url, headers=asks), client.post(url, content=b"{}", headers=page)):
+                assert answer.status_code == 200
+                assert answer.headers["access-control-allow-origin"] == page["origin"]
+            other = client.post(url, content=b"{}", headers={"origin": "https://evil.example"})
+            assert "access-control-allow-origin" not in other.headers
+
+
+def test_an_answer_of_a_daemon_leads_nowhere(house: House) -> None:
+    house.daemon.answer = (307, {"location": "http://169.254.169.254/latest/meta-data"}, b"")
+    try:
+        answer = httpx.get(f"{house.gateway.url}/v1/models", trust_env=False)
+    finally:
+        house.daemon.answer = Witness().answer
+    assert answer.status_code == 307  # passed on, not followed: nobody asked the gateway to go there
