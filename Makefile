@@ -3,9 +3,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DAEMONS := gateway embedd vectord chatd distill validators modeld
-EXTRAS := $(DAEMONS) vectord-lance vectord-qdrant tracing
+EXTRAS := $(DAEMONS) vectord-lance vectord-qdrant tracing cli
 
-.PHONY: help setup up demo test check fix bench soak repair chaos mutation fuzz lock docs clean
+.PHONY: help setup up demo test check fix bench soak repair chaos mutation fuzz simulation deploy lock docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -59,6 +59,12 @@ mutation: setup  ## every kind of defect planted in valid artifacts, thousands o
 
 fuzz: setup  ## half an hour of hostile input (FUZZ_S seconds)
 	FUZZ_S=$${FUZZ_S:-1800} $(BIN)/python -m pytest -q -m fuzz -s --timeout 3600 tests/fuzz
+
+simulation: setup  ## thousands of comparisons whose truth is known: how often verdicts are right
+	$(BIN)/python -m pytest -q -m simulation -s --timeout 1800 tests/simulation
+
+deploy: setup  ## replay the Dockerfile for every daemon, in a clean environment each
+	$(BIN)/python -m pytest -q -m deploy --timeout 900 tests/integration/deploy
 
 lock: setup  ## compile the hashed requirements from pyproject.toml
 	for d in $(EXTRAS); do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
