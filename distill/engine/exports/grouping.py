@@ -19,10 +19,12 @@ from distill.engine.exports.splits import Components, Flags, Grouped, Keys, Node
 from distill.engine.pool import Pool
 from schemas.distill import JobRequest
 
-ROUNDS: Final = 4
-"""Texts of one band key are compared with the first of them, those unlike it with the first of these, and
-so on.
+ROUNDS: Final = 16
+"""Texts of one band key are compared with the first of them, those not joined to it with the second, and so
+on: with one text alone, a chain of rewordings that leads past it would be cut. Which ones come first differs
+from band to band, so that of more texts than these others are tried elsewhere.
 """
+_MIXER: Final = np.uint64(0x9E3779B97F4A7C15)
 PAIRS_OF_A_TASK: Final = 2000
 PAIRS_AT_ONCE: Final = 1 << 16
 UNLIKE_MAX: Final = 1_000_000
@@ -154,26 +156,45 @@ class _Texts:
 
 def _join_band(keys: near.Hashes, texts: _Texts, found: Components, unlike: Nodes, pool: Pool) -> Nodes:
     """Join the texts that meet in one band and are alike; return the comparisons that failed so far."""
-    members = np.argsort(keys, kind="stable")
-    count = len(keys)
-    for _ in range(ROUNDS):
-        ordered = keys[members]
-        begins = np.ones(len(members), dtype=np.bool_)
-        begins[1:] = ordered[1:] != ordered[:-1]
-        first = members[begins][np.cumsum(begins) - 1]
-        others = found.labels[members] != found.labels[first]
-        one, other = first[others], members[others]
-        if not len(one):
+    members, first, last = _meetings(keys)
+    for number in range(ROUNDS):
+        places = np.minimum(first + number, last)
+        one = members[places]
+        others = (np.arange(len(members)) > places) & (found.labels[members] != found.labels[one])
+        if not others.any():
             break
-        pairs = np.minimum(one, other) * count + np.maximum(one, other)
-        fresh = texts.worth_comparing(one, other) & ~_among(pairs, unlike)
-        verified = np.zeros(len(one), dtype=np.bool_)
-        verified[fresh] = _compare(texts, one[fresh], other[fresh], pool)
-        if len(unlike) < UNLIKE_MAX:
-            unlike = np.sort(np.concatenate((unlike, pairs[fresh & ~verified])))
-        found.join(one[verified], other[verified])
-        members = other[~verified]
+        joined, unlike = _compared(texts, one[others], members[others], unlike, pool)
+        found.join(*joined)
     return unlike
+
+
+def _meetings(keys: near.Hashes) -> tuple[Nodes, Nodes, Nodes]:
+    """The texts that share a key with others, those of one key in a row; and where each one's row begins and
+    ends.
+    """
+    members = np.lexsort(((np.arange(len(keys), dtype=np.uint64) ^ keys) * _MIXER, keys))
+    ordered = keys[members]
+    begins = np.ones(len(members), dtype=np.bool_)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    starts = np.flatnonzero(begins)
+    sizes = np.diff(np.append(starts, len(members)))
+    kept = np.repeat(sizes > 1, sizes)
+    sizes = sizes[sizes > 1]
+    starts = np.cumsum(sizes) - sizes
+    return members[kept], np.repeat(starts, sizes), np.repeat(starts + sizes - 1, sizes)
+
+
+def _compared(
+    texts: _Texts, one: Nodes, other: Nodes, unlike: Nodes, pool: Pool
+) -> tuple[tuple[Nodes, Nodes], Nodes]:
+    """The pairs that are alike, and the comparisons that failed so far, which are not made again."""
+    pairs = np.minimum(one, other) * len(texts.nodes) + np.maximum(one, other)
+    fresh = texts.worth_comparing(one, other) & ~_among(pairs, unlike)
+    verified = np.zeros(len(one), dtype=np.bool_)
+    verified[fresh] = _compare(texts, one[fresh], other[fresh], pool)
+    if len(unlike) < UNLIKE_MAX:
+        unlike = np.sort(np.concatenate((unlike, pairs[fresh & ~verified])))
+    return (one[verified], other[verified]), unlike
 
 
 def _among(pairs: Nodes, known: Nodes) -> Flags:

@@ -261,6 +261,15 @@ def test_families_are_groups(tmp_path: Path) -> None:
     assert groups.of("0" * 64) is None
 
 
+@pytest.mark.parametrize("number", [382, 669, 733, 842, 849, 1244])
+def test_no_link_of_a_chain_is_lost_where_texts_before_it_are_like_one_end_alone(
+    tmp_path: Path, number: int
+) -> None:
+    filled(tmp_path, list(family(number)))
+    groups = groups_of(tmp_path)
+    assert len({groups.of(one["evidence_id"]) for one in evidence(tmp_path)}) == 1
+
+
 def test_groups_are_the_same_from_what_is_remembered(tmp_path: Path) -> None:
     filled(tmp_path, families(2))
     first = groups_of(tmp_path).entries.tobytes()
