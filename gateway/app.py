@@ -1,14 +1,17 @@
 """The composition root: the only place where the parts of `gateway` are put together."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.backends import Bulkhead, HttpHop, HttpProber, HttpUpstream, Prober, Upstream, resolved
-from gateway.engine import Board, Doorkeeper, Fleet, Itself, Members, Overhead, Rendezvous
+from gateway.engine import Board, Doorkeeper, Fleet, Itself, Members, Overhead, Rendezvous, Watch
+from gateway.engine.embeddings import Member
+from gateway.engine.fleet import Replica
+from gateway.engine.members import Connected
 from gateway.routes import doors, porter, routes
 from gateway.settings import Settings
 from services import daemon
@@ -26,6 +29,8 @@ DISTILL_TIMEOUTS = Timeouts(connect_s=0.5, read_s=2.0, total_s=2.0)
 """For a verdict handed over while its caller waits: better told as not kept than waited for."""
 
 PROBE_TIMEOUT_S = 1.0
+
+Each = TypeVar("Each", bound=Connected)
 
 
 class State(TypedDict):
@@ -53,16 +58,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Daemon) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            replicas = upstreams or await _open_replicas(settings, stack)
-            fleets = {
-                name: Fleet(name, members, ejection_s=settings.ejection_s)
-                for name, members in replicas.items()
-            }
-            for fleet in fleets.values():
-                stack.push_async_callback(fleet.close)
-            rendezvous = Rendezvous((), ejection_s=settings.ejection_s)
-            stack.push_async_callback(rendezvous.close)
-            await _open_members(settings, rendezvous, stack)
+            fleets = await _open_fleets(settings, upstreams, stack)
+            rendezvous = await _open_rendezvous(settings, stack)
             distill = await stack.enter_async_context(
                 DistillClient(
                     PeerClient(
@@ -79,6 +76,8 @@ def create_app(
                 doorkeeper.reload()
 
             tasks.start(every(settings.keys_reload_interval_s, reload_keys, name="reload keys"), name="keys")
+            watch = Watch(partial(_watched, fleets, rendezvous), timeout_s=settings.watch_timeout_s)
+            tasks.start(every(settings.watch_interval_s, watch.look, name="look at replicas"), name="watch")
             checks = _checks(doorkeeper, fleets)
             itself = Itself(
                 f"http://{settings.host}:{settings.port}",
@@ -130,55 +129,84 @@ def _urls(settings: Settings) -> dict[str, tuple[str, ...]]:
     }
 
 
-async def _open_replicas(settings: Settings, stack: AsyncExitStack) -> dict[str, list[Upstream]]:
-    replicas: dict[str, list[Upstream]] = {}
+async def _open_fleets(
+    settings: Settings, upstreams: Mapping[str, Sequence[Upstream]] | None, stack: AsyncExitStack
+) -> dict[str, Fleet]:
+    """The replicas of each daemon: those given, or those at its URLs, as they come and go."""
+    fleets = {}
     for name, urls in _urls(settings).items():
-        replicas[name] = [await _open_replica(name, url, settings, stack) for url in urls]
-    return replicas
+        fleets[name] = Fleet(name, (upstreams or {}).get(name, ()), ejection_s=settings.ejection_s)
+        stack.push_async_callback(fleets[name].close)
+        if upstreams is None:
+            connect = partial(_connect, settings, name)
+            members = _members(settings, name, urls, connect=connect, use=fleets[name].set_replicas)
+            await _keep_up(settings, members, stack)
+    return fleets
 
 
-async def _open_replica(name: str, url: str, settings: Settings, stack: AsyncExitStack) -> Upstream:
-    client = await stack.enter_async_context(
-        H1Client(
-            url,
-            connect_timeout_s=settings.upstream_connect_timeout_s,
-            headers=settings.internal_headers,
-        )
+async def _open_rendezvous(settings: Settings, stack: AsyncExitStack) -> Rendezvous:
+    """The replicas of embedd for embeddings, as they come and go."""
+    rendezvous = Rendezvous((), ejection_s=settings.ejection_s)
+    stack.push_async_callback(rendezvous.close)
+    connect = partial(_connect_hop, settings)
+    members = _members(settings, "embedd", settings.embedd_urls, connect=connect, use=rendezvous.set_replicas)
+    await _keep_up(settings, members, stack)
+    return rendezvous
+
+
+def _watched(fleets: Mapping[str, Fleet], rendezvous: Rendezvous) -> list[Replica | Member]:
+    return [*rendezvous.replicas, *(replica for fleet in fleets.values() for replica in fleet.replicas)]
+
+
+def _members(
+    settings: Settings,
+    name: str,
+    urls: Sequence[str],
+    *,
+    connect: Callable[[str], Each],
+    use: Callable[[list[Each]], None],
+) -> Members[Each]:
+    return Members(name, urls, resolve=resolved, connect=connect, use=use, drain_s=settings.drain_replica_s)
+
+
+async def _keep_up(settings: Settings, members: Members[Each], stack: AsyncExitStack) -> None:
+    """Look the replicas up, now and ever again."""
+    stack.push_async_callback(members.close)
+    await members.refresh()
+    tasks = await stack.enter_async_context(task_set())
+    tasks.start(every(settings.dns_interval_s, members.refresh, name="look up replicas"), name="replicas")
+
+
+def _client(settings: Settings, url: str) -> H1Client:
+    return H1Client(
+        url, connect_timeout_s=settings.upstream_connect_timeout_s, headers=settings.internal_headers
     )
+
+
+def _connect(settings: Settings, name: str, url: str) -> HttpUpstream:
     bulkhead = Bulkhead(
         name,
         concurrency_max=settings.upstream_concurrency_max,
         waiting_max=settings.upstream_waiting_max,
     )
-    return HttpUpstream(name, client, bulkhead, read_timeout_s=settings.upstream_read_timeout_s)
+    return HttpUpstream(
+        name, _client(settings, url), bulkhead, read_timeout_s=settings.upstream_read_timeout_s
+    )
+
+
+def _connect_hop(settings: Settings, url: str) -> HttpHop:
+    return HttpHop(
+        _client(settings, url),
+        answer_timeout_s=settings.hop_answer_timeout_s,
+        part_timeout_s=settings.upstream_read_timeout_s,
+        waiting_max=settings.upstream_concurrency_max + settings.upstream_waiting_max,
+    )
 
 
 async def _open_prober(settings: Settings, stack: AsyncExitStack) -> Prober:
     prober = HttpProber(timeout_s=PROBE_TIMEOUT_S, headers=settings.internal_headers)
     stack.push_async_callback(prober.close)
     return prober
-
-
-async def _open_members(settings: Settings, rendezvous: Rendezvous, stack: AsyncExitStack) -> None:
-    """Connect the rendezvous to embedd's replicas, and keep looking up who they are."""
-
-    def connect(url: str) -> HttpHop:
-        return HttpHop(
-            H1Client(
-                url,
-                connect_timeout_s=settings.upstream_connect_timeout_s,
-                headers=settings.internal_headers,
-            ),
-            answer_timeout_s=settings.hop_answer_timeout_s,
-            part_timeout_s=settings.upstream_read_timeout_s,
-            waiting_max=settings.upstream_concurrency_max + settings.upstream_waiting_max,
-        )
-
-    members = Members(settings.embedd_urls, rendezvous, resolve=resolved, connect=connect)
-    stack.push_async_callback(members.close)
-    await members.refresh()
-    tasks = await stack.enter_async_context(task_set())
-    tasks.start(every(settings.dns_interval_s, members.refresh, name="look up replicas"), name="replicas")
 
 
 def _checks(doorkeeper: Doorkeeper, fleets: Mapping[str, Fleet]) -> dict[str, Check]:

@@ -41,7 +41,21 @@ class Settings(DaemonSettings):
     dns_interval_s: float = Field(
         5.0,
         gt=0,
-        description="Seconds between two look-ups of names in `GATEWAY_EMBEDD_URLS` that stand for replicas.",
+        description="Seconds between two look-ups of the names in `GATEWAY_…_URLS` that stand for replicas.",
+    )
+    drain_replica_s: float = Field(
+        300.0,
+        gt=0,
+        description="Seconds that requests to a replica may still take after its name has lost its address.",
+    )
+    watch_interval_s: float = Field(
+        0.5, gt=0, description="Seconds between two looks at whether each replica answers."
+    )
+    watch_timeout_s: float = Field(
+        1.0,
+        gt=0,
+        description="Seconds for a replica to answer `/healthz`; one that does not is not asked, and gives"
+        " up what it was asked, until it answers again.",
     )
     hop_answer_timeout_s: float = Field(
         2.0,

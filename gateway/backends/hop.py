@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from gateway.backends.ping import ping
 from schemas import hop
 from schemas.hop import Answered, Call, Refused
 from services.errors import Overloaded, PlatformError, Unavailable, UpstreamError
@@ -60,6 +61,14 @@ class HopReplica(Protocol):
         Returns what takes the call back; then `done` is not called. Raises `Overloaded` when too many calls
         are under way.
         """
+
+    async def ping(self) -> None:
+        """Raises `PlatformError` when it does not answer, `TimeoutError` when it does not connect in time."""
+
+    def lose(self) -> None:
+        """Give up every call under way: `done` is told `ReplicaLost`."""
+
+    async def close(self) -> None: ...
 
 
 class HttpHop:
@@ -183,6 +192,15 @@ class HttpHop:
 
         async with asyncio.timeout(self._part_timeout_s):
             await exchange.drain_into(take)
+
+    async def ping(self) -> None:
+        await ping(self._client, "embedd")
+
+    def lose(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        self._queue.clear()
+        for done in waiting.values():
+            done(ReplicaLost(f"embedd at {self.url} gives no sign of life"), 0.0)
 
     async def close(self) -> None:
         await self._tasks.close()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from gateway.backends.bulkhead import Bulkhead
+from gateway.backends.ping import ping
 from services.errors import PlatformError, Unauthenticated, Unavailable, UpstreamError, UpstreamTimeout
 from services.h1 import BrokenOff, Connection, Exchange, H1Client, NotConnected
 
@@ -95,7 +96,13 @@ class Upstream(Protocol):
     def start(self, outgoing: Outgoing, listener: Listener) -> Call | None:
         """Send at once, or do nothing and return None. The listener is told nothing before this returns."""
 
-    async def ping(self) -> None: ...
+    async def ping(self) -> None:
+        """Raises `PlatformError` when it does not answer, `TimeoutError` when it does not connect in time."""
+
+    def lose(self) -> None:
+        """Give up every exchange under way, as when its connection breaks."""
+
+    async def close(self) -> None: ...
 
 
 class HttpUpstream:
@@ -107,6 +114,7 @@ class HttpUpstream:
         self._bulkhead = bulkhead
         self._read_timeout_s = read_timeout_s
         self._calls: set[_HttpCall] = set()
+        self._exchanges: set[Exchange] = set()
         self._next_look: asyncio.TimerHandle | None = None
 
     @property
@@ -174,18 +182,19 @@ class HttpUpstream:
                 maybe_done=False,
             ) from error
         outgoing.sent()
+        self._exchanges.add(exchange)
         try:
             async with asyncio.timeout(self._read_timeout_s):
                 await exchange.head()
         except BaseException as error:
-            exchange.close()
+            self._close(exchange)
             if isinstance(error, BrokenOff):
                 raise self.unanswered() from error
             if isinstance(error, TimeoutError):
                 raise self.silent() from error
             raise
         if exchange.status == Unauthenticated.status:
-            exchange.close()
+            self._close(exchange)
             raise self.refused()
         return exchange
 
@@ -203,22 +212,28 @@ class HttpUpstream:
             yield chunk
 
     async def _release(self, exchange: Exchange) -> None:
-        exchange.close()
+        self._close(exchange)
         self._bulkhead.leave()
 
+    def _close(self, exchange: Exchange) -> None:
+        self._exchanges.discard(exchange)
+        exchange.close()
+
     async def ping(self) -> None:
-        try:
-            exchange = await self._client.send(b"GET", b"/healthz", ())
-            try:
-                status = await exchange.head()
-            finally:
-                exchange.close()
-        except OSError as error:
-            raise Unavailable(
-                f"{self.daemon} does not answer at {self._client.base_url}", code=f"{self.daemon}_down"
-            ) from error
-        if status != 200:
-            raise Unavailable(f"{self.daemon} answers {status} at {self._client.base_url}/healthz")
+        await ping(self._client, self.daemon)
+
+    def lose(self) -> None:
+        for call in list(self._calls):
+            call.lose()
+        for exchange in list(self._exchanges):
+            exchange.close()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._calls) + len(self._exchanges)
+
+    async def close(self) -> None:
+        self._client.close()
 
     # --- what failures mean ---------------------------------------------------------------------
 
@@ -284,6 +299,10 @@ class _HttpCall:
         if not self._over:
             self._end(self._upstream.broken_off() if self._answering else self._upstream.unanswered())
 
+    def lose(self) -> None:
+        """Its replica is gone, as far as anybody can tell."""
+        self._give_up(self._upstream.broken_off() if self._answering else self._upstream.unanswered())
+
     def give_up(self) -> None:
         """It was silent for too long."""
         self._give_up(self._upstream.silenced() if self._answering else self._upstream.silent())
@@ -324,7 +343,7 @@ class _HttpCall:
             self.connection.resume()
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class FakeUpstream:
     """Answers from a script; keeps what it was sent. An exception in the script is raised."""
 
@@ -343,6 +362,12 @@ class FakeUpstream:
         return None
 
     async def ping(self) -> None:
+        return
+
+    def lose(self) -> None:
+        return
+
+    async def close(self) -> None:
         return
 
 

@@ -7,6 +7,7 @@ from gateway.engine.fleet import Fleet
 from gateway.engine.limits import Bucket, Limiter
 from gateway.engine.members import Members
 from gateway.engine.overhead import Overhead, Transit
+from gateway.engine.watch import Watch
 
 __all__ = [
     "LOCAL_PRINCIPAL",
@@ -23,4 +24,5 @@ __all__ = [
     "Transit",
     "Vectors",
     "Wanted",
+    "Watch",
 ]

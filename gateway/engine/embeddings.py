@@ -66,11 +66,19 @@ class Vectors(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """A replica in the rendezvous. `salt` gives it its place, `ejected_until` says when it counts again."""
+    """A replica in the rendezvous. `salt` gives it its place, `ejected_until` says when it counts again.
+
+    One that is `silent` takes connections and gives no answer: it does not count until it does again.
+    """
 
     replica: HopReplica
     salt: int
     ejected_until: float = 0.0
+    silent: bool = False
+
+    @property
+    def peer(self) -> HopReplica:
+        return self.replica
 
 
 class Rendezvous:
@@ -94,14 +102,16 @@ class Rendezvous:
         ]
 
     @property
-    def replicas(self) -> list[HopReplica]:
-        return [member.replica for member in self._members]
+    def replicas(self) -> Sequence[Member]:
+        return self._members
 
     def standings(self) -> list[Standing]:
         """How the replicas stand."""
         now = time.monotonic()
         return [
-            Standing(member.replica.url, member.replica.in_flight, member.ejected_until > now)
+            Standing(
+                member.replica.url, member.replica.in_flight, member.silent or member.ejected_until > now
+            )
             for member in self._members
         ]
 
@@ -113,7 +123,8 @@ class Rendezvous:
 
     def _working(self, lost: set[Member]) -> list[Member]:
         now = time.monotonic()
-        left = [member for member in self._members if member not in lost] or self._members
+        speaking = [member for member in self._members if not member.silent]
+        left = [member for member in speaking if member not in lost] or speaking
         # With every replica ejected the choice is between failing and trying: try.
         return [member for member in left if member.ejected_until <= now] or left
 

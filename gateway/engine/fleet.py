@@ -1,6 +1,7 @@
 """The replicas of a daemon, and which one is asked."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -12,15 +13,24 @@ from services.errors import PlatformError, Unavailable
 from services.tasks import TaskSet
 
 TRIES_MIN = 2
+CHOICES = 2
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Replica:
-    """One process of a daemon, with what is under way to it and until when it is passed over."""
+    """One process of a daemon, with what is under way to it and until when it is passed over.
+
+    One that is `silent` takes connections and gives no answer: it is not asked until it does again.
+    """
 
     upstream: Upstream
     in_flight: int = 0
     ejected_until: float = 0.0
+    silent: bool = False
+
+    @property
+    def peer(self) -> Upstream:
+        return self.upstream
 
 
 class Standing(NamedTuple):
@@ -32,24 +42,40 @@ class Standing(NamedTuple):
 
 
 class Fleet:
-    """The replicas of one daemon. The one with the fewest requests under way is asked."""
+    """The replicas of one daemon. Of two by chance, the one with the fewer requests under way is asked.
+
+    By chance, since several gateways that all saw the same one idle would all ask it.
+    """
 
     def __init__(self, daemon: str, upstreams: Sequence[Upstream], *, ejection_s: float) -> None:
         self.daemon = daemon
-        self._replicas = [Replica(upstream) for upstream in upstreams]
+        self._replicas: list[Replica] = []
         self._ejection_s = ejection_s
         self._tasks = TaskSet()
+        self.set_replicas(upstreams)
+
+    def set_replicas(self, upstreams: Sequence[Upstream]) -> None:
+        """Replace the replicas. Those that stay keep their state; requests under way are not touched."""
+        known = {replica.upstream: replica for replica in self._replicas}
+        self._replicas = [known.get(upstream) or Replica(upstream) for upstream in upstreams]
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        return self._replicas
 
     def _choose(self, tried: Sequence[Replica], outgoing: Outgoing) -> Replica | None:
         """The next replica to ask, or None. A request that may be repeated is sent at least twice."""
         if not tried and len(self._replicas) == 1:
-            return self._replicas[0]
-        left = [replica for replica in self._replicas if replica not in tried]
+            return None if self._replicas[0].silent else self._replicas[0]
+        speaking = [replica for replica in self._replicas if not replica.silent]
+        left = [replica for replica in speaking if replica not in tried]
         if not left and outgoing.repeatable and len(tried) < TRIES_MIN:
-            left = self._replicas
+            left = speaking
         now = time.monotonic()
         # With every replica ejected the choice is between failing and trying: try.
         healthy = [replica for replica in left if replica.ejected_until <= now] or left
+        if len(healthy) > CHOICES:
+            healthy = random.sample(healthy, CHOICES)
         return min(healthy, key=lambda replica: replica.in_flight, default=None)
 
     @asynccontextmanager
@@ -61,7 +87,7 @@ class Fleet:
         next. Raises `Unavailable` when nobody answered.
         """
         tried = list(tried)
-        failure = Unavailable(f"{self.daemon} has no replica", code=f"{self.daemon}_down")
+        failure = Unavailable(f"no replica of {self.daemon} gives a sign of life", code=f"{self.daemon}_down")
         while (replica := self._choose(tried, outgoing)) is not None:
             tried.append(replica)
             replica.in_flight += 1
@@ -105,7 +131,7 @@ class Fleet:
         """How its replicas stand."""
         now = time.monotonic()
         return [
-            Standing(replica.upstream.url, replica.in_flight, replica.ejected_until > now)
+            Standing(replica.upstream.url, replica.in_flight, replica.silent or replica.ejected_until > now)
             for replica in self._replicas
         ]
 

@@ -40,6 +40,15 @@ class FakeReplica:
     def _cancel(self) -> None:
         self.cancelled += 1
 
+    async def ping(self) -> None:
+        return
+
+    def lose(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
     def _outcome(self, call: Call) -> Part | ReplicaLost:
         if self.state == "lost":
             return ReplicaLost("gone")

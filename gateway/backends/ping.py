@@ -1,0 +1,26 @@
+"""Whether a replica is there and speaks."""
+
+from services.errors import Unavailable
+from services.h1 import H1Client, NotConnected
+
+
+async def ping(client: H1Client, daemon: str) -> None:
+    """Ask for `/healthz`. Raises `Unavailable`, and `TimeoutError` when not even a connection came about."""
+    try:
+        exchange = await client.send(b"GET", b"/healthz", ())
+        try:
+            status = await exchange.head()
+        finally:
+            exchange.close()
+    except NotConnected as error:
+        if isinstance(error.__cause__, TimeoutError):
+            raise error.__cause__ from error
+        raise _down(client, daemon) from error
+    except OSError as error:
+        raise _down(client, daemon) from error
+    if status != 200:
+        raise Unavailable(f"{daemon} answers {status} at {client.base_url}/healthz")
+
+
+def _down(client: H1Client, daemon: str) -> Unavailable:
+    return Unavailable(f"{daemon} does not answer at {client.base_url}", code=f"{daemon}_down")
