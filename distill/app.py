@@ -61,6 +61,7 @@ def create_app(
                 lines_max=settings.lines_max,
                 depth_max=settings.depth_max,
                 page_scan_max=settings.page_scan_max,
+                life_bytes_max=settings.life_bytes_max,
                 review_queue_max=settings.review_queue_max,
             )
             yield {"settings": settings, "engine": engine, "checks": _checks(settings, store, under)}

@@ -53,6 +53,12 @@ class Settings(DaemonSettings):
         description="Waiting pieces of evidence that are put in order for reviewers, about 150 bytes each; "
         "further ones come up as those are decided.",
     )
+    life_bytes_max: int = Field(
+        1024 * 1024 * 1024,
+        ge=0,
+        description="Bytes of datasets, and of replays, that are searched for what became of one run; the "
+        "newest come first.",
+    )
     processes: int = Field(
         0,
         ge=0,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Model, RunId, SafeJson
+from schemas.base import Model, RunId, SafeJson, Timestamp
 from schemas.comparison import Comparison, ComparisonFields
 from schemas.drift import DriftFields
 from schemas.errors import ErrorBody
@@ -16,11 +16,14 @@ from schemas.evidence import (
     EvidenceReview,
     ProductFile,
     Scored,
+    Sha256,
+    SplitName,
 )
 from schemas.proof import Audit, ReceiptRef
-from schemas.replay import Drift, ReplayFields
+from schemas.replay import Drift, ReplayFields, ReplayMode, ReplayOutcome
 from schemas.review import Decision
-from schemas.runs import Feedback, FeedbackKind, Run, RunOutput, VerdictRecord
+from schemas.runs import Feedback, FeedbackKind, ModelRef, Run, RunOutput, VerdictRecord
+from schemas.verdicts import VerdictName
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -61,10 +64,59 @@ class ReviewRequest(Model):
     correction: RunOutput | str | None = None
 
 
+class EpisodeRun(Model):
+    """One run of an episode, as evidence. `repair_of` is the piece of evidence that it was made to repair."""
+
+    run_id: str
+    evidence_id: Sha256
+    ts: Timestamp | None
+    model: ModelRef
+    verdict: VerdictName | None
+    category: Category | None
+    repair_of: Sha256 | None
+
+
+class ExportedRow(Model):
+    """A line of a dataset that holds a run: as the `row` itself, or as the `rejected` side of a pair."""
+
+    dataset_id: str
+    file: str
+    line: Annotated[int, Field(ge=1)]
+    split: SplitName | None
+    part: Literal["row", "rejected"]
+
+
+class ReplayedTask(Model):
+    """A replay of a run, and the runs that it made."""
+
+    replay_id: str
+    arm: str
+    repeat: Count
+    mode: ReplayMode
+    outcome: ReplayOutcome
+    run_ids: list[RunId]
+
+
+class RunLife(Model):
+    """What became of a run: null and empty until the stages got to it.
+
+    `episode` has the runs of its episode, this one too, as of the last `materialize`. `complete` is false
+    where there were more datasets and replays than one question searches; the newest come first.
+    """
+
+    evidence: Evidence | None
+    scored: Scored | None
+    episode: list[EpisodeRun]
+    rows: list[ExportedRow]
+    replays: list[ReplayedTask]
+    complete: bool
+
+
 class RunView(Model):
     """A run with everything that was said of it.
 
     `evidence_id` is known at once, since it is made of the run's content; `category` once it was scored.
+    `life` is told where it is asked for.
     """
 
     run: Run
@@ -72,6 +124,7 @@ class RunView(Model):
     feedback: list[Feedback]
     evidence_id: str
     category: Category | None = None
+    life: RunLife | None = None
 
 
 class SplitShares(Model):

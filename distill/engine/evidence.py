@@ -19,11 +19,12 @@ from distill.engine.index import Entry, Outcome, Owner
 from distill.engine.intake import Line, Parsed, Refused
 from distill.engine.jobs import Jobs
 from distill.engine.library import Library, reading
+from distill.engine.life import life_of
 from distill.engine.log import Log
 from distill.engine.metrics import Metrics
 from distill.engine.review.desk import Desk
 from distill.engine.search import Wanted
-from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunView
+from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunLife, RunView
 from schemas.replay import ReplayPage
 from schemas.review import Review
 from schemas.runs import Feedback, LineRejection, Run, RunsAccepted, VerdictRecord
@@ -68,6 +69,7 @@ class Engine:
         lines_max: int,
         depth_max: int,
         page_scan_max: int,
+        life_bytes_max: int,
         review_queue_max: int,
     ) -> None:
         self.jobs = jobs
@@ -81,6 +83,7 @@ class Engine:
         self._lines_max = lines_max
         self._depth_max = depth_max
         self._page_scan_max = page_scan_max
+        self._life_bytes_max = life_bytes_max
 
     # --- keeping ------------------------------------------------------------------------------
 
@@ -164,8 +167,8 @@ class Engine:
 
     # --- telling ------------------------------------------------------------------------------
 
-    async def run(self, run_id: str) -> RunView:
-        """A run with everything said of it and of its episode. Raises `NotFound`."""
+    async def run(self, run_id: str, *, life: bool = False) -> RunView:
+        """A run with everything said of it and of its episode, and what became of it. Raises `NotFound`."""
         line = await self._log.run_line(run_id)
         if line is None:
             raise NotFound(f"there is no run {run_id!r}", code="run_not_found", param="run_id")
@@ -185,6 +188,14 @@ class Engine:
             feedback=[Feedback.model_validate(one) for one in records if one["schema"] == Feedback.schema_id],
             evidence_id=evidence_id,
             category=await self._read(lambda library: library.category_of(evidence_id)),
+            life=await self._life(evidence_id, run.episode_id) if life else None,
+        )
+
+    async def _life(self, evidence_id: str, episode_id: str | None) -> RunLife:
+        return await self._read(
+            lambda library: life_of(
+                library, self._data, evidence_id, episode_id, bytes_max=self._life_bytes_max
+            )
         )
 
     async def evidence(self, wanted: Wanted, limit: int, after: str | None) -> EvidencePage:

@@ -162,6 +162,11 @@ class Library:
         found = self.lookup.find(bytes.fromhex(evidence_id)) if self.lookup else None
         return Item(self.evidence_line(found), partial(self._scored, found)) if found is not None else None
 
+    def lines_of(self, evidence_id: str) -> tuple[bytes | None, bytes | None]:
+        """The lines of a piece and of its category, each where there is one."""
+        found = self.lookup.find(bytes.fromhex(evidence_id)) if self.lookup else None
+        return (self.evidence_line(found), self.scored_line(found)) if found is not None else (None, None)
+
     def first(self, item: Item) -> Item | None:
         """The attempt that a chain of repairs began with, or None when it cannot be followed to there."""
         current: Item | None = item

@@ -7,7 +7,6 @@ checked in full, so that a shard without columns gives the same answer, and only
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -213,7 +212,7 @@ def _candidates(library: Library, wanted: Wanted, after: str | None, most: int) 
         return
     beyond = bytes.fromhex(after) if after is not None else None
     if wanted.by_belonging:
-        ids = sorted(_belonging(library.index, manifest.shards, wanted))
+        ids = sorted(belonging(library, wanted))
         found = (lookup.find(one) for one in ids if beyond is None or one > beyond)
         yield from (one for one in found if one is not None)
     elif wanted.by_columns:
@@ -223,11 +222,11 @@ def _candidates(library: Library, wanted: Wanted, after: str | None, most: int) 
         yield from lookup.after(beyond)
 
 
-def _belonging(index: Path, parts: Sequence[EvidenceShard], wanted: Wanted) -> set[bytes]:
-    """The ids of what is of the run, or else of the episode, that is looked for."""
+def belonging(library: Library, wanted: Wanted) -> set[bytes]:
+    """The ids of what is of the run, or else of the episode, that is looked for: found by key. Blocks."""
     found: set[bytes] = set()
-    for part in parts:
-        keys = PartIndex(index / f"{part.name}-{part.input_sha256[:16]}.idx")
+    for part in library.evidence_manifest.shards if library.evidence_manifest else ():
+        keys = PartIndex(library.index / f"{part.name}-{part.input_sha256[:16]}.idx")
         if wanted.run_id is not None:
             runs = _with_key(keys, "runs", key_of(part.kind, "run", wanted.run_id))
             if len(runs):

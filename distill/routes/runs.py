@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Query, Request
 
 from distill.engine import INLINE_BYTES_MAX, Engine, Outcome, Received
 from distill.routes.parts import EngineDep
@@ -98,9 +99,18 @@ def _answer(
 
 
 @routes.get("/v1/runs/{run_id}")
-async def get_run(run_id: str, engine: EngineDep) -> RunView:
-    """A run with its verdicts and feedback, its evidence id and, once scored, its category."""
-    return await engine.run(run_id)
+async def get_run(
+    run_id: str,
+    engine: EngineDep,
+    *,
+    life: Annotated[bool, Query(description="Tell what became of it too, which takes longer.")] = False,
+) -> RunView:
+    """A run with its verdicts and feedback, its evidence id and, once scored, its category.
+
+    With `life`, also its evidence, the other runs of its episode, the exported rows that hold it and the
+    replays of it.
+    """
+    return await engine.run(run_id, life=life)
 
 
 @routes.post("/v1/feedback")
