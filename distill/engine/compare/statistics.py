@@ -233,10 +233,11 @@ def groups_min(confidence: float) -> int:
 
 def detectable(groups: Groups, confidence: float) -> float | None:
     """The least mean difference that would be found in `POWER` of such comparisons, or None: not even 1."""
-    count, tasks = len(groups.whole), int(groups.sizes.sum())
-    least = groups_min(confidence) / count
+    least = groups_min(confidence) / len(groups.whole)
+    if least > 1:
+        return None
     reach = (quantile(confidence) + _NORMAL.inv_cdf(POWER)) * _error(groups.sums, groups.sizes)
-    found = max(least, reach / tasks) if count > 1 else least
+    found = max(least, reach / float(groups.sizes.sum()))
     return found if found <= 1 else None
 
 
