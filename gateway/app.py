@@ -53,6 +53,7 @@ def create_app(
     """Raises `PlatformError` when it must not start: no keys on an open address, or a broken key file."""
     registry = CollectorRegistry()
     overhead = Overhead(registry)
+    replica_metrics = ReplicaMetrics(registry)
     doorkeeper = Doorkeeper(KeyStore(settings.data), host=settings.host)
 
     @asynccontextmanager
@@ -71,11 +72,9 @@ def create_app(
                 )
             )
             tasks = await stack.enter_async_context(task_set())
-
-            async def reload_keys() -> None:
-                doorkeeper.reload()
-
-            tasks.start(every(settings.keys_reload_interval_s, reload_keys, name="reload keys"), name="keys")
+            tasks.start(
+                every(settings.keys_reload_interval_s, doorkeeper.reload, name="reload keys"), name="keys"
+            )
             watch = Watch(partial(_watched, fleets, rendezvous), timeout_s=settings.watch_timeout_s)
             tasks.start(every(settings.watch_interval_s, watch.look, name="look at replicas"), name="watch")
             checks = _checks(doorkeeper, fleets)
@@ -86,6 +85,7 @@ def create_app(
             )
             standings = {name: fleet.standings for name, fleet in fleets.items()}
             standings["embedd"] = rendezvous.standings
+            replica_metrics.watch(standings)
             yield {
                 "settings": settings,
                 "doorkeeper": doorkeeper,

@@ -23,6 +23,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, m
 from schemas.base import Model
 from schemas.chat import GateSpec
 from services import files, ids
+from services.audit import AuditLog, account
 from services.errors import Conflict, InvalidRequest, NotFound, Unavailable
 
 Scope = Literal["chat", "embed", "vectors:read", "vectors:write", "validate", "observe", "distill", "admin"]
@@ -133,6 +134,7 @@ class KeyStore:
 
     def __init__(self, data: Path, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self.path = data / "keys" / "keys.json"
+        self._audit = AuditLog(data)
         self._lock_path = self.path.with_suffix(".lock")
         self._lock_timeout_s = lock_timeout_s
 
@@ -155,7 +157,8 @@ class KeyStore:
         """Make a key and return it, once, with its record.
 
         Raises `Conflict` when a key of that name exists and is not revoked, since the name stands in logs
-        and run records for whoever holds the key.
+        and run records for whoever holds the key. The audit log is told first: what it cannot be told of is
+        not done.
         """
         key = f"sh-{secrets.token_urlsafe(32)}"
         with self._locked():
@@ -167,6 +170,8 @@ class KeyStore:
             record = KeyRecord(
                 **grant.model_dump(), id=ids.uuid7(), sha256=hash_key(key), created_at=datetime.now(UTC)
             )
+            granted = grant.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+            self._audit.append("key_created", record.name, account(), {"id": record.id, **granted})
             self._write(KeyFile(keys=(*file.keys, record)))
         return key, record
 
@@ -184,6 +189,7 @@ class KeyStore:
             if live is None:
                 raise Conflict(f"the key {reference!r} was revoked at {found[-1].revoked_at}")
             revoked = live.model_copy(update={"revoked_at": datetime.now(UTC)})
+            self._audit.append("key_revoked", live.name, account(), {"id": live.id})
             self._write(KeyFile(keys=tuple(revoked if record is live else record for record in file.keys)))
         return revoked
 

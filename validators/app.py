@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from services import daemon
+from services.audit import AuditLog
 from services.daemon import Daemon
 from services.errors import Unavailable
 from services.health import Check
@@ -89,7 +90,7 @@ def load_policy(settings: Settings, plugins: Sequence[Plugin]) -> PolicyFile:
         return Rules(policy, _own(settings, policy), [PluggedValidator(each, policy) for each in plugins])
 
     try:
-        return PolicyFile(path, build)
+        return PolicyFile(path, build, AuditLog(settings.data))
     except (OSError, BrokenPolicy) as error:
         raise SystemExit(f"validators cannot start with the policy {path}: {error}") from error
 

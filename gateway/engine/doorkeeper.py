@@ -1,5 +1,6 @@
 """Who may ask: decided by the key file, and by nothing else."""
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -77,13 +78,14 @@ class Doorkeeper:
         """Whether no key was ever made: then everyone on this machine may do everything."""
         return not self._keys
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Look at the file again if it changed. Keeps the last good keys when it is broken."""
         signature = self._store.signature()
         if signature == self._signature:
             return
+        self._signature = signature
         try:
-            keys = self._store.load()
+            keys = await asyncio.to_thread(self._store.load)  # thousands of keys take a while to read
         except PlatformError as error:
             self.problem = error.message
             log.exception("the key file is broken; the last good one stays in force")
@@ -92,7 +94,7 @@ class Doorkeeper:
             self.problem = "the key file is gone; the last one stays in force until the gateway restarts"
             log.error("the key file is gone; the last one stays in force")
             return
-        self._signature, self._keys, self.problem = signature, keys, None
+        self._keys, self.problem = keys, None
         self._admitted.clear()
         log.info("keys loaded", keys=len(keys))
 

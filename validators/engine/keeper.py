@@ -1,10 +1,13 @@
 """Follows the files of policy and roster, and exchanges what verdicts rest on as a whole."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
+from services.audit import AuditLog, account
+from services.errors import Unavailable
 from validators.backends import RosterSource, Snapshot, Stamp, stamp_of
 from validators.engine.basis import Basis, Rules
 from validators.engine.metrics import Metrics
@@ -21,22 +24,38 @@ POLICY_BYTES_MAX = 4 * 1024 * 1024
 class PolicyFile:
     """The rules of a file. `look` reads it again when it has changed, and keeps the last good ones."""
 
-    def __init__(self, path: Path, build: Build) -> None:
+    def __init__(self, path: Path, build: Build, audit: AuditLog) -> None:
         """Raises `OSError` or `BrokenPolicy`: without any rules there is nothing to serve."""
         self._path = path
         self._build = build
+        self._audit = audit
+        self._noted = ""
         self._seen: Stamp | None = stamp_of(path)
-        self.rules = self._load()
+        self.rules, self._sha256 = self._load()
         self.problem: str | None = None
 
     def look(self) -> None:
-        """What is wrong with a newer file is in `problem`."""
+        """What is wrong with a newer file is in `problem`. The audit log is told which rules are in force."""
+        self._read_if_newer()
+        if self._noted != self._sha256:
+            self._note()
+
+    def _note(self) -> None:
+        self._noted = self._sha256
+        detail = {"version": self.rules.policy.version, "sha256": self._sha256}
+        try:
+            owner = account(self._path.stat().st_uid)
+            self._audit.append_if_new("policy_in_force", "validators", owner, detail)
+        except (OSError, Unavailable) as error:  # verdicts do not wait for a disk
+            log.warning("policy not noted in the audit log", reason=str(error))
+
+    def _read_if_newer(self) -> None:
         stamp: Stamp | None = None
         try:
             stamp = stamp_of(self._path)
             if stamp == self._seen:
                 return
-            rules = self._load()
+            rules, sha256 = self._load()
             if stamp_of(self._path) != stamp:
                 return  # written to meanwhile: the next look reads it
         except FileNotFoundError:
@@ -44,15 +63,16 @@ class PolicyFile:
         except (OSError, BrokenPolicy) as error:
             self._refuse(f"the policy file is refused: {error}", stamp)
         else:
-            self._seen, self.rules, self.problem = stamp, rules, None
+            self._seen, self.rules, self._sha256, self.problem = stamp, rules, sha256, None
             log.info("policy read", version=rules.policy.version)
 
-    def _load(self) -> Rules:
+    def _load(self) -> tuple[Rules, str]:
+        """The rules, and the sha256 of their file."""
         with self._path.open("rb") as file:
             data = file.read(POLICY_BYTES_MAX + 1)
         if len(data) > POLICY_BYTES_MAX:
             raise BrokenPolicy(f"the policy has more than {POLICY_BYTES_MAX} bytes")
-        return self._build(data)
+        return self._build(data), hashlib.sha256(data).hexdigest()
 
     def _refuse(self, problem: str, stamp: Stamp | None) -> None:
         self._seen = stamp

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.audit import AuditLog
 from services.telemetry import CollectorRegistry
 from tests.unit.validators.conftest import WORKERS
 from validators.app import SHIPPED_POLICY
@@ -59,7 +60,7 @@ def rules_of(data: bytes) -> Rules:
 
 
 def keeper_of(path: Path, roster: Changing | FixedRoster) -> Keeper:
-    return Keeper(PolicyFile(path, rules_of), roster, Metrics(CollectorRegistry()))
+    return Keeper(PolicyFile(path, rules_of, AuditLog(path.parent)), roster, Metrics(CollectorRegistry()))
 
 
 def keys_of(roster: Roster | None) -> Keys:
@@ -111,12 +112,33 @@ def test_a_broken_policy_is_told_and_changes_nothing(
     assert keeper.current.rules is not before.rules
 
 
+def test_the_audit_log_has_every_policy_that_was_in_force_once(path: Path) -> None:
+    keepers = [keeper_of(path, FixedRoster()) for _ in range(2)]  # two replicas on one data folder
+    for text in (TEXT, OTHER, "[", TEXT):
+        replace(path, text)
+        for keeper in keepers:
+            keeper.look()
+    entries = AuditLog(path.parent).entries()
+    assert [entry["change"] for entry in entries] == ["policy_in_force"] * 3
+    first, second, third = (entry["detail"]["sha256"] for entry in entries)
+    assert first == third != second
+    assert entries[1]["detail"]["version"] == Policy(OTHER.encode()).version
+
+
+def test_a_log_that_cannot_be_written_stops_no_verdict(path: Path) -> None:
+    (path.parent / "audit").write_text("not a folder")
+    keeper = keeper_of(path, FixedRoster())
+    replace(path, OTHER)
+    keeper.look()
+    assert keeper.current.rules.policy.version == Policy(OTHER.encode()).version
+
+
 def test_what_cannot_be_read_at_the_start_is_raised(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"none\.toml"):
-        PolicyFile(tmp_path / "none.toml", rules_of)
+        PolicyFile(tmp_path / "none.toml", rules_of, AuditLog(tmp_path))
     (tmp_path / "bad.toml").write_text("[")
     with pytest.raises(BrokenPolicy):
-        PolicyFile(tmp_path / "bad.toml", rules_of)
+        PolicyFile(tmp_path / "bad.toml", rules_of, AuditLog(tmp_path))
 
 
 def test_a_basis_is_never_a_mixture(path: Path, policy: Policy) -> None:
