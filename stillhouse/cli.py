@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from services.errors import InvalidRequest, PlatformError
-from stillhouse.commands import demo, distill, keys, models, replay, status, up, validate, vector
+from stillhouse.commands import demo, distill, keys, models, replay, runs, status, up, validate, vector
 
 EXAMPLES = """\
 Examples:
@@ -82,4 +82,5 @@ app.add_typer(vector.app, name="vector")
 app.add_typer(models.app, name="models")
 app.command(epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(distill.app, name="distill")
+app.add_typer(runs.app, name="runs")
 app.command(epilog=replay.EXAMPLES)(replay.replay)
