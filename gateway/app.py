@@ -8,7 +8,17 @@ from typing import TypedDict, TypeVar
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.backends import Bulkhead, HttpHop, HttpProber, HttpUpstream, Prober, Upstream, resolved
-from gateway.engine import Board, Doorkeeper, Fleet, Itself, Members, Overhead, Rendezvous, Watch
+from gateway.engine import (
+    Board,
+    Doorkeeper,
+    Fleet,
+    Itself,
+    Members,
+    Overhead,
+    Rendezvous,
+    ReplicaMetrics,
+    Watch,
+)
 from gateway.engine.embeddings import Member
 from gateway.engine.fleet import Replica
 from gateway.engine.members import Connected

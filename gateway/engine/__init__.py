@@ -7,6 +7,7 @@ from gateway.engine.fleet import Fleet
 from gateway.engine.limits import Bucket, Limiter
 from gateway.engine.members import Members
 from gateway.engine.overhead import Overhead, Transit
+from gateway.engine.replicas import ReplicaMetrics
 from gateway.engine.watch import Watch
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Overhead",
     "Principal",
     "Rendezvous",
+    "ReplicaMetrics",
     "Transit",
     "Vectors",
     "Wanted",
