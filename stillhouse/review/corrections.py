@@ -34,7 +34,7 @@ class Draft:
     @classmethod
     def of(cls, output: RunOutput | None) -> "Draft":
         if output is not None and output.tool_calls:
-            return cls(_indented(output.model_dump(mode="json", exclude_none=True)), ".json", whole=True)
+            return cls(_indented(output.model_dump(mode="json")), ".json", whole=True)
         content = (output.content if output is not None else None) or ""
         value = _json_of(content)
         return cls(_indented(value), ".json") if value is not None else cls(content, ".txt")

@@ -12,7 +12,7 @@ PAGE_ITEMS = 20
 
 
 class Feed:
-    """What waits for a reviewer, piece by piece, and at most `items_max` of it.
+    """What waits for a reviewer, piece by piece, and at most `items_max` of it. A `session.Source`.
 
     With `second`, also what others decided since the last `score`.
     """
@@ -29,7 +29,6 @@ class Feed:
         self._begun = False
 
     def next(self) -> ReviewItem | None:
-        """The next piece, or None at the end. Where it raises, the same call can be made again."""
         if self._left == 0:
             return None
         while not self._read and (not self._begun or self._cursor is not None):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from schemas.distill import ReviewItem, ReviewRequest
 from schemas.review import Decision, Review
@@ -17,7 +17,6 @@ from schemas.runs import RunOutput
 from services.errors import InvalidRequest, PlatformError
 from stillhouse.review.corrections import Draft, Edit
 from stillhouse.review.keyboard import END, Keyboard
-from stillhouse.review.reviews import Feed
 from stillhouse.review.screen import PAST, Screen
 
 NOTE_CHARS_MAX: Final = 10_000
@@ -28,6 +27,20 @@ n  say why, in a line          u  take back what is not sent yet
 Enter  send the decision, and go on to the next piece
 s  go on without a decision    v  show texts in full   q  end
 What was sent stays in the log. To change your mind, decide on the piece again: your latest word counts."""
+
+
+class Source(Protocol):
+    """Where the pieces come from: `reviews.Feed`."""
+
+    @property
+    def waiting(self) -> int:
+        """How many there are in all, once the first was given."""
+        ...
+
+    def next(self) -> ReviewItem | None:
+        """The next piece, or None at the end. Where it raises, the same call can be made again."""
+        ...
+
 
 Step = Literal["next", "end"]
 Send = Callable[[str, ReviewRequest], Review]
@@ -86,7 +99,7 @@ class Session:
             END: lambda _: "end",
         }
 
-    def run(self, feed: Feed) -> Tally:
+    def run(self, feed: Source) -> Tally:
         """Go through the feed until it ends, or the reviewer does."""
         number = 0
         while (item := self._next(feed)) is not None:
@@ -101,7 +114,7 @@ class Session:
                 break
         return self._tally
 
-    def _next(self, feed: Feed) -> ReviewItem | None:
+    def _next(self, feed: Source) -> ReviewItem | None:
         while True:
             try:
                 item = feed.next()
