@@ -156,9 +156,10 @@ class House:
 
 @asynccontextmanager
 async def house(data: Path, urls: Sequence[str], **settings: Any) -> AsyncIterator[House]:
-    """A gateway whose daemons of every name are the replicas at `urls`."""
+    """A gateway whose daemons of every name are the replicas at `urls`; it asks none for its health."""
     port = free_port()
-    everyone = {f"{name}_urls": tuple(urls) for name in NAMES}
+    everyone: dict[str, Any] = {f"{name}_urls": tuple(urls) for name in NAMES}
+    everyone["watch_interval_s"] = 3600.0
     app = create_app(Settings(data=data, port=port, **{**everyone, **settings}))
     assert isinstance(app.direct, Doors)
     taken: list[bool] = []
