@@ -58,10 +58,15 @@ class World:
     def pairs(self, difference: float, random: np.random.Generator) -> Pairs:
         shared = random.standard_normal(self.tasks)
         arms = [
-            arm(name, [outcomes(row) for row in self.passes(rate, shared, random)], group=self.name_of)
+            arm(
+                name,
+                [outcomes(row) for row in self.passes(rate, shared, random)],
+                group=self.name_of,
+                latency_ms=None,
+            )
             for name, rate in (("baseline", self.rate), ("current", self.rate + difference))
         ]
-        return paired(*arms)
+        return paired(*arms, "own")
 
     def name_of(self, number: int) -> str:
         return f"g{number // self.group}"

@@ -15,7 +15,7 @@ from typing import Final
 from distill.engine.compare.pairing import Pair
 from distill.engine.compare.plots import Whisker, shares, whiskers
 from distill.engine.compare.results import TaskResult
-from schemas.comparison import Arm, Comparison, MedianDifference, Rate
+from schemas.comparison import Arm, Change, Comparison, MedianDifference, Rate
 from schemas.verdicts import Finding
 
 SHOWN_MAX: Final = 200
@@ -71,11 +71,16 @@ def _hash(content: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """A text as HTML. Control characters, which HTML forbids, are shown as signs of themselves."""
-    return escape(text.translate(_CONTROLS))
+    """A text as HTML. Characters that HTML forbids, or that turn the order of others, are shown as signs."""
+    return escape(text.translate(_SIGNS))
 
 
-_CONTROLS: Final = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
+_TURNING: Final = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)
+_SIGNS: Final = (
+    {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys((*range(0x80, 0xA0), *_TURNING), 0xFFFD)
+)
 
 
 # --- what came of it ----------------------------------------------------------------------------
@@ -187,10 +192,16 @@ def _changes(one: Comparison) -> str:
     rows = "".join(
         f"<tr class={'changed' if change.changed else 'quiet'}><td>{change.what}"
         f"<td><code>{_short(change.baseline)}</code><td><code>{_short(change.current)}</code>"
-        f"<td>{'changed' if change.changed else 'the same'}"
+        f"<td>{_change(change)}"
         for change in one.changes
     )
     return f"<h2>What changed</h2>\n<table><tr><th>hash of<th>baseline<th>current<th>{rows}</table>"
+
+
+def _change(change: Change) -> str:
+    if change.changed:
+        return "changed"
+    return "unknown" if change.current is None else "the same"
 
 
 def _short(value: str | None) -> str:

@@ -13,19 +13,19 @@ from schemas.comparison import Counting
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One task under both arms. `label` counts the groups from 0."""
+    """One task under both arms. `label` counts the groups from 0.
+
+    `difference` is that of the shares of repeats that passed, current less baseline.
+    """
 
     baseline: TaskResult
     current: TaskResult
     label: int
+    difference: Fraction
 
     @property
     def task_id(self) -> str:
         return self.baseline.task_id
-
-    def difference(self, counting: Counting) -> Fraction:
-        """The share of repeats that passed, current less baseline."""
-        return self.current.share(counting) - self.baseline.share(counting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,12 @@ class Pairs:
         sizes: Ints = np.bincount(self.labels)
         return sizes
 
-    def groups(self, counting: Counting) -> Groups:
-        sums = [Fraction(0)] * len(self.sizes)
+    def groups(self) -> Groups:
+        sizes = self.sizes.tolist()
+        sums = [Fraction(0)] * len(sizes)
         for pair in self.pairs:
-            sums[pair.label] += pair.difference(counting)
-        return Groups.of(sums, self.sizes.tolist())
+            sums[pair.label] += pair.difference
+        return Groups.of(sums, sizes)
 
     def rates(self, results: Sequence[TaskResult], counting: Counting) -> Floats:
         """For each group the sum of its tasks' shares that passed; `results` are one arm's, in our order."""
@@ -71,13 +72,16 @@ class Pairs:
         return once and len(self.sizes) == len(self.pairs)
 
 
-def paired(baseline: ArmResults, current: ArmResults) -> Pairs:
+def paired(baseline: ArmResults, current: ArmResults, counting: Counting) -> Pairs:
     """Tasks are of one group when either arm says so: the evidence may have grown between two replays."""
     both = sorted(baseline.results.keys() & current.results.keys())
     pairs = [(baseline.results[task_id], current.results[task_id]) for task_id in both]
     labels = _labels(pairs)
     return Pairs(
-        [Pair(*pair, label) for pair, label in zip(pairs, labels, strict=True)],
+        [
+            Pair(old, new, label, new.share(counting) - old.share(counting))
+            for (old, new), label in zip(pairs, labels, strict=True)
+        ],
         sorted(baseline.results.keys() - current.results.keys()),
         sorted(current.results.keys() - baseline.results.keys()),
     )

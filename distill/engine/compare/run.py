@@ -10,7 +10,7 @@ from distill.engine.compare.gate import Gate
 from distill.engine.compare.page import SHOWN_MAX, page
 from distill.engine.compare.pairing import paired
 from distill.engine.compare.results import ArmResults, read_arm
-from distill.engine.compare.verdict import Terms, by_size, judged
+from distill.engine.compare.verdict import Terms, differing, judged
 from distill.engine.progress import Progress
 from schemas.canonical import content_id
 from schemas.comparison import Comparison
@@ -75,12 +75,10 @@ def compare(data: Path, plan: Plan, progress: Progress) -> Compared:
     progress.reach(1, 4)
     current = _arm(data, plan.current)
     progress.reach(2, 4)
-    pairs = paired(baseline, current)
+    pairs = paired(baseline, current, plan.terms.counting)
     made = judged(_id_of(baseline, current, plan.terms), baseline, current, pairs, plan.terms)
     progress.reach(3, 4)
-    counting = plan.terms.counting
-    differ = by_size([pair for pair in pairs if pair.difference(counting)], counting)
-    return Compared(made, _publish(data, made, page(made, differ[:SHOWN_MAX])))
+    return Compared(made, _publish(data, made, page(made, differing(pairs)[:SHOWN_MAX])))
 
 
 def _arm(data: Path, replay_id: str) -> ArmResults:

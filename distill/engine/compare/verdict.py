@@ -49,7 +49,9 @@ def judged(
     _check_comparable(baseline, current, pairs, terms)
     quality = _quality(pairs, terms)
     verdict, reason = _verdict(quality, terms.confidence)
-    better, worse = _discordant(pairs, terms.counting)
+    differ = differing(pairs)
+    better = [pair for pair in differ if pair.difference > 0]
+    worse = [pair for pair in differ if pair.difference < 0]
     return Comparison(
         comparison_id=comparison_id,
         verdict=verdict,
@@ -83,9 +85,10 @@ def judged(
     )
 
 
-def by_size(pairs: Sequence[Pair], counting: Counting) -> list[Pair]:
-    """The largest differences first, whichever way; then by id."""
-    return sorted(pairs, key=lambda pair: (-abs(pair.difference(counting)), pair.task_id))
+def differing(pairs: Pairs) -> list[Pair]:
+    """The tasks that the arms did differently: the largest differences first, whichever way; then by id."""
+    found = [pair for pair in pairs if pair.difference]
+    return sorted(found, key=lambda pair: (-abs(pair.difference), pair.task_id))
 
 
 def _check_comparable(baseline: ArmResults, current: ArmResults, pairs: Pairs, terms: Terms) -> None:
@@ -113,9 +116,9 @@ def _policies_differ(baseline: ArmResults, current: ArmResults) -> bool:
 
 
 def _quality(pairs: Pairs, terms: Terms) -> Quality:
-    groups = pairs.groups(terms.counting)
-    differences = [pair.difference(terms.counting) for pair in pairs]
-    better, worse = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
+    groups = pairs.groups()
+    better = sum(pair.difference > 0 for pair in pairs)
+    worse = sum(pair.difference < 0 for pair in pairs)
     return Quality(
         tasks=len(pairs),
         groups=len(groups.sizes),
@@ -242,14 +245,6 @@ def _notes(baseline: ArmResults, current: ArmResults, pairs: Pairs, quality: Qua
 
 
 # --- what differs -------------------------------------------------------------------------------
-
-
-def _discordant(pairs: Pairs, counting: Counting) -> tuple[list[Pair], list[Pair]]:
-    ordered = by_size([pair for pair in pairs if pair.difference(counting)], counting)
-    return (
-        [pair for pair in ordered if pair.difference(counting) > 0],
-        [pair for pair in ordered if pair.difference(counting) < 0],
-    )
 
 
 def _listed(pair: Pair, counting: Counting) -> DiscordantTask:

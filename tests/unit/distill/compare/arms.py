@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from distill.engine.compare.results import FINGERPRINTS, ArmResults, TaskResult
@@ -24,6 +25,7 @@ def own_group(number: int) -> str:
     return f"g{number}"
 
 
+@cache
 def task_id(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 

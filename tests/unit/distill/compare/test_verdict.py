@@ -20,7 +20,7 @@ OUTCOMES = st.sampled_from(["local_pass", "local_repaired", "escalated_pass", "f
 
 
 def compared(baseline: ArmResults, current: ArmResults, terms: Terms = TERMS) -> Comparison:
-    return judged("c", baseline, current, paired(baseline, current), terms)
+    return judged("c", baseline, current, paired(baseline, current, terms.counting), terms)
 
 
 def in_fives(number: int) -> str:
