@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import JsonValue
 from rich.console import Console
 
 from schemas.distill import Job, JobAccepted
@@ -26,6 +25,7 @@ from services.errors import Conflict, PlatformError, UpstreamError, UpstreamTime
 from stillhouse.client import GatewayClient
 from stillhouse.demo import prompts
 from stillhouse.demo.account import Account
+from stillhouse.demo.learning import learn
 from stillhouse.demo.stage import Stage, build_world, daemons
 from stillhouse.settings import CliSettings
 
@@ -119,6 +119,7 @@ class Play:
         self._past_drafts()
         self._wait_for_runs()
         self._distill()
+        learn(self._gateway, self._account, self._job, chat_model=CHAT_MODEL, embed_model=EMBED_MODEL)
         self._latency()
 
     # --- what is known ----------------------------------------------------------------------
@@ -273,7 +274,8 @@ class Play:
         self._account.say("such as " + ", ".join(f"{code} ({count})" for code, count in common))
         if missed or alarms:
             raise UpstreamError("the validator was wrong about a draft")
-        runs = [_past_run(draft, verdict) for draft, verdict in zip(drafts, verdicts, strict=True)]
+        people = {worker["worker_id"]: worker for worker in self._stage.workers}
+        runs = [_past_run(draft, verdict, people) for draft, verdict in zip(drafts, verdicts, strict=True)]
         body = b"".join(run.to_line() for run in runs)
         accepted = self._gateway.post_ndjson("/v1/runs", RunsAccepted, body)
         if accepted.accepted != len(runs):
@@ -305,7 +307,7 @@ class Play:
                 # A pair is a rejected draft and its accepted repair, and the model may not have managed one.
                 self._account.warn(f"no preference pairs this time: {error.message}")
 
-    def _job(self, **body: str) -> Job:
+    def _job(self, **body: object) -> Job:
         accepted = self._gateway.post("/v1/distill/jobs", JobAccepted, body)
         deadline = time.monotonic() + JOB_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -355,16 +357,18 @@ def _codes(verdict: Verdict) -> set[str]:
     return {finding.code for finding in verdict.findings}
 
 
-def _past_run(draft: Mapping[str, Any], verdict: Verdict) -> Run:
-    """A draft of the sample world as a run of whoever wrote it, so that it can be scored like any other."""
-    context = orjson.dumps(draft["context"]).decode()
-    asked: dict[str, JsonValue] = {"role": "user", "content": f"Write an {draft['kind']} for {context}"}
+def _past_run(draft: Mapping[str, Any], verdict: Verdict, people: Mapping[str, Mapping[str, Any]]) -> Run:
+    """A draft of the sample world as a run of whoever wrote it, so that it can be scored like any other, and
+    done again.
+    """
+    worker = people.get(draft["context"]["recipient"].get("worker_id", ""))
     return Run(
         run_id=ids.uuid7(),
         ts=datetime.now(UTC),
         task=Task(kind=draft["kind"], key=draft["id"]),
-        request=RunRequest(messages=[asked]),
+        request=RunRequest(messages=prompts.draft_messages(draft, worker)),
         model=ModelRef(provider="sample-world", name="drafts"),
         output=RunOutput(content=orjson.dumps(draft["artifact"]).decode(), finish_reason="stop"),
         verdict=verdict,
+        ext={"validate": {"kind": draft["kind"], "context": draft["context"]}},
     )
