@@ -41,7 +41,8 @@ def variables_of(kind: type[DaemonSettings] | type[CliSettings]) -> set[str]:
 
 
 def environment(name: str) -> dict[str, str]:
-    return SERVICES[name].get("environment", {})
+    found: dict[str, str] = SERVICES[name].get("environment", {})
+    return found
 
 
 def ours() -> list[str]:
@@ -200,6 +201,7 @@ def test_it_runs_as_processes_as_well(
         variables |= {
             "STILLHOUSE_OLLAMA_URL": "http://ollama:11434",
             "STILLHOUSE_VALKEY_URL": "redis://valkey:6379/0",
+            "STILLHOUSE_LIMITS_URL": "redis://limits:6379/0",
             "STILLHOUSE_QDRANT_URL": "http://qdrant:6333",
         }
     found = topology(

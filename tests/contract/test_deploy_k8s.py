@@ -1,0 +1,280 @@
+"""deploy/k8s, rendered: valid by Kubernetes' own schemas, and in step with the code."""
+
+import asyncio
+import copy
+import importlib
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from services.testing import client_for
+from tests.contract.test_deploy_compose import entry, variables_of
+from tests.generate import DAEMONS, OPENAPI_FOLDER, ROOT, settings_type
+from tests.integration.deploy.kubernetes import faults
+from tests.integration.deploy.kustomize import Object, documents, render
+
+FOLDER = ROOT / "deploy" / "k8s"
+OVERLAYS = ("small", "production")
+CUSTOM = {"ServiceMonitor"}
+"""Kinds that no schema of Kubernetes describes; they have a test of their own."""
+
+RENDERED = {name: render(FOLDER / name) for name in OVERLAYS}
+CONFIG: dict[str, str] = documents(FOLDER / "base" / "config.yaml")[0]["data"]
+PORTS: dict[str, int] = entry().PORTS
+
+
+def label_of(each: Object) -> str:
+    return f"{each['kind']} {each['metadata']['name']}"
+
+
+def find(overlay: str, kind: str, name: str) -> Object:
+    (found,) = [each for each in RENDERED[overlay] if label_of(each) == f"{kind} {name}"]
+    return found
+
+
+def of_kind(overlay: str, *kinds: str) -> list[Object]:
+    return [each for each in RENDERED[overlay] if each["kind"] in kinds]
+
+
+def workloads(overlay: str) -> list[Object]:
+    return of_kind(overlay, "Deployment", "StatefulSet")
+
+
+def pod_of(each: Object) -> Object:
+    spec: Object = each["spec"]["template"]["spec"]
+    return spec
+
+
+def daemon_of(each: Object) -> Object:
+    (container,) = pod_of(each)["containers"]
+    found: Object = container
+    return found
+
+
+every_object = pytest.mark.parametrize(
+    "each",
+    [
+        pytest.param(each, id=f"{overlay} {label_of(each)}")
+        for overlay in OVERLAYS
+        for each in RENDERED[overlay]
+        if each["kind"] not in CUSTOM
+    ],
+)
+every_workload = pytest.mark.parametrize(
+    "each",
+    [
+        pytest.param(each, id=f"{overlay} {label_of(each)}")
+        for overlay in OVERLAYS
+        for each in workloads(overlay)
+    ],
+)
+
+
+@every_object
+def test_it_is_what_kubernetes_takes(each: Object) -> None:
+    assert faults(each) == []
+
+
+def test_the_command_line_is_what_kubernetes_takes() -> None:
+    (pod,) = documents(FOLDER / "tools" / "cli.yaml")
+    assert faults(pod) == []
+
+
+@pytest.mark.parametrize("path", ["spec.replica", "spec.template.spec.containers.0.readinesProbe"])
+def test_what_kubernetes_does_not_know_is_found(path: str) -> None:
+    each: Any = copy.deepcopy(find("small", "Deployment", "embedd"))
+    *way, last = path.split(".")
+    place = each
+    for step in way:
+        place = place[int(step)] if step.isdigit() else place[step]
+    place[last] = {}
+    assert len(faults(each)) == 1
+
+
+@pytest.mark.skipif(shutil.which("kustomize") is None, reason="kustomize is not installed")
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_we_render_as_kustomize_does(overlay: str) -> None:
+    done = subprocess.run(
+        ["kustomize", "build", str(FOLDER / overlay)], capture_output=True, check=True, timeout=60
+    )
+    theirs = {label_of(each): each for each in yaml.safe_load_all(done.stdout)}
+    assert theirs == {label_of(each): each for each in RENDERED[overlay]}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_it_runs_every_daemon(overlay: str) -> None:
+    kinds = {each["metadata"]["name"]: each["kind"] for each in workloads(overlay)}
+    assert set(kinds) == set(DAEMONS)
+    assert {name for name in kinds if kinds[name] == "StatefulSet"} == {"vectord", "distill", "chatd"}
+
+
+@every_workload
+def test_no_pod_has_a_privilege(each: Object) -> None:
+    pod, daemon = pod_of(each), daemon_of(each)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert daemon["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert daemon["resources"]["limits"]["memory"]
+    assert set(daemon["resources"]["requests"]) == {"cpu", "memory"}
+
+
+@every_workload
+def test_no_service_sets_a_variable_of_ours(each: Object) -> None:
+    """A Service `gateway` would otherwise be GATEWAY_PORT=tcp://10.0.0.1:80 to every pod."""
+    assert pod_of(each)["enableServiceLinks"] is False
+
+
+@every_workload
+def test_probes_ask_what_every_daemon_answers(each: Object) -> None:
+    name, daemon = each["metadata"]["name"], daemon_of(each)
+    paths = json.loads((OPENAPI_FOLDER / f"{name}.json").read_text())["paths"]
+    asked = {probe: daemon[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {probe: get["path"] for probe, get in asked.items()} == {
+        "startupProbe": "/healthz",
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+    }
+    assert {get["path"] for get in asked.values()} <= set(paths)
+    assert {get["port"] for get in asked.values()} == {"http"}
+    assert daemon["ports"] == [{"name": "http", "containerPort": PORTS[name]}]
+
+
+@every_workload
+def test_a_pod_may_finish_what_it_has(each: Object) -> None:
+    drain_s = settings_type(each["metadata"]["name"])().drain_timeout_s
+    pause_s = float(daemon_of(each)["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod_of(each)["terminationGracePeriodSeconds"] > drain_s + pause_s
+
+
+@every_workload
+def test_what_is_mounted_is_there(each: Object) -> None:
+    volumes = {volume["name"] for volume in pod_of(each).get("volumes", [])}
+    volumes |= {claim["metadata"]["name"] for claim in each["spec"].get("volumeClaimTemplates", [])}
+    mounts = {mount["name"]: mount["mountPath"] for mount in daemon_of(each)["volumeMounts"]}
+    assert set(mounts) == volumes
+    assert mounts["data"] == "/data"
+
+
+def test_every_setting_exists() -> None:
+    known = {variable for name in DAEMONS for variable in variables_of(settings_type(name))}
+    assert {variable.removesuffix("_FILE") for variable in CONFIG} <= known
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_services_lead_to_their_pods(overlay: str) -> None:
+    templates = [each["spec"]["template"]["metadata"]["labels"] for each in workloads(overlay)]
+    for service in of_kind(overlay, "Service"):
+        name, selector = service["metadata"]["name"], service["spec"]["selector"]
+        assert sum(selector.items() <= labels.items() for labels in templates) == 1
+        assert service["metadata"]["labels"].items() >= selector.items()
+        if name != "gateway":  # whose clients are not ours: they get one address for all
+            assert service["spec"]["clusterIP"] == "None"
+            assert service["spec"]["ports"][0]["port"] == PORTS[name]
+    for each in of_kind(overlay, "StatefulSet"):
+        assert find(overlay, "Service", each["spec"]["serviceName"])
+
+
+def urls() -> list[tuple[str, str, int]]:
+    """Who asks whom at which port, by the ConfigMap."""
+    found = []
+    for variable, value in CONFIG.items():
+        if "://" in value:
+            parts = urlsplit(value)
+            askers = ["embedd", "chatd"] if variable == "OLLAMA_HOST" else [variable.split("_")[0].lower()]
+            found += [(asker, str(parts.hostname), int(parts.port or 80)) for asker in askers]
+    return found
+
+
+@pytest.mark.parametrize(("asker", "asked", "port"), urls())
+def test_the_network_lets_through_what_is_configured(asker: str, asked: str, port: int) -> None:
+    assert PORTS[asked] == port
+    out = find("small", "NetworkPolicy", f"{asker}-asks")["spec"]["egress"]
+    selector = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": asked}}}
+    assert {"to": [selector], "ports": [{"port": port}]} in out
+    (into,) = find("small", "NetworkPolicy", asked)["spec"]["ingress"]
+    assert {"podSelector": {"matchLabels": {"app.kubernetes.io/name": asker}}} in into["from"]
+    assert into["ports"] == [{"port": port}]
+
+
+def test_nothing_but_that_gets_through() -> None:
+    nothing = find("small", "NetworkPolicy", "nothing")["spec"]
+    assert nothing == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    configured = {(asker, asked) for asker, asked, _ in urls()}
+    allowed = set()
+    for policy in of_kind("small", "NetworkPolicy"):
+        name = policy["metadata"]["name"]
+        for rule in policy["spec"].get("ingress", []):
+            if "from" not in rule:
+                assert name == "gateway"
+            for peer in rule.get("from", []):
+                allowed.add((peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"], name))
+    assert allowed == configured
+
+
+def test_autoscalers_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
+    rules = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    derived = {rule["name"]["as"]: rule["seriesQuery"].split("{")[0] for rule in rules}
+    for scaler in of_kind("production", "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        assert find("production", target["kind"], target["name"])
+        assert target["name"] not in ("vectord", "distill"), "they own their data"
+        series = {derived[metric["pods"]["metric"]["name"]] for metric in scaler["spec"]["metrics"]}
+        assert series <= asyncio.run(exposed(target["name"], tmp_path))
+
+
+async def exposed(name: str, data: Path) -> set[str]:
+    """The series that a daemon shows."""
+    settings: Any = settings_type(name)(data=data)
+    async with client_for(importlib.import_module(f"{name}.app").create_app(settings)) as client:
+        await client.get("/healthz")
+        text = (await client.get("/metrics")).text
+    kinds = re.findall(r"^# TYPE (\S+) (\S+)", text, re.MULTILINE)
+    return {found for found, _ in kinds}
+
+
+def test_what_can_be_scaled_survives_the_loss_of_a_node() -> None:
+    for scaler in of_kind("production", "HorizontalPodAutoscaler"):
+        assert scaler["spec"]["minReplicas"] >= 2
+    for name in DAEMONS[:-1]:
+        budget = find("production", "PodDisruptionBudget", name)["spec"]
+        assert budget["maxUnavailable"] == 1
+        assert budget["selector"]["matchLabels"] == {"app.kubernetes.io/name": name}
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_prometheus_finds_every_daemon(name: str) -> None:
+    monitor = find("production", "ServiceMonitor", name)
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    service = find("production", "Service", name)
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    assert endpoint["path"] == "/metrics"
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_replicas_of_a_deployment_share_only_what_many_can_mount() -> None:
+    for claim in of_kind("production", "PersistentVolumeClaim"):
+        assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+@pytest.mark.parametrize("name", [*DAEMONS, "cli"])
+def test_images_are_those_of_the_compose_file(name: str) -> None:
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"][name]["image"]
+    if name == "cli":
+        (pod,) = documents(FOLDER / "tools" / "cli.yaml")
+        assert pod["spec"]["containers"][0]["image"] == compose
+    else:
+        (each,) = [each for each in workloads("small") if each["metadata"]["name"] == name]
+        assert daemon_of(each)["image"] == compose
