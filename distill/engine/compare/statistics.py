@@ -134,7 +134,7 @@ def bootstrap(groups: Groups, confidence: float, seed: int) -> Interval:
     A plain percentile interval is too short where groups are few, and of no length where no group differs.
     So one group more speaks for each arm, of the usual size and of a size of difference that is typical of
     those that differ (Bonett and Price's pseudo-observations, carried over to groups), and the percentiles
-    are those of Student's t (Hesterberg's expanded percentiles). BCa was worse where it matters; ADR 0020.
+    are those of Student's t (Hesterberg's expanded percentiles). BCa was worse where it matters; ADR 0021.
     """
     if len(groups.whole) < 2:
         return -1.0, 1.0
