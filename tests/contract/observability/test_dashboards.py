@@ -1,0 +1,164 @@
+"""Dashboards, alerts and scrapes speak of what there is: metrics, ports, runbooks."""
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from anyio import run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.observability import dashboards
+from services.testing import client_for
+from tests.generate import DAEMONS, settings_type
+
+ROOT: Final = Path(__file__).parents[3]
+OBSERVABILITY: Final = ROOT / "deploy" / "observability"
+RUNBOOKS: Final = ROOT / "docs" / "runbooks.md"
+
+PROMETHEUS_OWN: Final = {"up"}
+PROCESS: Final = {"process_max_fds", "process_open_fds"}
+KEYWORDS: Final = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
+GROUPING: Final = r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)"
+TEXTS: Final = r'"[^"]*"'
+SELECTORS: Final = r"\{[^}]*\}|\[[^\]]*\]"
+NUMBERS: Final = r"\b\d[\d.]*[a-z]*\b"
+NOT_NAMES: Final = re.compile(f"{TEXTS}|{SELECTORS}|{GROUPING}|{NUMBERS}")
+NAME: Final = re.compile(r"[a-zA-Z_:][\w:]*(?!\s*\()\b(?!\s*\()")
+LABELS: Final = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
+
+
+def names_in(expression: str) -> set[str]:
+    """The metrics that an expression asks for."""
+    return set(NAME.findall(NOT_NAMES.sub(" ", expression))) - KEYWORDS
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        ("up == 0", {"up"}),
+        ('sum by (le, a) (rate(x_bucket{job="and", a=~"b.."}[5m])) / (y > 0)', {"x_bucket", "y"}),
+        ("increase(a_total[1h]) > 0 or b:c:ratio_5m > 14.4 * 0.001", {"a_total", "b:c:ratio_5m"}),
+        ("histogram_quantile(0.99, sum(rate(x_bucket[$__rate_interval])))", {"x_bucket"}),
+    ],
+)
+def test_names_are_found_in_expressions(expression: str, names: set[str]) -> None:
+    assert names_in(expression) == names
+
+
+@given(st.from_regex(r"[a-z][a-z_]{3,12}", fullmatch=True).filter(lambda name: name not in KEYWORDS))
+def test_a_metric_that_does_not_exist_would_be_noticed(name: str) -> None:
+    assert names_in(f'sum by (job) (rate({name}{{job="x"}}[5m])) > 0.5') == {name}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The names of the series that each daemon can have, by its own `/metrics`."""
+
+    async def scraped(daemon: str) -> str:
+        settings = settings_type(daemon)(data=tmp_path_factory.mktemp(daemon))
+        app = importlib.import_module(f"{daemon}.app").create_app(settings)
+        async with client_for(app) as client:
+            await client.get("/nothing")
+            return (await client.get("/metrics")).text
+
+    return {daemon: set(_series(run(scraped, daemon))) for daemon in DAEMONS}
+
+
+def _series(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split()
+            yield name
+            if kind == "histogram":
+                yield from (f"{name}_bucket", f"{name}_sum", f"{name}_count")
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """What dashboards and alerts ask, with where it stands."""
+    for dashboard in dashboards.dashboards():
+        for panel in dashboard.panels:
+            for expression, _ in panel.queries:
+                yield f"{dashboard.name}: {panel.title}", expression
+    for rule in rules():
+        yield rule.get("alert") or rule["record"], rule["expr"]
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((OBSERVABILITY / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_every_metric_that_is_asked_for_exists(published: dict[str, set[str]]) -> None:
+    known = set().union(*published.values(), PROMETHEUS_OWN, PROCESS)
+    known |= {rule["record"] for rule in rules() if "record" in rule}
+    unknown = {where: names_in(expression) - known for where, expression in expressions()}
+    assert {where: names for where, names in unknown.items() if names} == {}
+
+
+def test_every_daemon_has_what_all_have(published: dict[str, set[str]]) -> None:
+    for daemon, names in published.items():
+        assert {dashboards.REQUESTS, "http_requests_in_flight", "event_loop_lag_seconds"} <= names, daemon
+    assert {"gen_ai_client_token_usage", "gen_ai_client_operation_duration_seconds"} <= published["chatd"]
+    assert "gateway_overhead_seconds" in published["gateway"]
+
+
+def test_the_dashboards_in_the_repository_are_those_of_the_script() -> None:
+    made = {f"{one.name}.json": dashboards.rendered(one) for one in dashboards.dashboards()}
+    kept = {path.name: path.read_text(encoding="utf-8") for path in dashboards.FOLDER.glob("*.json")}
+    assert kept == made, "run `python deploy/observability/dashboards.py`"
+
+
+def test_dashboards_are_what_grafana_reads() -> None:
+    bodies = [json.loads(dashboards.rendered(one)) for one in dashboards.dashboards()]
+    assert [body["uid"] for body in bodies] == [f"stillhouse-{name}" for name in ("overview", *DAEMONS)]
+    provisioned = yaml.safe_load(
+        (OBSERVABILITY / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )
+    sources = {source["uid"] for source in provisioned["datasources"]}
+    for body in bodies:
+        places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in body["panels"]]
+        assert len(set(places)) == len(places)
+        assert {panel["datasource"]["uid"] for panel in body["panels"]} <= sources
+        assert all(target["expr"].count("(") == target["expr"].count(")") for target in _targets(body))
+
+
+def _targets(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for panel in body["panels"]:
+        yield from panel["targets"]
+
+
+def test_alerts_have_a_severity_and_a_runbook_that_exists() -> None:
+    chapters = {
+        re.sub(r"[^\w-]", "", line.removeprefix("## ").strip().lower().replace(" ", "-"))
+        for line in RUNBOOKS.read_text(encoding="utf-8").splitlines()
+        if line.startswith("## ")
+    }
+    alerts = [rule for rule in rules() if "alert" in rule]
+    assert len({alert["alert"] for alert in alerts}) == len(alerts)
+    for alert in alerts:
+        page, _, anchor = alert["annotations"]["runbook"].partition("#")
+        assert page == "docs/runbooks.md"
+        assert anchor in chapters, alert["alert"]
+        assert alert["labels"]["severity"] in {"page", "ticket"}
+        assert alert["annotations"]["summary"]
+        assert alert["expr"].count("(") == alert["expr"].count(")")
+
+
+def test_every_daemon_is_scraped_where_it_listens() -> None:
+    scrapes = yaml.safe_load((OBSERVABILITY / "prometheus.yml").read_text())["scrape_configs"]
+    ports = {one["job_name"]: one["dns_sd_configs"][0]["port"] for one in scrapes}
+    assert ports == {daemon: settings_type(daemon).model_fields["port"].default for daemon in DAEMONS}
+    assert all(one["dns_sd_configs"][0]["names"] == [one["job_name"]] for one in scrapes)
+
+
+def test_labels_that_select_http_series_exist() -> None:
+    http = {"job", "instance", "le", "http_route", "http_request_method", "http_response_status_code"}
+    for where, expression in expressions():
+        for selector in re.findall(r"http_server_request_duration_seconds\w*\{([^}]*)\}", expression):
+            assert set(LABELS.findall(selector)) <= http, where
