@@ -1,7 +1,7 @@
 """Evidence and categories as the stages left them: shard by shard and in step, or by id."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from distill.engine import columns, lookup, shards
+from distill.engine import columns, lookup, shards, words
 from distill.engine.lookup import Found, Lookup
 from distill.engine.products import id_of, line_with, lines_from
 from distill.engine.shards import EvidenceManifest, EvidenceShard, ScoredManifest
@@ -196,6 +196,11 @@ class Library:
         """Where the columns of a shard lie, if it was scored."""
         scored = self._scored_files.get((shard.name, shard.evidence.sha256))
         return columns.path_of(self.index, scored) if scored is not None else None
+
+    def rows_with(self, shard: EvidenceShard, asked: Sequence[str]) -> words.Rows | None:
+        """The rows of a shard that may have words; None where no index tells."""
+        scored = self._scored_files.get((shard.name, shard.evidence.sha256))
+        return words.rows_with(words.path_of(self.index, scored), asked) if scored is not None else None
 
     def found_at(self, shard: int, row: int) -> Found:
         """The line that is the `row`-th of a shard, by the shard's place in the manifest."""

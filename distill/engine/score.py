@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 
-from distill.engine import columns, notes, rules, shards
+from distill.engine import columns, notes, rules, shards, words
 from distill.engine.columns import CATEGORIES
 from distill.engine.pool import Pool
 from distill.engine.products import ProductWriter
@@ -53,6 +53,10 @@ class ScoreTask:
         return self.note.with_suffix(review_index.SUFFIX)
 
     @property
+    def words(self) -> Path:
+        return self.note.with_suffix(words.SUFFIX)
+
+    @property
     def columns(self) -> Path:
         return self.note.with_suffix(columns.SUFFIX)
 
@@ -94,6 +98,7 @@ def score_evidence(data: Path, rule_file: Path, pool: Pool, progress: Progress) 
     shards.keep_only(folder / shards.SCORED, {Path(shard.scored.name).name for shard in scored})
     shards.keep_only(index, {task.note.name for task in tasks}, "*.scored")
     shards.keep_only(index, {task.columns.name for task in tasks}, "*.columns-*")
+    shards.keep_only(index, {task.words.name for task in tasks}, "*.words-*")
     shards.keep_only(index, {task.reviews.name for task in tasks}, f"*{review_index.SUFFIX}")
     return ScoredProduct(manifest, [*(shard.scored for shard in scored), product], counts)
 
@@ -104,7 +109,7 @@ def score_shard(task: ScoreTask) -> ScoredShard:
     counts = dict.fromkeys(("in", *CATEGORIES), 0)
     folder = task.data / shards.FOLDER
     reviews = ShardReviews()
-    asked = columns.Builder()
+    asked, texts = columns.Builder(), list[str]()
     with ProductWriter(folder / shards.SCORED / f"{task.stem}.jsonl") as product:
         with shards.file_of(task.data, task.shard.evidence).open("rb") as lines:
             for line in lines:
@@ -113,9 +118,12 @@ def score_shard(task: ScoreTask) -> ScoredShard:
                 product.write_line(_scored(evidence["evidence_id"], category, reasons, applied.version))
                 reviews.add(evidence, category)
                 asked.take(evidence, category, reasons)
+                texts.append(words.text_of(evidence))
                 counts["in"] += 1
                 counts[category] += 1
         written = product.finish()
+    if words.available():
+        words.write(task.words, texts)
     asked.write(task.columns)
     name = f"{shards.FOLDER}/{shards.SCORED}/{written.name}"
     shard = ScoredShard(

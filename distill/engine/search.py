@@ -1,7 +1,7 @@
 """Evidence by what it is, by what it belongs to, and by words: as much of it as one page needs.
 
-Columns narrow the question down to candidates, in the order of ids; the lines of these are then read and
-checked in full, so that a shard without columns gives the same answer, and only costs more of a page's work.
+Columns and words narrow the question down to candidates, in the order of ids; the lines of these are then
+read and checked in full, so that a shard without an index gives the same answer, at more of a page's work.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +13,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from distill.engine import columns
+from distill.engine import columns, words
 from distill.engine.columns import CATEGORIES, UNDATED, Columns, Table, id_words
 from distill.engine.library import Library
 from distill.engine.lookup import ENTRY, Found, ids_of
 from distill.engine.partindex import Key, PartIndex, key_of
 from distill.engine.scan import EPOCH, MICROSECOND, moment
 from distill.engine.shards import EvidenceShard
-from distill.engine.sources.turn import text_of
 from schemas.distill import EvidenceItem, EvidencePage
 from schemas.evidence import Category, Evidence, Scored
 
@@ -35,7 +34,8 @@ BELONGING: Final = ("episode_id", "run_id")
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is looked for; all of it has to hold. `code` is a reason of the category or a finding, `words` are
-    in the input or the output, in whatever case. `model` is the name alone, or with its provider.
+    how words in the input or the output begin, in whatever case. `model` is the name alone, or with its
+    provider.
     """
 
     category: Category | None = None
@@ -54,12 +54,12 @@ class Wanted:
         return self.episode_id is not None or self.run_id is not None
 
     @property
-    def by_columns(self) -> bool:
-        """Whether columns can tell some of what does not fit."""
+    def by_index(self) -> bool:
+        """Whether columns or words can tell some of what does not fit."""
         return any(
             getattr(self, field.name) not in (None, ())
             for field in fields(self)
-            if field.name not in (*BELONGING, "words")
+            if field.name not in BELONGING
         )
 
     # --- a line -------------------------------------------------------------------------------
@@ -104,10 +104,7 @@ class Wanted:
         )
 
     def _words_fit(self, evidence: Json) -> bool:
-        if not self.words:
-            return True
-        text = "\n".join(_texts(evidence)).casefold()
-        return all(word.casefold() in text for word in self.words)
+        return not self.words or words.has_all(words.text_of(evidence), self.words)
 
     # --- columns ------------------------------------------------------------------------------
 
@@ -156,26 +153,6 @@ def _model(evidence: Json) -> str:
     return f"{evidence['model']['provider']}/{evidence['model']['name']}"
 
 
-def _texts(evidence: Json) -> Iterator[str]:
-    """What a person would read of a piece: what was asked and shown, and what was answered."""
-    for message in evidence["input"]["messages"]:
-        yield text_of(message.get("content")) or ""
-        yield from _calls(message)
-    for shown in evidence["input"]["retrieved_context"]:
-        yield shown["text"]
-    output = evidence["output"]
-    if output is not None:
-        yield output["content"] or ""
-        yield from _calls(output)
-
-
-def _calls(message: Json) -> Iterator[str]:
-    """The arguments of calls, which are JSON as text."""
-    for call in message.get("tool_calls") or ():
-        arguments = (call.get("function") or {}).get("arguments")
-        yield arguments if isinstance(arguments, str) else ""
-
-
 # --- candidates -----------------------------------------------------------------------------------
 
 
@@ -215,7 +192,7 @@ def _candidates(library: Library, wanted: Wanted, after: str | None, most: int) 
         ids = sorted(belonging(library, wanted))
         found = (lookup.find(one) for one in ids if beyond is None or one > beyond)
         yield from (one for one in found if one is not None)
-    elif wanted.by_columns:
+    elif wanted.by_index:
         for shard, row in _rows(library, manifest.shards, wanted, beyond)[:most]:
             yield library.found_at(shard, row)
     else:
@@ -255,6 +232,8 @@ def _rows(
         read = columns.read(path) if path is not None else None
         ids = read.rows if read is not None else np.fromfile(ids_of(library.index, part), ENTRY)
         chosen = np.flatnonzero(wanted.mask(read)) if read is not None else np.arange(len(ids))
+        if wanted.words and (having := library.rows_with(part, wanted.words)) is not None:
+            chosen = chosen[np.isin(chosen, having)]
         places.append(np.stack([np.full(len(chosen), number), chosen]))
         words.append(np.stack(id_words(ids[chosen])))
     (shards, rows), (high, low) = np.concatenate(places, axis=1), np.concatenate(words, axis=1)

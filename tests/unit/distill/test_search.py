@@ -71,6 +71,10 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ({"q": '"yes",'}, {"plain"}),
     ({"q": "torches shed"}, {"welding"}),
     ({"q": "lima"}, {"calls"}),
+    ({"q": "torch"}, {"welding"}),  # how the word begins
+    ({"q": "orches"}, set()),
+    ({"q": "twice said"}, {"plain"}),
+    ({"q": "?"}, {"plain"}),
     ({"q": "content"}, set()),  # a name of a field, and nobody's word
     ({"q": "mend", "kind": "fill", "category": "accepted"}, {"JO-1-2", "JO-2-2"}),
 ]
@@ -87,8 +91,9 @@ async def test_what_is_found(tmp_path: Path, columns: str) -> None:
     async with distill(tmp_path) as client:
         await ready(client)
         if columns == "without columns":
-            for path in (tmp_path / "distill" / "index").glob("*.columns-*"):
-                path.unlink()
+            for pattern in ("*.columns-*", "*.words-*"):
+                for path in (tmp_path / "distill" / "index").glob(pattern):
+                    path.unlink()
         everything = await listed(client)
         assert len(everything) == 8
         for asked, expected in CASES:
