@@ -222,6 +222,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _large_read = False
+    _is_mixed = False
     _in_body = False
     _body_bytes = 0
     _fault: InvalidRequest | None = None
@@ -375,9 +376,11 @@ class EnvelopeProtocol(HttpToolsProtocol):
             self._refuse(Unavailable(f"{self._bounds.connections_max} connections are open; no more may be"))
 
     def data_received(self, data: bytes) -> None:
-        self._large_read = len(data) > HEAD_BYTES_MAX
+        self._is_mixed = self._in_body
+        # A head that ends in a large read may be large, or come after others in it: then it is measured.
+        self._large_read = len(data) > HEAD_BYTES_MAX or (self._large_read and self._in_head)
         super().data_received(data)
-        if self._in_head:  # still: all of this was head
+        if self._in_head and not self._is_mixed:  # all of this was head
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
                 self._refuse(_head_too_large())
@@ -388,7 +391,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
         cast("dict[str, Any]", self.scope)[ARRIVED] = time.perf_counter()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._is_mixed = False, True
         self._fault = self._fault_of_head()
         if self._fault is not None:
             raise ValueError(self._fault.message)  # which makes the parser give up

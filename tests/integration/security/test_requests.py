@@ -9,7 +9,15 @@ import httpx
 import pytest
 
 from schemas.errors import ErrorEnvelope
-from tests.integration.security.raw import Witness, answers_to, connected, read_to_end, statuses, witness
+from tests.integration.security.raw import (
+    Witness,
+    answers_to,
+    connected,
+    read_answer,
+    read_to_end,
+    statuses,
+    witness,
+)
 from tests.processes import Running, running
 
 pytestmark = pytest.mark.enable_socket
@@ -210,7 +218,7 @@ def test_who_does_not_go_on_is_cut_off(hasty: House, begun: bytes, statuses_afte
 def test_an_empty_line_is_no_sign_of_life(hasty: House) -> None:
     with connected(hasty.gateway.url) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert statuses(connection.recv(65536)) == [200]
+        assert statuses(read_answer(connection)) == [200]
         connection.sendall(b"\r\n")
         assert read_to_end(connection) == b""
 
