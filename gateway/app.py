@@ -7,17 +7,19 @@ from typing import TypedDict, TypeVar
 
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.backends import Bulkhead, HttpHop, HttpProber, HttpUpstream, Prober, Upstream, resolved
+from gateway.backends import Bulkhead, HttpHop, HttpProber, HttpUpstream, Prober, Rates, Upstream, resolved
 from gateway.engine import (
     Board,
     Doorkeeper,
     Fleet,
     Itself,
+    Limiter,
     Members,
     Overhead,
     Rendezvous,
     ReplicaMetrics,
     Watch,
+    shared_limits,
 )
 from gateway.engine.embeddings import Member
 from gateway.engine.fleet import Replica
@@ -32,7 +34,7 @@ from services.h1 import H1Client
 from services.health import Check, readiness
 from services.http import PeerClient, Timeouts
 from services.keys import KeyStore
-from services.tasks import every, task_set
+from services.tasks import TaskSet, every, task_set
 from services.telemetry import CollectorRegistry, render
 
 DISTILL_TIMEOUTS = Timeouts(connect_s=0.5, read_s=2.0, total_s=2.0)
@@ -64,11 +66,17 @@ def create_app(
     registry = CollectorRegistry()
     overhead = Overhead(registry)
     replica_metrics = ReplicaMetrics(registry)
-    doorkeeper = Doorkeeper(KeyStore(settings.data), host=settings.host)
+    rates = _rates(settings, registry)
+    charges = TaskSet()
+    limits = shared_limits(rates, charges) if rates is not None else Limiter.of
+    doorkeeper = Doorkeeper(KeyStore(settings.data), host=settings.host, limits=limits)
 
     @asynccontextmanager
     async def lifespan(_: Daemon) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
+            if rates is not None:
+                stack.push_async_callback(rates.close)
+                stack.push_async_callback(charges.close)
             fleets = await _open_fleets(settings, upstreams, stack)
             rendezvous = await _open_rendezvous(settings, stack)
             distill = await stack.enter_async_context(
@@ -137,6 +145,20 @@ def _urls(settings: Settings) -> dict[str, tuple[str, ...]]:
         "distill": settings.distill_urls,
         "validators": settings.validators_urls,
     }
+
+
+def _rates(settings: Settings, registry: CollectorRegistry) -> Rates | None:
+    """The common count of limits, where there is one."""
+    if settings.limits_url is None:
+        return None
+    from gateway.backends.valkey import ValkeyRates  # noqa: PLC0415 - few need it, and it is slow to import
+
+    return ValkeyRates(
+        settings.limits_url.get_secret_value(),
+        registry,
+        timeout_s=settings.limits_timeout_s,
+        pause_s=settings.limits_pause_s,
+    )
 
 
 async def _open_fleets(

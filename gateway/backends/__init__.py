@@ -3,6 +3,7 @@
 from gateway.backends.bulkhead import Bulkhead
 from gateway.backends.hop import HopReplica, HttpHop, Part, ReplicaLost
 from gateway.backends.probe import FakeProber, HttpProber, Prober
+from gateway.backends.rates import FakeRates, Rates, Taken
 from gateway.backends.relay import (
     Call,
     FakeUpstream,
@@ -21,6 +22,7 @@ __all__ = [
     "Bulkhead",
     "Call",
     "FakeProber",
+    "FakeRates",
     "FakeUpstream",
     "Headers",
     "HopReplica",
@@ -32,8 +34,10 @@ __all__ = [
     "Outgoing",
     "Part",
     "Prober",
+    "Rates",
     "ReplicaLost",
     "Reply",
+    "Taken",
     "Upstream",
     "reply",
     "resolved",

@@ -8,6 +8,7 @@ from gateway.engine.limits import Bucket, Limiter
 from gateway.engine.members import Members
 from gateway.engine.overhead import Overhead, Transit
 from gateway.engine.replicas import ReplicaMetrics
+from gateway.engine.shared import shared_limits
 from gateway.engine.watch import Watch
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "Vectors",
     "Wanted",
     "Watch",
+    "shared_limits",
 ]

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -59,8 +59,12 @@ class Admitted:
 class Doorkeeper:
     """Decides by the key file. A file that cannot be read any more leaves the last good one in force."""
 
-    def __init__(self, store: KeyStore, *, host: str) -> None:
+    def __init__(
+        self, store: KeyStore, *, host: str, limits: Callable[[KeyRecord], Limiter] = Limiter.of
+    ) -> None:
+        """`limits` makes those of a key that is seen for the first time."""
         self._store = store
+        self._limits = limits
         self._signature = store.signature()
         self._keys = store.load()
         self._limiters: dict[str, Limiter] = {}
@@ -107,7 +111,7 @@ class Doorkeeper:
         record = self._record(self._keys, authorization)
         limiter = self._limiters.get(record.id)
         if limiter is None:
-            limiter = self._limiters[record.id] = Limiter(record)
+            limiter = self._limiters[record.id] = self._limits(record)
         principal = Principal(record.name, frozenset(record.scopes), record.roles, record.gate_header)
         if len(self._admitted) >= ADMITTED_MAX:
             self._admitted.clear()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, Self
 
 from services.errors import Overloaded
 from services.keys import KeyRecord
@@ -39,28 +39,67 @@ class Bucket:
         now = self.clock()
         self._arrival = now + self._ahead_s(now) + amount * PERIOD_S / self.per_minute
 
+    def learn(self, ahead_s: float) -> None:
+        """Others know of more that was taken: so many seconds' worth of a minute."""
+        self._arrival = max(self._arrival, self.clock() + ahead_s)
+
+    async def ready(self) -> None:
+        """Nobody needs to be asked."""
+
     @property
     def remaining(self) -> int:
         left_s = PERIOD_S - self._ahead_s(self.clock()) + SLACK_S
         return max(0, int(left_s * self.per_minute / PERIOD_S))
 
 
-class Limiter:
-    """The buckets of one key. A refused request takes nothing."""
+class Rate(Protocol):
+    """So many a minute."""
 
-    def __init__(self, record: KeyRecord) -> None:
-        self.requests = Bucket(record.rpm) if record.rpm else None
-        self.tokens = Bucket(record.tpm) if record.tpm else None
+    @property
+    def per_minute(self) -> int: ...
+
+    @property
+    def remaining(self) -> int: ...
+
+    def wait_s(self, amount: float) -> float:
+        """Seconds until `amount` can be taken, as far as is known here."""
+
+    def take(self, amount: float) -> None: ...
+
+    async def ready(self) -> None:
+        """Ask whoever must be asked before something can be taken."""
+
+
+class Limiter:
+    """The rates of one key. A refused request takes nothing."""
+
+    def __init__(self, *, requests: Rate | None, tokens: Rate | None) -> None:
+        self.requests = requests
+        self.tokens = tokens
+
+    @classmethod
+    def of(cls, record: KeyRecord) -> Self:
+        """Those that this gateway keeps by itself."""
+        return cls(
+            requests=Bucket(record.rpm) if record.rpm else None,
+            tokens=Bucket(record.tpm) if record.tpm else None,
+        )
 
     def admit(self) -> None:
-        """Take one request. Raises `Overloaded` with the time to wait."""
-        for bucket, what in ((self.requests, "requests"), (self.tokens, "tokens")):
-            if bucket is not None and (wait := bucket.wait_s(1)) > 0:
+        """Take one request. Raises `Overloaded` with the time to wait, also where others must be asked."""
+        for rate, what in ((self.requests, "requests"), (self.tokens, "tokens")):
+            if rate is not None and (wait := rate.wait_s(1)) > 0:
                 raise Overloaded(
-                    f"this key may use {bucket.per_minute} {what} a minute", retry_after_s=max(1.0, wait)
+                    f"this key may use {rate.per_minute} {what} a minute", retry_after_s=max(1.0, wait)
                 )
         if self.requests is not None:
             self.requests.take(1)
+
+    async def admit_asking(self) -> None:
+        """The same, after asking those who must be asked."""
+        if self.requests is not None:
+            await self.requests.ready()
+        self.admit()
 
     def charge(self, tokens: int) -> None:
         if self.tokens is not None:
@@ -69,8 +108,8 @@ class Limiter:
     def headers(self) -> dict[str, str]:
         """What is left, in the headers that OpenAI's clients know."""
         found: dict[str, str] = {}
-        for bucket, what in ((self.requests, "requests"), (self.tokens, "tokens")):
-            if bucket is not None:
-                found[f"x-ratelimit-limit-{what}"] = str(bucket.per_minute)
-                found[f"x-ratelimit-remaining-{what}"] = str(bucket.remaining)
+        for rate, what in ((self.requests, "requests"), (self.tokens, "tokens")):
+            if rate is not None:
+                found[f"x-ratelimit-limit-{what}"] = str(rate.per_minute)
+                found[f"x-ratelimit-remaining-{what}"] = str(rate.remaining)
         return found

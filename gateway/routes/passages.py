@@ -409,7 +409,7 @@ def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
     async def forward(request: Request, doorkeeper: DoorkeeperDep, fleets: FleetsDep) -> Response:
         principal, limiter = allowed(passage, doorkeeper, authorization_of(request.scope["headers"]))
         if limiter is not None:  # only what may pass counts against the caller's rate
-            limiter.admit()
+            await limiter.admit_asking()
         current = context.current()
         assert current is not None, "RequestMiddleware runs first"
         current.principal, current.roles = principal.name, principal.roles

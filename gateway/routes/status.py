@@ -23,14 +23,14 @@ BoardDep = Annotated[Board, Depends(_board)]
 @routes.get("/v1/status", tags=["gateway"])
 async def status(request: Request, doorkeeper: DoorkeeperDep, board: BoardDep) -> PlatformStatus:
     """Every replica: health, rates, latencies, queues, caches, spool, log and datasets. Needs `admin`."""
-    _admit(doorkeeper, request)
+    await _admit(doorkeeper, request)
     return await board.status()
 
 
-def _admit(doorkeeper: Doorkeeper, request: Request) -> None:
+async def _admit(doorkeeper: Doorkeeper, request: Request) -> None:
     principal, limiter = doorkeeper.identify(authorization_of(request.scope["headers"]))
     principal.require(("admin",))
     if limiter is not None:
-        limiter.admit()
+        await limiter.admit_asking()
     if (current := context.current()) is not None:
         current.principal = principal.name
