@@ -8,7 +8,8 @@ from typing import Final
 from schemas.evidence import ProductFile
 from schemas.proof import Receipt
 
-EXPORT: Final = "export"
+FOLDERS: Final = ("export", "replay")
+"""Stages that leave a folder of its own for each thing that they make."""
 DATASETS: Final = "datasets"
 ROOTS: Final = ("distill", DATASETS)
 NOT_PRODUCTS: Final = ("distill/receipts", "distill/keys", "distill/index", "distill/holdout")
@@ -38,7 +39,7 @@ class Readings:
 
 @dataclass(slots=True)
 class History:
-    """`current` are the runs whose products stand: the last of each stage, and the last of each dataset.
+    """`current` are the runs whose products stand: the last of each stage, dataset and replay.
 
     `read` are the files that were given: the log, imports, the holdout. `made` is every product that there
     ever was, by name and sha256.
@@ -71,9 +72,9 @@ class History:
 
 def _subject(receipt: Receipt) -> str:
     """What a later receipt takes the place of an earlier one in."""
-    if receipt.stage != EXPORT:
+    if receipt.stage not in FOLDERS:
         return receipt.stage
-    return min((folder_of(product.name) for product in receipt.products), default=EXPORT)
+    return min((folder_of(product.name) for product in receipt.products), default=receipt.stage)
 
 
 def folder_of(name: str) -> str:

@@ -25,7 +25,7 @@ from distill.engine.metrics import Metrics
 from distill.engine.pool import Pool
 from distill.engine.products import QUARANTINE, ProductWriter
 from distill.engine.progress import Progress
-from distill.engine.receipts import Receipts, material_of
+from distill.engine.receipts import Receipts, material_of, product_of
 from distill.engine.replay import results
 from distill.engine.replay.budget import Budget
 from distill.engine.replay.doing import Arm, Worker
@@ -385,9 +385,8 @@ class _Run:
         """Vouch for the products."""
         data = self._place.data
         library = [shard.evidence for shard in self._library.shards()]
-        products = [
-            one.model_copy(update={"name": f"{REPLAYS}/{self._id}/{one.name}"}) for one in manifest.files
-        ]
+        names = (MANIFEST, *(file.name for file in manifest.files))
+        products = [product_of(data, self._folder / name) for name in names]
         return (
             Receipts(data)
             .write(

@@ -294,3 +294,15 @@ async def test_what_makes_no_sense_is_refused_at_once(
         response = await client.post("/v1/distill/jobs", json={"stage": "replay", **options})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+async def test_an_audit_vouches_for_what_a_replay_left(tmp_path: Path) -> None:
+    async with recorded(tmp_path, Arms(), orders(3)) as client:
+        job = await done(client, **SMALL)
+        assert job["receipt"]["file"].endswith("replay.dsse.json")
+        await done(client, **SMALL, name="another")
+        await done(client, stage="audit", all=True)
+        tasks = tmp_path / "replays" / job["replay_id"] / "tasks.jsonl"
+        tasks.write_bytes(tasks.read_bytes().replace(b"local_pass", b"local_lass"))
+        broken = await finished(client, stage="audit", all=True)
+    assert broken["error"]["code"] == "audit_failed"
