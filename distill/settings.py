@@ -48,7 +48,7 @@ class Settings(DaemonSettings):
         20_000, ge=1, description="Records that a filtered page of evidence may look at before it ends."
     )
     review_queue_max: int = Field(
-        500_000,
+        200_000,
         ge=1,
         description="Waiting pieces of evidence that are put in order for reviewers, about 150 bytes each; "
         "further ones come up as those are decided.",

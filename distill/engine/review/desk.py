@@ -17,7 +17,6 @@ from distill.engine.library import Item, Library, reading
 from distill.engine.log import Log
 from distill.engine.review import decisions, index
 from distill.engine.review.agreement import reliability
-from distill.engine.review.decisions import Decided
 from distill.engine.review.queue import Cursor, Order, Queue
 from distill.engine.review.tail import Tail, ends_of
 from distill.engine.shards import EvidenceManifest, ScoredManifest
@@ -56,12 +55,11 @@ class _Shelf:
     evidence: EvidenceManifest | None
     scored: ScoredManifest | None
     queue: Queue
-    reviewed: dict[str, tuple[Decided, ...]]
     tail: Tail
 
     def by_reviewer(self, evidence_id: str) -> dict[str, str]:
         """The latest decision of each reviewer, those included that came after."""
-        known = {one.review_id: one for one in self.reviewed.get(evidence_id, ())}
+        known = {one.review_id: one for one in self.queue.reviewed.get(evidence_id, ())}
         known |= {one.review_id: one for one in self.tail.decided.get(evidence_id, ())}
         return {
             one.by: one.decision for one in sorted(known.values(), key=lambda one: (one.ts, one.review_id))
@@ -74,7 +72,7 @@ class _Shelf:
         return [name for name in self.decided() if undecided_by in self.by_reviewer(name)]
 
     def decided(self) -> set[str]:
-        return self.reviewed.keys() | self.tail.decided.keys()
+        return self.queue.reviewed.keys() | self.tail.decided.keys()
 
 
 class Desk:
@@ -200,13 +198,11 @@ class Desk:
             (one.name, one.evidence_sha256): self._data / one.scored.name
             for one in (scored.shards if scored else ())
         }
-        found = [
+        found = (
             index.reviews_of(self._data, shard, categories.get((shard.name, shard.evidence.sha256)))
             for shard in (evidence.shards if evidence else ())
-        ]
-        reviewed = {one.evidence_id: one.decided for shard in found for one in shard.reviewed}
-        queue = Queue(found, queue_max=self._queue_max)
-        return _Shelf(evidence, scored, queue, reviewed, Tail(ends_of(evidence)))
+        )
+        return _Shelf(evidence, scored, Queue(found, queue_max=self._queue_max), Tail(ends_of(evidence)))
 
 
 def _scored(item: Item) -> Scored | None:

@@ -13,6 +13,7 @@ from typing import IO, Any, Final
 import orjson
 
 from distill.engine import notes, shards
+from distill.engine.columns import REPLAYED
 from distill.engine.review.decisions import Decided, standing
 from distill.engine.rules import votes_of
 from distill.engine.shards import EvidenceShard
@@ -59,9 +60,13 @@ class ShardReviews:
         self.reviewed: list[Reviewed] = []
 
     def add(self, evidence: Json, category: Category | None) -> None:
-        """Take note of a piece, if it concerns reviewers. Without a category, it does not wait."""
+        """Take note of a piece, if it concerns reviewers. Without a category, it does not wait.
+
+        Neither does what a replay brought up: that is old work done again, to be compared, not learnt.
+        """
         reviews = evidence.get("review") or ()
-        waits = category == "needs_human_review"
+        replayed = (evidence.get("episode_id") or "").startswith(REPLAYED)
+        waits = category == "needs_human_review" and not replayed
         if not waits and not reviews:
             return
         evidence_id, pattern = evidence["evidence_id"], pattern_of(evidence)

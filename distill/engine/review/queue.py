@@ -5,15 +5,15 @@ a reader who goes through it page by page misses nothing and meets nothing twice
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.engine.review.index import ShardReviews, Waiting
+from distill.engine.review.decisions import Decided
+from distill.engine.review.index import Pattern, ShardReviews, Waiting
 from schemas.distill import ReviewValue
 
 Order = Literal["value", "id"]
@@ -46,15 +46,23 @@ class Cursor:
 
 class Queue:
     """The waiting pieces of all shards, in columns. Of more than `queue_max`, those that come first in the
-    log; `left_out` counts the others, which move up when `score` ran again.
+    log; `left_out` counts the others, which move up when `score` ran again. `reviewed` has the decisions on
+    pieces that waited before.
     """
 
-    def __init__(self, shards: Sequence[ShardReviews], *, queue_max: int) -> None:
-        waiting = list(_first(chain.from_iterable(shard.waiting for shard in shards), queue_max))
-        self.left_out = sum(len(shard.waiting) for shard in shards) - len(waiting)
+    def __init__(self, shards: Iterable[ShardReviews], *, queue_max: int) -> None:
+        waiting: list[Waiting] = []
+        reviewed: Counter[Pattern] = Counter()
+        self.reviewed: dict[str, tuple[Decided, ...]] = {}
+        self.left_out = 0
+        for shard in shards:
+            room = queue_max - len(waiting)
+            waiting += shard.waiting[:room]
+            self.left_out += max(0, len(shard.waiting) - room)
+            reviewed.update(one.pattern for one in shard.reviewed)
+            self.reviewed |= {one.evidence_id: one.decided for one in shard.reviewed}
         patterns = sorted({one.pattern for one in waiting})
         number = {pattern: place for place, pattern in enumerate(patterns)}
-        reviewed = Counter(one.pattern for shard in shards for one in shard.reviewed)
         self._ids = np.array([one.evidence_id for one in waiting], dtype="S64")
         self._pattern = np.array([number[one.pattern] for one in waiting], dtype=np.int64)
         self._disagreement = np.array([one.disagreement for one in waiting], dtype=np.float64)
@@ -137,7 +145,3 @@ class Queue:
             alike=int(self._alike[pattern]),
             decided=int(self._decided[pattern]),
         )
-
-
-def _first(waiting: Iterable[Waiting], count: int) -> Iterable[Waiting]:
-    return (one for one, _ in zip(waiting, range(count), strict=False))

@@ -244,3 +244,11 @@ async def test_a_cursor_of_another_order_is_refused(tmp_path: Path, order: str, 
         response = await client.get("/v1/distill/review", params={"order": order, "cursor": cursor})
     assert response.status_code == 400
     assert response.json()["error"]["param"] in {"cursor", "order"}
+
+
+async def test_what_a_replay_brought_up_does_not_wait_for_people(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        await send(client, [run("r", verdict=verdict("needs_human_review"), episode_id="replay.1")])
+        await fill(client, 1)
+        (item,) = await waiting(client)
+        assert item["evidence"]["episode_id"] is None
