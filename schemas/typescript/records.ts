@@ -88,6 +88,8 @@ export interface Unchecked {
 }
 /**
  * `stillhouse.drift`: two windows compared, what went in apart from what came out.
+ *
+ * `ts` is the time of the latest evidence in them. `flips` names some of the tasks whose verdict changed.
  */
 export interface Drift {
   alpha: number;
@@ -96,6 +98,7 @@ export interface Drift {
   ext?: {
     [k: string]: JsonValue;
   };
+  flips?: Flip[];
   inputs: InputDrift[];
   outputs: OutputDrift[];
   parameters?: {
@@ -116,7 +119,17 @@ export interface Window {
   until?: string | null;
 }
 /**
- * What the work was done with: the share of each value of `property` in both windows.
+ * A task that is `accepted` now and was not, or the other way; a piece of evidence from each window.
+ */
+export interface Flip {
+  accepted: boolean;
+  baseline_evidence_id: string;
+  current_evidence_id: string;
+}
+/**
+ * What the work was done with: the share of each value of `property` in both windows, by tasks.
+ *
+ * `distance` is the share of tasks that would need another value for the windows to be alike.
  */
 export interface InputDrift {
   baseline: {
@@ -125,14 +138,23 @@ export interface InputDrift {
   current: {
     [k: string]: number;
   };
+  distance?: number;
+  drifted?: boolean;
+  p?: number | null;
   property: "model" | "config" | "prompt" | "roster" | "policy" | "role";
 }
 /**
  * What came of it. `difference` is current less baseline; `p` is after Holm's correction.
+ *
+ * `category` and `finding` are the shares of tasks with `key`, `verdict_flip` the share that was accepted
+ * of those tasks that are in both windows; `length` (characters), `latency` (milliseconds) and `cost` (US
+ * dollars) are medians. `baseline_tasks` and `current_tasks` are what each rests on.
  */
 export interface OutputDrift {
   baseline: number | null;
+  baseline_tasks?: number;
   current: number | null;
+  current_tasks?: number;
   difference: number | null;
   drifted: boolean;
   interval?: [unknown, unknown] | null;
@@ -156,10 +178,12 @@ export interface EmailDraft {
  * `evidence_id` covers source key, task, role, input, output and model, never a time, so the same run has
  * the same id on every machine; verdict and feedback may join later without changing it. `role` is the
  * job role of the retrieved texts, where they agree on one. `repair_of` names the failed attempt that this
- * run was made to repair, `repaired_by` the first run that was made to repair this one. `ts` is the run's
- * own time, where its source tells one. `duplicates` counts the records beyond the first that said the same.
+ * run was made to repair, `repaired_by` the first run that was made to repair this one. `ts`, `latency_ms`
+ * and `config_hash` are the run's own, where its source tells them. `duplicates` counts the records beyond
+ * the first that said the same.
  */
 export interface Evidence {
+  config_hash?: string | null;
   duplicates?: number;
   episode_id?: string | null;
   evidence_id: string;
@@ -168,6 +192,7 @@ export interface Evidence {
   };
   feedback?: EvidenceFeedback[];
   input: EvidenceInput;
+  latency_ms?: number | null;
   model: ModelRef;
   output?: RunOutput | null;
   repair_of?: string | null;
@@ -397,8 +422,9 @@ export interface Preference {
  * `line` counts from 1. `split` is the file's; rows of one `group` are never in two splits. `input_sha256`
  * is over the canonical form of the prompt, messages and tools, as the model saw it. `rejected` is set for
  * preference pairs alone, as are `reasons`, `margin` and `pair`, which says where the pair comes from: a
- * repair, a correction by a person (`correction` then names the feedback that holds it), or two answers to
- * one prompt. `masked` counts personal values for which a placeholder stands in the row.
+ * repair, a correction by a person, or two answers to one prompt. `correction` names the review or feedback
+ * that holds the answer, where the row has a person's and not the model's. `masked` counts personal values
+ * for which a placeholder stands in the row.
  */
 export interface Provenance {
   correction?: string | null;
@@ -546,8 +572,11 @@ export interface Tool {
  *
  * `evidence_id` is the recording; `group` what it belongs to, from which nothing was retrieved; `context`
  * the evidence that was. `config_hash` covers what shaped the replay: models, prompts, roster, policy.
+ * `arm` names the configuration, `repeat` counts from 0. `text` and `findings` are of the last answer. In
+ * the mode `recorded`, nothing was asked again: the recorded answers were validated anew.
  */
 export interface Replay {
+  arm?: string;
   /**
    * @minItems 1
    */
@@ -559,13 +588,17 @@ export interface Replay {
   ext?: {
     [k: string]: JsonValue;
   };
+  findings?: Finding[];
   group: string;
-  mode: "live" | "cassette" | "refresh";
+  mode: "live" | "cassette" | "refresh" | "recorded";
   outcome: "local_pass" | "local_repaired" | "escalated_pass" | "failed";
+  repeat?: number;
   replay_id: string;
+  role?: string | null;
   schema: "stillhouse.replay";
   schema_version: string;
   task?: Task | null;
+  text?: string | null;
   ts: string;
   usage?: Usage2;
 }
