@@ -68,6 +68,7 @@ class Queue:
         self._disagreement = np.array([one.disagreement for one in waiting], dtype=np.float64)
         self._roles = np.array([pattern.role for pattern in patterns], dtype=object)
         self._alike = np.bincount(self._pattern, minlength=len(patterns))
+        self._frequency = 1 - 1 / self._alike
         self._decided = np.array([reviewed[pattern] for pattern in patterns], dtype=np.int64)
         self._novelty = 1 / (1 + self._decided[self._pattern] + self._ranks())
         self._points = np.rint(MILLION * self._values()).astype(np.int64)
@@ -84,14 +85,11 @@ class Queue:
         ranks[order] = np.arange(len(order)) - starts[self._pattern[order]]
         return ranks
 
-    def _frequencies(self) -> NDArray[np.float64]:
-        return 1 - 1 / self._alike[self._pattern]
-
     def _values(self) -> NDArray[np.float64]:
         return (
             DISAGREEMENT_WEIGHT * self._disagreement
             + NOVELTY_WEIGHT * self._novelty
-            + FREQUENCY_WEIGHT * self._frequencies()
+            + FREQUENCY_WEIGHT * self._frequency[self._pattern]
         )
 
     def open(self, without: Iterable[str], role: str | None) -> Flags:
@@ -141,7 +139,7 @@ class Queue:
             score=int(self._points[place]) / MILLION,
             disagreement=float(self._disagreement[place]),
             novelty=round(float(self._novelty[place]), 6),
-            frequency=round(float(1 - 1 / self._alike[pattern]), 6),
+            frequency=round(float(self._frequency[pattern]), 6),
             alike=int(self._alike[pattern]),
             decided=int(self._decided[pattern]),
         )
