@@ -58,7 +58,7 @@ class World:
 
     def pairs(self, difference: float, random: np.random.Generator) -> Pairs:
         shared = random.standard_normal(self.tasks)
-        arms = [
+        baseline, current = (
             arm(
                 name,
                 [outcomes(row) for row in self.passes(rate, shared, random)],
@@ -66,8 +66,8 @@ class World:
                 latency_ms=None,
             )
             for name, rate in (("baseline", self.rate), ("current", self.rate + difference))
-        ]
-        return paired(*arms, "own")
+        )
+        return paired(baseline, current, "own")
 
     def name_of(self, number: int) -> str:
         return f"g{number // self.group}"

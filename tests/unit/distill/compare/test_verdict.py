@@ -178,8 +178,8 @@ def test_turning_the_arms_round_turns_the_signs_round(
     tasks: list[tuple[list[ReplayOutcome], list[ReplayOutcome]]], size: int
 ) -> None:
     group: Callable[[int], str] = (lambda n: f"g{n // size}") if size > 1 else own_group
-    one = arm("a", [old for old, _ in tasks], group=group)
-    other = arm("b", [new for _, new in tasks], group=group)
+    one = arm("a", [old for old, _ in tasks], group=group, latency_ms=None)
+    other = arm("b", [new for _, new in tasks], group=group, latency_ms=None)
     forth, back = compared(one, other), compared(other, one)
     assert forth.quality.difference == pytest.approx(-back.quality.difference)
     assert forth.quality.p == pytest.approx(back.quality.p)
@@ -196,13 +196,14 @@ def test_verdicts_are_seldom_wrong_where_there_is_no_difference() -> None:
     wrong = 0
     for _ in range(150):
         ease = [chance.random() for _ in range(60)]
-        arms = [
+        baseline, current = (
             arm(
                 name,
                 [PASSED if chance.random() < one else FAILED for one in ease],
                 group=lambda n: f"g{n // 2}",
+                latency_ms=None,
             )
             for name in "ab"
-        ]
-        wrong += compared(*arms).verdict != "no evidence"
+        )
+        wrong += compared(baseline, current).verdict != "no evidence"
     assert wrong <= 8
