@@ -19,11 +19,15 @@ from distill.engine.exports.splits import Components, Flags, Grouped, Keys, Node
 from distill.engine.pool import Pool
 from schemas.distill import JobRequest
 
-ROUNDS: Final = 16
+ROUNDS_MAX: Final = 64
 """Texts of one band key are compared with the first of them, those not joined to it with the second, and so
 on: with one text alone, a chain of rewordings that leads past it would be cut. Which ones come first differs
 from band to band, so that of more texts than these others are tried elsewhere.
 """
+PATIENCE: Final = 4
+"""Rounds without a find, after which no more are made among many texts: they share a template, no more."""
+FEW: Final = 16
+"""Texts of one key that are compared each with each."""
 _MIXER: Final = np.uint64(0x9E3779B97F4A7C15)
 PAIRS_OF_A_TASK: Final = 2000
 PAIRS_AT_ONCE: Final = 1 << 16
@@ -156,45 +160,42 @@ class _Texts:
 
 def _join_band(keys: near.Hashes, texts: _Texts, found: Components, unlike: Nodes, pool: Pool) -> Nodes:
     """Join the texts that meet in one band and are alike; return the comparisons that failed so far."""
-    members, first, last = _meetings(keys)
-    for number in range(ROUNDS):
-        places = np.minimum(first + number, last)
-        one = members[places]
-        others = (np.arange(len(members)) > places) & (found.labels[members] != found.labels[one])
+    members, sizes = _meetings(keys)
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = np.arange(len(members)) - first
+    found_at = np.zeros(len(sizes), dtype=np.int64)
+    for number in range(ROUNDS_MAX):
+        going_on = (sizes <= FEW) | (number - found_at < PATIENCE)
+        one = members[np.minimum(first + number, len(members) - 1)]
+        others = going_on[row] & (place > number) & (found.labels[members] != found.labels[one])
         if not others.any():
             break
-        joined, unlike = _compared(texts, one[others], members[others], unlike, pool)
-        found.join(*joined)
+        alike, unlike = _compared(texts, one[others], members[others], unlike, pool)
+        found.join(one[others][alike], members[others][alike])
+        found_at[row[others][alike]] = number + 1
     return unlike
 
 
-def _meetings(keys: near.Hashes) -> tuple[Nodes, Nodes, Nodes]:
-    """The texts that share a key with others, those of one key in a row; and where each one's row begins and
-    ends.
-    """
+def _meetings(keys: near.Hashes) -> tuple[Nodes, Nodes]:
+    """The texts that share a key with others, those of one key in a row; and how long each row is."""
     members = np.lexsort(((np.arange(len(keys), dtype=np.uint64) ^ keys) * _MIXER, keys))
     ordered = keys[members]
     begins = np.ones(len(members), dtype=np.bool_)
     begins[1:] = ordered[1:] != ordered[:-1]
-    starts = np.flatnonzero(begins)
-    sizes = np.diff(np.append(starts, len(members)))
-    kept = np.repeat(sizes > 1, sizes)
-    sizes = sizes[sizes > 1]
-    starts = np.cumsum(sizes) - sizes
-    return members[kept], np.repeat(starts, sizes), np.repeat(starts + sizes - 1, sizes)
+    sizes = np.diff(np.append(np.flatnonzero(begins), len(members)))
+    return members[np.repeat(sizes > 1, sizes)], sizes[sizes > 1]
 
 
-def _compared(
-    texts: _Texts, one: Nodes, other: Nodes, unlike: Nodes, pool: Pool
-) -> tuple[tuple[Nodes, Nodes], Nodes]:
-    """The pairs that are alike, and the comparisons that failed so far, which are not made again."""
+def _compared(texts: _Texts, one: Nodes, other: Nodes, unlike: Nodes, pool: Pool) -> tuple[Flags, Nodes]:
+    """Which pairs are alike, and the comparisons that failed so far, which are not made again."""
     pairs = np.minimum(one, other) * len(texts.nodes) + np.maximum(one, other)
     fresh = texts.worth_comparing(one, other) & ~_among(pairs, unlike)
-    verified = np.zeros(len(one), dtype=np.bool_)
-    verified[fresh] = _compare(texts, one[fresh], other[fresh], pool)
+    alike = np.zeros(len(one), dtype=np.bool_)
+    alike[fresh] = _compare(texts, one[fresh], other[fresh], pool)
     if len(unlike) < UNLIKE_MAX:
-        unlike = np.sort(np.concatenate((unlike, pairs[fresh & ~verified])))
-    return (one[verified], other[verified]), unlike
+        unlike = np.sort(np.concatenate((unlike, pairs[fresh & ~alike])))
+    return alike, unlike
 
 
 def _among(pairs: Nodes, known: Nodes) -> Flags:

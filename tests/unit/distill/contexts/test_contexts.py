@@ -294,7 +294,7 @@ def test_replays_are_neither_tasks_nor_examples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("filters", [True, False], ids=["fresh", "an index that filters nothing"])
 def test_no_task_is_shown_its_own_group_and_every_task_is_shown_others(tmp_path: Path, filters: bool) -> None:
-    shelf = filled(tmp_path, families(8))
+    shelf = filled(tmp_path, families(4))
     shelf.filters = filters
     known = keys(tmp_path)
 
