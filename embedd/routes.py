@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -16,18 +16,22 @@ from embedd.engine import Embedded, Engine
 from embedd.settings import Settings
 from schemas import hop
 from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
-from services import daemon
+from services import context, daemon, tracing
 from services.disconnect import ClientGone, unless_gone
 from services.errors import InvalidRequest, PlatformError
 from services.middleware import UNEXPECTED, Frame
 from services.protocol import DirectExchange
 from services.tasks import TaskSet, task_set
+from services.tracing import Tracer
 
 CHARS_A_TOKEN = 3
 ROWS_A_CHUNK = 64
 
 INPUT_TYPES = (None, "query", "document")
 ENCODINGS = ("base64", "float")
+
+Later = Callable[[hop.Call], Coroutine[Any, Any, bytes]]
+"""Makes the part of a call that takes a while."""
 
 routes = daemon.router()
 
@@ -141,10 +145,11 @@ def _well_formed(source: Any, calls: list[Any], cancelled: Any) -> bool:
     if any(type(call_id) is not int for call_id in cancelled):
         return False
     for call in calls:
-        call_id, request_id, _, model, input_type, truncate, dimensions, encoding, texts = call
+        call_id, request_id, traceparent, model, input_type, truncate, dimensions, encoding, texts = call
         if not (
             type(call_id) is int
             and type(request_id) is str
+            and type(traceparent) is str
             and type(model) is str
             and input_type in INPUT_TYPES
             and type(truncate) is bool
@@ -175,29 +180,31 @@ class Hop:
             if (task := self._running.get((source, call_id))) is not None:
                 task.cancel()
         engine, settings = _engine(request), _settings(request)
+        tracer = _untraced(scope)
         ready: list[bytes] = []
         slow: list[hop.Call] = []
         for call in calls:
+            started = time.perf_counter()
             part = _at_once(engine, settings, call)
             if part is None:
                 slow.append(call)
             else:
                 ready.append(part)
+                _trace(tracer, (call,), time.perf_counter() - started)
         engine.count_hits(sum(len(call.texts) for call in calls) - sum(len(call.texts) for call in slow))
         head = [(b"content-type", hop.CONTENT_TYPE)]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         if ready or not slow:
             await send({"type": "http.response.body", "body": b"".join(ready), "more_body": bool(slow)})
         if slow:
-            await unless_gone(receive, self._slowly(engine, settings, source, slow, send))
+            later = partial(_later, engine, settings, tracer)
+            await unless_gone(receive, self._slowly(source, slow, later, send))
 
-    async def _slowly(
-        self, engine: Engine, settings: Settings, source: str, calls: list[hop.Call], send: Send
-    ) -> None:
+    async def _slowly(self, source: str, calls: list[hop.Call], later: Later, send: Send) -> None:
         done: asyncio.Queue[bytes] = asyncio.Queue()
         async with task_set() as tasks:
             for call in calls:
-                self._start(tasks, source, call, _later(engine, settings, call), done)
+                self._start(tasks, source, call, later(call), done)
             for left in reversed(range(len(calls))):
                 part = await done.get()
                 await send({"type": "http.response.body", "body": part, "more_body": left > 0})
@@ -239,13 +246,33 @@ def _at_once(engine: Engine, settings: Settings, call: hop.Call) -> bytes | None
         return _refusal(call, error)
 
 
-async def _later(engine: Engine, settings: Settings, call: hop.Call) -> bytes:
+async def _later(engine: Engine, settings: Settings, tracer: Tracer | None, call: hop.Call) -> bytes:
+    started = time.perf_counter()
     try:
         texts = checked_texts(call.texts, settings)
         order = engine.order(call.model, texts, call.input_type, truncate=call.truncate)
         return _part(engine, call, await engine.embed(order))
     except PlatformError as error:
         return _refusal(call, error)
+    finally:
+        _trace(tracer, (call,), time.perf_counter() - started)
+
+
+def _untraced(scope: Scope) -> Tracer | None:
+    """The tracer, for the calls of a frame; the frame itself is left out of traces."""
+    current = context.current()
+    if current is not None:
+        tracing.leave_out(current)
+    tracer: Tracer | None = scope["app"].tracer
+    return tracer
+
+
+def _trace(tracer: Tracer | None, calls: Sequence[hop.Call], seconds: float) -> None:
+    """A span for each call, which was answered: refusals are answers too."""
+    if tracer is not None:
+        for call in calls:
+            request = tracer.continued(call.request_id, call.traceparent)
+            tracer.served(request, route=hop.PATH, method="POST", status=200, seconds=seconds)
 
 
 def _part(engine: Engine, call: hop.Call, embedded: Embedded) -> bytes:
@@ -297,6 +324,8 @@ class HopDoor:
         engine.count_hits(sum(len(call.texts) for call in calls))
         exchange.scope["route"] = HOP_ROUTE
         request = self._frame.begin(exchange.scope)
+        _trace(self._frame.tracer, calls, time.perf_counter() - started)
+        tracing.leave_out(request)
         headers = [(b"content-type", hop.CONTENT_TYPE), (b"x-request-id", request.request_id.encode())]
         exchange.respond(200, headers, b"".join(parts))
         self._frame.end(exchange.scope, request, 200, time.perf_counter() - started)

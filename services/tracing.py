@@ -117,6 +117,11 @@ class Tracer:
             )
         )
 
+    def continued(self, request_id: str, traceparent: str) -> RequestContext:
+        """A request that came in together with others, and not with headers of its own."""
+        own = self.traceparent(traceparent, trusted=True)
+        return RequestContext(request_id, own, parent_id=parent_of(traceparent))
+
     def export(self, span: Span) -> None:
         """Something else was done for a request whose trace is sampled."""
         if sampled(span.traceparent):
@@ -125,6 +130,11 @@ class Tracer:
     def close(self) -> None:
         """Send what is left. Takes seconds where the collector is gone."""
         self._exporter.close()
+
+
+def leave_out(request: RequestContext) -> None:
+    """Record nothing of a request itself, since it stands for several others."""
+    request.traceparent = request.traceparent[:-2] + NOT_SAMPLED
 
 
 def parent_of(offered: str | None) -> str | None:
