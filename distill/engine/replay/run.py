@@ -51,6 +51,7 @@ from services.tasks import task_set
 
 log = structlog.get_logger(__name__)
 
+BEYOND: Final = LeftOut("budget", "the budget was used up before")
 JOURNAL: Final = "journal"
 PLAN: Final = "plan.json"
 DONE: Final = "done.jsonl"
@@ -333,10 +334,9 @@ class _Run:
 
     def _write_left_out(self) -> ProductFile:
         self._reasons: Counter[str] = Counter()
-        beyond = LeftOut("budget", "the budget was used up before")
         with ProductWriter(self._folder / QUARANTINE) as writer:
             for unit in sorted(unit for unit in self._units if unit not in self._done):
-                left = self._left.get(unit, beyond)
+                left = self._left.get(unit, BEYOND)
                 self._reasons[left.reason] += 1
                 writer.write(
                     Quarantined(
@@ -404,5 +404,6 @@ class _Run:
         )
 
     def forget(self) -> None:
-        """Remove what is needed no more, now that all is done."""
-        shutil.rmtree(self._folder / JOURNAL)
+        """Remove what is needed no more, unless a larger budget may let the rest be done."""
+        if not self._reasons[BEYOND.reason]:
+            shutil.rmtree(self._folder / JOURNAL)

@@ -179,6 +179,21 @@ async def test_no_more_calls_are_made_than_were_allowed(tmp_path: Path, concurre
     assert manifest.left_out == {"budget": 30 - len(results(tmp_path, job["replay_id"]))}
 
 
+async def test_a_larger_budget_lets_the_rest_be_done(tmp_path: Path) -> None:
+    peers = Arms()
+    async with recorded(tmp_path, peers, orders(10)) as client:
+        job = await done(client, **SMALL, budget_calls=8)
+        first = folder(tmp_path, job["replay_id"])
+        assert folder(tmp_path, (await done(client, **SMALL, budget_calls=8))["replay_id"]) == first
+        assert (tmp_path / "replays" / job["replay_id"] / "journal").exists()
+        job = await done(client, **SMALL)
+        assert job["counts"]["quarantined"] == 0
+        assert len(peers.asked) == 10
+        assert not (tmp_path / "replays" / job["replay_id"] / "journal").exists()
+        await done(client, **SMALL)
+    assert len(peers.asked) == 20
+
+
 async def test_tokens_and_money_end_a_replay_too(tmp_path: Path) -> None:
     async with recorded(tmp_path, Arms(), orders(20)) as client:
         tokens = await done(client, **SMALL, budget_tokens=100, concurrency=1, name="tokens")
