@@ -20,9 +20,6 @@ from schemas.verdicts import Finding
 
 SHOWN_MAX: Final = 200
 """Discordant tasks with their texts side by side."""
-TEXT_MAX: Final = 6000
-"""Characters of a text that are shown."""
-FINDINGS_MAX: Final = 50
 NAMED_MAX: Final = 50
 OUTCOMES: Final = ("local_pass", "local_repaired", "escalated_pass", "failed")
 
@@ -261,24 +258,24 @@ def _task(one: Comparison, pair: Pair) -> str:
 
 
 def _answer(side: str, result: TaskResult, other: TaskResult) -> str:
-    findings = "".join(_finding(finding) for finding in result.findings[:FINDINGS_MAX])
-    more = len(result.findings) - FINDINGS_MAX
+    findings = "".join(map(_finding, result.findings))
+    more = result.findings_count - len(result.findings)
     return (
         f"<div><h3>{side}: {_safe(', '.join(result.outcomes))}</h3>"
-        f'<pre dir="auto">{"".join(_lines(result.text, other.text))}</pre>'
+        f'<pre dir="auto">{"".join(_lines(result, other))}</pre>'
         + (f"<ul>{findings}</ul>" if findings else "")
         + (f"<p>and {more} more</p>" if more > 0 else "")
         + "</div>"
     )
 
 
-def _lines(text: str, other: str) -> Iterator[str]:
-    """The lines of a text, those marked that the other one has nowhere."""
-    there = set(other.splitlines())
-    for line in text[:TEXT_MAX].splitlines():
+def _lines(result: TaskResult, other: TaskResult) -> Iterator[str]:
+    """The lines of an answer, those marked that the other one has nowhere."""
+    there = set(other.text.splitlines())
+    for line in result.text.splitlines():
         yield f"{_safe(line)}\n" if line in there else f"<b>{_safe(line)}</b>\n"
-    if len(text) > TEXT_MAX:
-        yield f"… and {len(text) - TEXT_MAX} characters more"
+    if result.text_length > len(result.text):
+        yield f"… and {result.text_length - len(result.text)} characters more"
 
 
 def _finding(finding: Finding) -> str:

@@ -18,6 +18,9 @@ from services.errors import Conflict
 
 TASKS: Final = "tasks.jsonl"
 MANIFEST: Final = "manifest.json"
+TEXT_MAX: Final = 6000
+"""Characters of an answer that are kept, and shown beside the other one."""
+FINDINGS_MAX: Final = 50
 OWN: Final[frozenset[ReplayOutcome]] = frozenset({"local_pass", "local_repaired"})
 """The arm's first model came to an accepted answer by itself, at once or after repairs."""
 
@@ -29,8 +32,9 @@ FINGERPRINTS: Final = ("config", "prompt", "roster", "models", "policy")
 class TaskResult:
     """One task under one arm. `outcomes` has one a repeat.
 
-    `text`, `codes` and `findings` are of the last answer. `cost_usd` and `latency_ms` are means over the
-    repeats; None where any of them is unknown.
+    `text` and `findings` are the beginnings of those of the last answer, `text_length` and `findings_count`
+    how much there is; `codes` are all of its codes. `cost_usd` and `latency_ms` are means over the repeats;
+    None where any of them is unknown.
     """
 
     task_id: str
@@ -41,8 +45,10 @@ class TaskResult:
     cost_usd: float | None
     latency_ms: float | None
     text: str = ""
+    text_length: int = 0
     codes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    findings_count: int = 0
 
     @property
     def passes(self) -> tuple[bool, ...]:
@@ -111,6 +117,7 @@ def _tasks(lines: Iterable[bytes]) -> Iterator[TaskResult]:
 
 def _task(repeats: list[Replay]) -> TaskResult:
     last = repeats[-1]
+    text = last.text or ""
     return TaskResult(
         task_id=last.evidence_id,
         group=last.group,
@@ -119,9 +126,11 @@ def _task(repeats: list[Replay]) -> TaskResult:
         outcomes=tuple(one.outcome for one in repeats),
         cost_usd=_mean([one.usage.cost_usd for one in repeats]),
         latency_ms=_mean([_latency_ms(one) for one in repeats]),
-        text=last.text or "",
+        text=text[:TEXT_MAX],
+        text_length=len(text),
         codes=tuple(sorted({finding.code for finding in last.findings})),
-        findings=tuple(last.findings),
+        findings=tuple(last.findings[:FINDINGS_MAX]),
+        findings_count=len(last.findings),
     )
 
 

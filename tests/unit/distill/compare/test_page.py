@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.engine.compare.page import SHOWN_MAX, TEXT_MAX, page
+from distill.engine.compare.page import SHOWN_MAX, page
 from distill.engine.compare.pairing import paired
-from distill.engine.compare.results import read_arm
+from distill.engine.compare.results import TEXT_MAX, read_arm
 from distill.engine.compare.verdict import differing, judged
 from tests.unit.distill.compare.arms import FAILED, PASSED, TERMS, passing, write
 
