@@ -86,6 +86,7 @@ def check(folder: Path, daemon: str, extra: str | None = None, *, models: bool =
     assert not list((replayed.image.path("/app")).rglob("*.pyc.*")), "nothing is written beside the code"
 
 
+@pytest.mark.timeout(300)  # packages are fetched
 def test_the_gateway_runs_with_its_own_extra_alone(tmp_path: Path) -> None:
     check(tmp_path, "gateway")
 
