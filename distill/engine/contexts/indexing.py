@@ -131,6 +131,7 @@ class Indexing:
         stamp = content_id(library.hashes())
         job = self._options.job
         tasks = [PointsTask(data / shards.FOLDER, stamp, shard, job) for shard in library.shards()]
+        await self._make(open_name(self._options.collection))  # also when nothing was accepted yet
         for number, drafts in enumerate(pool.map(draft_points, tasks)):
             await self._take(drafts, number, len(tasks))
         await self._remove_others()

@@ -369,6 +369,19 @@ def test_a_role_that_nobody_knows_any_more_sees_what_is_behind_none(tmp_path: Pa
     assert {keys(tmp_path)[one.evidence_id][:2] for one in found(tmp_path, shelf, "F1-1", 16)} == {"F3"}
 
 
+def test_an_index_of_nothing_is_an_index(tmp_path: Path) -> None:
+    (one,) = list(family(1))[:1]
+    replay = {**one, "run_id": "again", "episode_id": "replay.1"}
+    shelf = filled(tmp_path, [{**one, "verdict": verdict("rejected", "fill.underage")}, replay])
+    assert shelf.points == {"distilled-open": {}}
+    assert found(tmp_path, shelf, "F1-0") == []
+
+
+def test_there_are_no_groups_where_there_are_only_replays(tmp_path: Path) -> None:
+    filled(tmp_path, [{**one, "episode_id": "replay.1"} for one in family(1)])
+    assert len(groups_of(tmp_path)) == 0
+
+
 def test_without_an_index_there_is_nothing_to_retrieve_from(tmp_path: Path) -> None:
     shelf = filled(tmp_path, families(1))
     shelf.specs.clear()
