@@ -11,7 +11,7 @@ from typing import Annotated, Final, get_args
 import typer
 from pydantic import ValidationError
 
-from schemas.distill import Agreement, ReviewRequest
+from schemas.distill import Agreement, ReviewItem, ReviewPage, ReviewRequest
 from schemas.review import Decision
 from schemas.runs import RunOutput
 from services.errors import InvalidRequest
@@ -21,9 +21,9 @@ from stillhouse.output import JsonOption, console, print_json
 from stillhouse.review import reviews
 from stillhouse.review.corrections import Draft, edit_with_editor
 from stillhouse.review.keyboard import TerminalKeyboard
-from stillhouse.review.reviews import Feed
+from stillhouse.review.reviews import Feed, One
 from stillhouse.review.screen import PAST, Screen
-from stillhouse.review.session import Session, Tally
+from stillhouse.review.session import Session, Source, Tally
 from stillhouse.settings import load_settings
 
 DECISIONS: Final = get_args(Decision)
@@ -37,6 +37,8 @@ Examples:
   stillhouse distill review --by ann --role welder --limit 20
 
   stillhouse distill review --by bob --second           also what others decided since the last score
+
+  stillhouse distill review --by ann --id 9f86d0…       this piece alone, to change your mind
 
   stillhouse distill review --json --limit 5            the queue, for programs
 
@@ -71,7 +73,10 @@ def review(
         ),
     ] = None,
     evidence_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="What is decided on.", show_default=False)
+        str | None,
+        typer.Option(
+            "--id", metavar="ID", help="This piece alone, whether or not it waits.", show_default=False
+        ),
     ] = None,
     note: Annotated[str | None, typer.Option(help="Why.", show_default=False)] = None,
     correction: Annotated[
@@ -93,22 +98,23 @@ def review(
     """
     name = by or _login_name()
     if decide is None:
-        _refuse_without_decision(evidence_id=evidence_id, note=note, correction=correction)
+        _refuse_without_decision(note=note, correction=correction)
     with GatewayClient(load_settings()) as gateway:
         if decide is not None:
             _decide(gateway, evidence_id, _asked(decide, name, note), correction, json=json)
         elif agreement:
             _show_agreement(reviews.agreement_of(gateway), json=json)
-        elif json:
-            page = reviews.page_of(
-                gateway, limit=limit or QUEUE_ITEMS, role=role, undecided_by=name if second else None
-            )
-            print_json(page.model_dump(mode="json", exclude_none=True))
+        elif not json:
+            feed = Feed(gateway, role=role, undecided_by=name if second else None, items_max=limit)
+            _sit(gateway, One(gateway, evidence_id) if evidence_id is not None else feed, name)
+        elif evidence_id is not None:
+            _print(reviews.item_of(gateway, evidence_id))
         else:
-            feed = Feed(
-                gateway, by=_asked("accept", name, None).by, role=role, second=second, items_max=limit
+            _print(
+                reviews.page_of(
+                    gateway, limit=limit or QUEUE_ITEMS, role=role, undecided_by=name if second else None
+                )
             )
-            _sit(gateway, feed, name)
 
 
 def _login_name() -> str:
@@ -121,8 +127,11 @@ def _login_name() -> str:
 def _refuse_without_decision(**given: str | None) -> None:
     for name, value in given.items():
         if value is not None:
-            option = "--id" if name == "evidence_id" else f"--{name}"
-            raise typer.BadParameter("this belongs to --decide", param_hint=option)
+            raise typer.BadParameter("this belongs to --decide", param_hint=f"--{name}")
+
+
+def _print(found: ReviewItem | ReviewPage) -> None:
+    print_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def _asked(decision: str, by: str, note: str | None) -> ReviewRequest:
@@ -178,17 +187,16 @@ def _show_agreement(found: Agreement, *, json: bool) -> None:
         out.print(f"agreement: no alpha, since {found.reason}")
     else:
         out.print(f"agreement: Krippendorff's alpha {found.alpha:.3f}")
-    shares = f", {found.observed:.0%} of pairs agree" if found.observed is not None else ""
-    out.print(
-        f"{found.decided} decided, {found.items} of them by several of {found.reviewers} reviewers{shares}"
-    )
+    agreeing = f", pairs that agree {found.observed:.0%}" if found.observed is not None else ""
+    out.print(f"reviewers {found.reviewers}, decided {found.decided}, by several {found.items}{agreeing}")
 
 
 # --- at a terminal ----------------------------------------------------------------------------
 
 
-def _sit(gateway: GatewayClient, feed: Feed, by: str) -> None:
+def _sit(gateway: GatewayClient, feed: Source, name: str) -> None:
     out = console()
+    by = _asked("accept", name, None).by
     if not (sys.stdin.isatty() and out.is_terminal):
         raise InvalidRequest(
             "reviewing needs a terminal; scripts say --decide accept --id ID, or read the queue by --json"

@@ -14,15 +14,15 @@ PAGE_ITEMS = 20
 class Feed:
     """What waits for a reviewer, piece by piece, and at most `items_max` of it. A `session.Source`.
 
-    With `second`, also what others decided since the last `score`.
+    With `undecided_by`, what that reviewer has not decided, others' decisions since the last `score` or not.
     """
 
     def __init__(
-        self, gateway: GatewayClient, *, by: str, role: str | None, second: bool, items_max: int | None
+        self, gateway: GatewayClient, *, role: str | None, undecided_by: str | None, items_max: int | None
     ) -> None:
         self.waiting = 0
         self._gateway = gateway
-        self._params = {"role": role, "undecided_by": by if second else None}
+        self._params = {"role": role, "undecided_by": undecided_by}
         self._left = items_max
         self._read: deque[ReviewItem] = deque()
         self._cursor: str | None = None
@@ -45,6 +45,23 @@ class Feed:
             self.waiting = page.waiting if self._left is None else min(page.waiting, self._left)
         self._begun, self._cursor = True, page.cursor
         self._read.extend(page.evidence)
+
+
+class One:
+    """A single piece, whether or not it waits. A `session.Source`."""
+
+    waiting = 1
+
+    def __init__(self, gateway: GatewayClient, evidence_id: str) -> None:
+        self._gateway = gateway
+        self._id: str | None = evidence_id
+
+    def next(self) -> ReviewItem | None:
+        if self._id is None:
+            return None
+        item = item_of(self._gateway, self._id)
+        self._id = None
+        return item
 
 
 def page_of(gateway: GatewayClient, **params: str | int | None) -> ReviewPage:

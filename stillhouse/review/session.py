@@ -26,7 +26,7 @@ a  accept the answer           r  reject it            c  correct it, in your ed
 n  say why, in a line          u  take back what is not sent yet
 Enter  send the decision, and go on to the next piece
 s  go on without a decision    v  show texts in full   q  end
-What was sent stays in the log. To change your mind, decide on the piece again: your latest word counts."""
+What was sent stays in the log. To change your mind, open the piece again by --id: your latest word counts."""
 
 
 class Source(Protocol):

@@ -220,6 +220,10 @@ def test_a_sitting_from_the_queue_to_the_training_row(tmp_path: Path) -> None:
             seat.expect("1 rejected, 1 corrected, 1 accepted")
             seat.expect("no alpha, since no piece of evidence was decided by two reviewers")
             assert seat.end() == 0
+        with terminal(distill, "--by", "ann", "--id", reviews(data)[2]["evidence_id"]) as seat_again:
+            assert "ann accepted it on" in seat_again.expect("q quit")
+            seat_again.type("q")
+            assert seat_again.end() == 0
         assert "\x1b]0;" not in seat.raw  # a text of others does nothing to the terminal
         kept = reviews(data)
         assert [one["decision"] for one in kept] == ["reject", "correct", "accept"]
@@ -288,4 +292,4 @@ def test_scripts_decide_without_a_terminal(tmp_path: Path) -> None:
             assert done.stdout.startswith(f"{decision}ed, kept as review "), done.stderr
         agreement = script(distill, "--agreement")
         assert "Krippendorff's alpha 0.000" in agreement.stdout
-        assert "2 decided, 1 of them by several of 2 reviewers, 0% of pairs agree" in agreement.stdout
+        assert "reviewers 2, decided 2, by several 1, pairs that agree 0%" in agreement.stdout
