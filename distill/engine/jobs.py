@@ -346,7 +346,7 @@ class Stages:
 
     def _compare(self, plan: compare.Plan, progress: Progress) -> Outcome:
         made = compare.compare(self._data, plan, progress)
-        return Outcome(made.comparison.counts, made.files, comparison=made.comparison)
+        return Outcome(made.comparison.counts, made.files, receipt=made.receipt, comparison=made.comparison)
 
     def _drift(self, request: JobRequest, progress: Progress) -> Outcome:
         made = drift.drift(self._data, request, progress)

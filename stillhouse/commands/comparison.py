@@ -96,6 +96,8 @@ def compared(
         print_json(made.model_dump(mode="json"))
     else:
         show(made, console())
+        if job.receipt is not None:
+            console().print(f"receipt {job.receipt.file} {job.receipt.sha256}")
     if job.state == "failed":
         raise typer.Exit(1)
 

@@ -8,10 +8,12 @@ from typing import Final
 from schemas.evidence import ProductFile
 from schemas.proof import Receipt
 
-FOLDERS: Final = ("export", "replay")
+FOLDERS: Final = ("export", "replay", "compare")
 """Stages that leave a folder of its own for each thing that they make."""
 DATASETS: Final = "datasets"
 ROOTS: Final = ("distill", DATASETS)
+REPLAYS: Final = "replays"
+"""Products too, but not all files there are: a replay that was stopped leaves what it goes on from."""
 NOT_PRODUCTS: Final = ("distill/receipts", "distill/keys", "distill/index", "distill/holdout")
 """Folders of `distill/` without products: looked at elsewhere, or made anew from the log when missing."""
 
@@ -39,7 +41,7 @@ class Readings:
 
 @dataclass(slots=True)
 class History:
-    """`current` are the runs whose products stand: the last of each stage, dataset and replay.
+    """`current` are the runs whose products stand: the last of each stage, or of each folder that one makes.
 
     `read` are the files that were given: the log, imports, the holdout. `made` is every product that there
     ever was, by name and sha256.
@@ -83,6 +85,6 @@ def folder_of(name: str) -> str:
 
 def is_made(uri: str) -> bool:
     """Whether only a stage can have made a file of this name; the log and imported files are given."""
-    return uri.startswith(tuple(f"{root}/" for root in ROOTS)) and not uri.startswith(
+    return uri.startswith(tuple(f"{root}/" for root in (*ROOTS, REPLAYS))) and not uri.startswith(
         tuple(f"{name}/" for name in NOT_PRODUCTS)
     )

@@ -1,21 +1,24 @@
 """The stage `compare`: two replays read, compared, and the report published."""
 
-import hashlib
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from distill.engine.compare.gate import Gate
 from distill.engine.compare.page import SHOWN_MAX, page
 from distill.engine.compare.pairing import paired
-from distill.engine.compare.results import ArmResults, read_arm
+from distill.engine.compare.results import MANIFEST, TASKS, ArmResults, read_arm
 from distill.engine.compare.verdict import Terms, differing, judged
 from distill.engine.progress import Progress
+from distill.engine.receipts import Receipts, material_of, product_of
 from schemas.canonical import content_id
 from schemas.comparison import Comparison
 from schemas.distill import JobRequest
 from schemas.evidence import ProductFile
+from schemas.proof import ReceiptRef
+from schemas.replay import Replay
 from services import files
 from services.errors import InvalidRequest, NotFound
 
@@ -45,10 +48,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A comparison that is published, and its files."""
+    """A comparison that is published, its files below the data folder, and the receipt for them."""
 
     comparison: Comparison
     files: list[ProductFile]
+    receipt: ReceiptRef
 
 
 def planned(request: JobRequest) -> Plan:
@@ -71,6 +75,8 @@ def planned(request: JobRequest) -> Plan:
 
 def compare(data: Path, plan: Plan, progress: Progress) -> Compared:
     """Compare two replays below `data` and write the report. Raises `NotFound` and `Conflict`. Blocks."""
+    started_at = datetime.now(UTC)
+    Receipts(data).prepare()
     baseline = _arm(data, plan.baseline)
     progress.reach(1, 4)
     current = _arm(data, plan.current)
@@ -78,7 +84,8 @@ def compare(data: Path, plan: Plan, progress: Progress) -> Compared:
     pairs = paired(baseline, current, plan.terms.counting)
     made = judged(_id_of(baseline, current, plan.terms), baseline, current, pairs, plan.terms)
     progress.reach(3, 4)
-    return Compared(made, _publish(data, made, page(made, differing(pairs)[:SHOWN_MAX])))
+    products = _publish(data, made, page(made, differing(pairs)[:SHOWN_MAX]))
+    return Compared(made, products, _sign(data, plan, made, products, started_at))
 
 
 def _arm(data: Path, replay_id: str) -> ArmResults:
@@ -100,21 +107,36 @@ def _id_of(baseline: ArmResults, current: ArmResults, terms: Terms) -> str:
 def _publish(data: Path, made: Comparison, report: str) -> list[ProductFile]:
     folder = data / COMPARISONS / made.comparison_id
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {
-        REPORT: report.encode(errors="replace"),
-        COMPARISON: made.model_dump_json(indent=2).encode() + b"\n",
-    }
-    for name, content in contents.items():
-        files.replace(folder / name, content)
-    return [
-        ProductFile(
-            name=name,
-            sha256=hashlib.sha256(content).hexdigest(),
-            lines=content.count(b"\n"),
-            bytes=len(content),
-        )
-        for name, content in contents.items()
+    files.replace(folder / REPORT, report.encode(errors="replace"))
+    files.replace(folder / COMPARISON, made.model_dump_json(indent=2).encode() + b"\n")
+    return [product_of(data, folder / name) for name in (REPORT, COMPARISON)]
+
+
+def _sign(
+    data: Path, plan: Plan, made: Comparison, products: list[ProductFile], started_at: datetime
+) -> ReceiptRef:
+    read = [
+        data / REPLAYS / one / name for one in (plan.baseline, plan.current) for name in (MANIFEST, TASKS)
     ]
+    terms = plan.terms
+    written = Receipts(data).write(
+        "compare",
+        materials=[material_of(data, path) for path in read],
+        products=products,
+        counts=made.counts,
+        config={
+            "baseline": plan.baseline,
+            "current": plan.current,
+            "confidence": terms.confidence,
+            "counting": terms.counting,
+            "gate": terms.gate.text if terms.gate else None,
+            "across_policies": terms.across_policies,
+        },
+        schema_versions={Replay.schema_id: Replay.version},
+        started_at=started_at,
+        seed=terms.seed,
+    )
+    return written.ref
 
 
 def file_of(data: Path, comparison_id: str, name: str) -> Path:
