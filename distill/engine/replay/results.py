@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from pydantic import JsonValue
@@ -15,6 +15,8 @@ from schemas.replay import Replay, ReplayAttempt, ReplayOutcome
 from schemas.runs import ModelRef, Usage
 from schemas.verdicts import Finding, Verdict
 from services.errors import Conflict
+
+Number = TypeVar("Number", int, float)
 
 OUTCOMES: Final[Mapping[Iterated, ReplayOutcome]] = {
     "first_pass": "local_pass",
@@ -196,5 +198,6 @@ def total(usages: Sequence[Usage]) -> Usage:
     )
 
 
-def _sum(values: Sequence[Any]) -> Any:
-    return None if any(value is None for value in values) else sum(values)
+def _sum(values: Sequence[Number | None]) -> Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if known and len(known) == len(values) else None

@@ -187,7 +187,9 @@ class _Run:
         self._units = [(one, repeat) for one in self._tasks for repeat in range(self._options.repeats)]
         self._done = stack.enter_context(Store(journal / DONE, results.key_of, bytes_max=1 << 40))
         for line in self._done.sorted():
-            self._take(Result.from_line(line))
+            result = Result.from_line(line)
+            self._fingerprint.add(result.seen)
+            self._budget.settle(result.calls, result.record.usage)
 
     def _plan(self, journal: Path) -> dict[str, Any]:
         path = journal / PLAN
@@ -291,8 +293,9 @@ class _Run:
         """Keep what became of a task. Raises what nobody can go on from."""
         if isinstance(result, Result):
             self._failures = 0
-            self._take(result)
+            self._fingerprint.add(result.seen)
             self._done.put(result.line())
+            self._budget.settle(result.calls, result.record.usage)
         elif isinstance(result, LeftOut):
             self._left[unit] = result
         elif isinstance(result, InvalidRequest):
@@ -305,14 +308,14 @@ class _Run:
         else:
             raise result
 
-    def _take(self, result: Result) -> None:
-        self._fingerprint.add(result.seen)
-        self._budget.settle(result.calls, result.record.usage)
-
     # --- the end ------------------------------------------------------------------------------
 
     def finish(self) -> ReplayManifest:
-        """Write the products, the manifest last."""
+        """Write the products, the manifest last. Raises `Conflict` when there is no result at all."""
+        if not self._done:
+            reasons = Counter(left.reason for left in self._left.values())
+            listed = ", ".join(f"{count} × {reason}" for reason, count in sorted(reasons.items()))
+            raise Conflict(f"no task could be done again: {listed}", code="nothing_replayed")
         (self._folder / MANIFEST).unlink(missing_ok=True)
         products = [self._write_tasks(), self._write_left_out()]
         manifest = self._manifest(products)

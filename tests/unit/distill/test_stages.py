@@ -198,7 +198,7 @@ async def test_stages_ask_for_the_ones_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("request_body", "param", "named"),
     [
-        ({"stage": "replay"}, "stage", "materialize"),
+        ({"stage": "train"}, "stage", "materialize"),
         ({"stage": "materialize", "source": "helicone"}, "source", "langfuse"),
         ({"stage": "export", "kind": "kto"}, "kind", "preference"),
         ({"stage": "export", "kind": "sft", "target": "axolotl"}, "target", "openai"),

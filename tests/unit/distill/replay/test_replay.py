@@ -142,6 +142,15 @@ async def test_a_task_nobody_knows_how_to_judge_is_left_out_by_name(tmp_path: Pa
     assert all(one["source"]["segment"] for one in left)
 
 
+async def test_a_replay_without_a_single_result_has_failed(tmp_path: Path) -> None:
+    unknown = run("unknown", task={"kind": "fill", "key": "O-2"}, verdict=verdict())
+    async with recorded(tmp_path, Arms(), [unknown]) as client:
+        job = await finished(client, **SMALL)
+        listed = (await client.get("/v1/distill/replays")).json()["replays"]
+    assert (job["error"]["code"], listed) == ("nothing_replayed", [])
+    assert "1 × context_unknown" in job["error"]["message"]
+
+
 async def test_recorded_answers_are_judged_by_todays_rules(tmp_path: Path) -> None:
     peers = Arms(policy="2")
     async with recorded(tmp_path, peers, [*orders(3), *task("O-repaired", ok=False)]) as client:
