@@ -40,8 +40,6 @@ from services.telemetry import CollectorRegistry, render
 DISTILL_TIMEOUTS = Timeouts(connect_s=0.5, read_s=2.0, total_s=2.0)
 """For a verdict handed over while its caller waits: better told as not kept than waited for."""
 
-PROBE_TIMEOUT_S = 1.0
-
 Each = TypeVar("Each", bound=Connected)
 
 
@@ -111,7 +109,12 @@ def create_app(
                 "rendezvous": rendezvous,
                 "distill": distill,
                 "overhead": overhead,
-                "board": Board(itself, standings, prober or await _open_prober(settings, stack)),
+                "board": Board(
+                    itself,
+                    standings,
+                    prober or await _open_prober(settings, stack),
+                    timeout_s=settings.status_timeout_s,
+                ),
                 "checks": checks,
             }
 
@@ -236,7 +239,7 @@ def _connect_hop(settings: Settings, url: str) -> HttpHop:
 
 
 async def _open_prober(settings: Settings, stack: AsyncExitStack) -> Prober:
-    prober = HttpProber(timeout_s=PROBE_TIMEOUT_S, headers=settings.internal_headers)
+    prober = HttpProber(timeout_s=settings.status_timeout_s, headers=settings.internal_headers)
     stack.push_async_callback(prober.close)
     return prober
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -13,12 +13,10 @@ from gateway.backends import Prober
 from gateway.engine import figures
 from gateway.engine.figures import Figures
 from gateway.engine.fleet import Standing
+from gateway.engine.replicas import Standings
 from schemas.status import DaemonStatus, PlatformState, PlatformStatus, ReplicaState, ReplicaStatus
 from services.errors import PlatformError
 from services.health import ReadyState
-
-ANSWER_S_MAX: Final = 1.0
-"""For a replica to answer."""
 
 KEPT_S: Final = 1.0
 """For which an answer is given again, however many ask."""
@@ -50,8 +48,14 @@ class Board:
     """
 
     def __init__(
-        self, itself: Itself, fleets: Mapping[str, Callable[[], Sequence[Standing]]], prober: Prober
+        self,
+        itself: Itself,
+        fleets: Standings,
+        prober: Prober,
+        *,
+        timeout_s: float,
     ) -> None:
+        self._timeout_s = timeout_s
         self._itself = itself
         self._fleets = fleets
         self._prober = prober
@@ -78,7 +82,7 @@ class Board:
 
     async def _own(self) -> DaemonStatus:
         try:
-            async with asyncio.timeout(ANSWER_S_MAX):
+            async with asyncio.timeout(self._timeout_s):
                 ready: ReadyState | None = await self._itself.ready()
         except TimeoutError:
             ready = None
@@ -96,12 +100,12 @@ class Board:
             self._read(standing.url, "/metrics"), self._read(standing.url, "/readyz")
         )
         if metrics is None:
-            return _silent(standing)
+            return self._silent(standing)
         return self._told(standing, metrics.decode("utf-8", "replace"), _ready(readiness), "/readyz")
 
     async def _read(self, url: str, path: str) -> bytes | None:
         try:
-            async with asyncio.timeout(ANSWER_S_MAX):
+            async with asyncio.timeout(self._timeout_s):
                 return await self._prober.read(url, path)
         except (PlatformError, TimeoutError):
             return None
@@ -118,7 +122,7 @@ class Board:
         earlier = before.figures if before is not None else figures.NOTHING
         memory = now.figures.value(figures.MEMORY)
         in_flight = now.figures.value(figures.IN_FLIGHT)
-        state, missing = _state(ready, asked)
+        state, missing = self._state(ready, asked)
         return ReplicaStatus(
             url=standing.url,
             state=state,
@@ -141,15 +145,29 @@ class Board:
             datasets=now.figures.datasets,
         )
 
+    def _silent(self, standing: Standing) -> ReplicaStatus:
+        return ReplicaStatus(
+            url=standing.url,
+            state="silent",
+            missing={"/metrics": self._no_answer},
+            ejected=standing.ejected,
+            from_gateway=standing.in_flight,
+        )
 
-def _silent(standing: Standing) -> ReplicaStatus:
-    return ReplicaStatus(
-        url=standing.url,
-        state="silent",
-        missing={"/metrics": f"no answer within {ANSWER_S_MAX:g} s"},
-        ejected=standing.ejected,
-        from_gateway=standing.in_flight,
-    )
+    def _state(self, ready: ReadyState | None, asked: str) -> tuple[ReplicaState, dict[str, str]]:
+        """A replica that gives its metrics serves, even where its dependencies take long to look at."""
+        if ready is None:
+            return "degraded", {asked: self._no_answer}
+        missing = {
+            name: dependency.reason or "not there"
+            for name, dependency in ready.dependencies.items()
+            if not dependency.ok
+        }
+        return ready.status, missing
+
+    @property
+    def _no_answer(self) -> str:
+        return f"no answer within {self._timeout_s:g} s"
 
 
 def _ready(body: bytes | None) -> ReadyState | None:
@@ -157,18 +175,6 @@ def _ready(body: bytes | None) -> ReadyState | None:
         return None if body is None else ReadyState.model_validate_json(body)
     except ValidationError:
         return None
-
-
-def _state(ready: ReadyState | None, asked: str) -> tuple[ReplicaState, dict[str, str]]:
-    """A replica that gives its metrics serves, even where its dependencies take long to look at."""
-    if ready is None:
-        return "degraded", {asked: f"no answer within {ANSWER_S_MAX:g} s"}
-    missing = {
-        name: dependency.reason or "not there"
-        for name, dependency in ready.dependencies.items()
-        if not dependency.ok
-    }
-    return ready.status, missing
 
 
 def _overall(daemons: Sequence[DaemonStatus]) -> PlatformState:
