@@ -168,13 +168,15 @@ class _World:
             return [url]
         if not self._file.is_on(host):
             profiles = " or ".join(self._file.services[host].profiles)
-            raise InvalidRequest(f"{variable}={url}: {host} runs only with the profile {profiles}")
+            raise InvalidRequest(f"{variable} asks {host}, which runs only with the profile {profiles}")
         login = f"{parts.username or ''}:{parts.password}@" if parts.password is not None else ""
         places = self._places(variable, host, parts.port)
         return [parts._replace(netloc=f"{login}{place}").geturl() for place in places]
 
     def _places(self, variable: str, host: str, port: int | None) -> list[str]:
         """`address:port` of every process of a service."""
+        if port is None:
+            raise InvalidRequest(f"{variable} asks {host} without a port; add it to the URL")
         service = self._file.services[host]
         if host not in self._daemons:
             matches = [match for each in service.ports if (match := PUBLISHED.fullmatch(each))]

@@ -26,8 +26,7 @@ CUSTOM = {"ServiceMonitor"}
 """Kinds that no schema of Kubernetes describes; they have a test of their own."""
 
 RENDERED = {name: render(FOLDER / name) for name in OVERLAYS}
-CONFIG: dict[str, str] = documents(FOLDER / "base" / "config.yaml")[0]["data"]
-PORTS: dict[str, int] = entry().PORTS
+PORTS: dict[str, int] = {**entry().PORTS, "limits": 6379}
 
 
 def label_of(each: Object) -> str:
@@ -39,12 +38,19 @@ def find(overlay: str, kind: str, name: str) -> Object:
     return found
 
 
+def config(overlay: str) -> dict[str, str]:
+    found: dict[str, str] = find(overlay, "ConfigMap", "stillhouse")["data"]
+    return found
+
+
 def of_kind(overlay: str, *kinds: str) -> list[Object]:
     return [each for each in RENDERED[overlay] if each["kind"] in kinds]
 
 
 def workloads(overlay: str) -> list[Object]:
-    return of_kind(overlay, "Deployment", "StatefulSet")
+    """Those of our daemons."""
+    found = of_kind(overlay, "Deployment", "StatefulSet")
+    return [each for each in found if each["metadata"]["name"] in DAEMONS]
 
 
 def pod_of(each: Object) -> Object:
@@ -167,29 +173,32 @@ def test_what_is_mounted_is_there(each: Object) -> None:
     assert mounts["data"] == "/data"
 
 
-def test_every_setting_exists() -> None:
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_setting_exists(overlay: str) -> None:
     known = {variable for name in DAEMONS for variable in variables_of(settings_type(name))}
-    assert {variable.removesuffix("_FILE") for variable in CONFIG} <= known
+    assert {variable.removesuffix("_FILE") for variable in config(overlay)} <= known
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_services_lead_to_their_pods(overlay: str) -> None:
-    templates = [each["spec"]["template"]["metadata"]["labels"] for each in workloads(overlay)]
+    pods = of_kind(overlay, "Deployment", "StatefulSet")
+    templates = [each["spec"]["template"]["metadata"]["labels"] for each in pods]
     for service in of_kind(overlay, "Service"):
         name, selector = service["metadata"]["name"], service["spec"]["selector"]
         assert sum(selector.items() <= labels.items() for labels in templates) == 1
         assert service["metadata"]["labels"].items() >= selector.items()
-        if name != "gateway":  # whose clients are not ours: they get one address for all
-            assert service["spec"]["clusterIP"] == "None"
+        if name != "gateway":
             assert service["spec"]["ports"][0]["port"] == PORTS[name]
+        # The gateway's clients are not ours, and limits are kept in one place: one address each.
+        assert (service["spec"].get("clusterIP") == "None") == (name not in ("gateway", "limits"))
     for each in of_kind(overlay, "StatefulSet"):
         assert find(overlay, "Service", each["spec"]["serviceName"])
 
 
-def urls() -> list[tuple[str, str, int]]:
+def urls(overlay: str) -> list[tuple[str, str, int]]:
     """Who asks whom at which port, by the ConfigMap."""
     found = []
-    for variable, value in CONFIG.items():
+    for variable, value in config(overlay).items():
         if "://" in value:
             parts = urlsplit(value)
             askers = ["embedd", "chatd"] if variable == "OLLAMA_HOST" else [variable.split("_")[0].lower()]
@@ -197,30 +206,31 @@ def urls() -> list[tuple[str, str, int]]:
     return found
 
 
-@pytest.mark.parametrize(("asker", "asked", "port"), urls())
-def test_the_network_lets_through_what_is_configured(asker: str, asked: str, port: int) -> None:
-    assert PORTS[asked] == port
-    out = find("small", "NetworkPolicy", f"{asker}-asks")["spec"]["egress"]
-    selector = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": asked}}}
-    assert {"to": [selector], "ports": [{"port": port}]} in out
-    (into,) = find("small", "NetworkPolicy", asked)["spec"]["ingress"]
-    assert {"podSelector": {"matchLabels": {"app.kubernetes.io/name": asker}}} in into["from"]
-    assert into["ports"] == [{"port": port}]
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_network_lets_through_what_is_configured_and_no_more(overlay: str) -> None:
+    policies = [each["spec"] for each in of_kind(overlay, "NetworkPolicy")]
+    configured = {(asker, asked) for asker, asked, _ in urls(overlay)}
+    assert all(PORTS[asked] == port for _, asked, port in urls(overlay))
+    into, out = set(), set()
+    for policy in policies:
+        own = policy["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/name", "")
+        for rule in policy.get("ingress", []):
+            into |= {
+                (peer, own) for peer in peers(rule.get("from", [])) if rule["ports"] == [{"port": PORTS[own]}]
+            }
+            assert "from" in rule or own == "gateway"
+        for rule in policy.get("egress", []):
+            out |= {
+                (own, peer) for peer in peers(rule.get("to", [])) if rule["ports"] == [{"port": PORTS[peer]}]
+            }
+    assert into == out == configured
+    assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies
 
 
-def test_nothing_but_that_gets_through() -> None:
-    nothing = find("small", "NetworkPolicy", "nothing")["spec"]
-    assert nothing == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    configured = {(asker, asked) for asker, asked, _ in urls()}
-    allowed = set()
-    for policy in of_kind("small", "NetworkPolicy"):
-        name = policy["metadata"]["name"]
-        for rule in policy["spec"].get("ingress", []):
-            if "from" not in rule:
-                assert name == "gateway"
-            for peer in rule.get("from", []):
-                allowed.add((peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"], name))
-    assert allowed == configured
+def peers(selectors: list[Object]) -> set[str]:
+    """The daemons that a rule names; not other namespaces, nor addresses outside."""
+    named = [each["podSelector"]["matchLabels"] for each in selectors if "podSelector" in each]
+    return {labels["app.kubernetes.io/name"] for labels in named}
 
 
 def test_autoscalers_ask_for_metrics_that_there_are(tmp_path: Path) -> None:

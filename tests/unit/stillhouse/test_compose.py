@@ -150,7 +150,7 @@ def test_a_profile_is_turned_on(file: Path, way: str) -> None:
 
 
 def test_a_service_whose_profile_is_off_cannot_be_asked(file: Path) -> None:
-    with pytest.raises(InvalidRequest, match="valkey runs only with the profile scale"):
+    with pytest.raises(InvalidRequest, match="asks valkey, which runs only with the profile scale"):
         plan(file, environment={"VALKEY": "redis://valkey:6379/0"})
 
 
@@ -179,6 +179,7 @@ def test_variables_are_filled_in_as_compose_does(file: Path, text: str, value: s
     [
         ("DAEMON=embedd", "DAEMON=embed", "a service has the name of the daemon"),
         ("http://embedd:3101", "http://embedd:3102", "asks embedd at port 3102; it listens on 3101"),
+        ("http://embedd:3101", "http://embedd", "asks embedd without a port"),
         ("/config/chatd.toml", "/etc/chatd.toml", "no volume and no secret is mounted there"),
         ("${VALKEY:-}", "${VALKEY:?where?}", "the variable VALKEY is needed: where?"),
         ("${VALKEY:-}", "${A:-${B}}", "begins no variable"),
