@@ -126,7 +126,10 @@ class Contexts:
         for number in range(ROUNDS_MAX):
             hits = await self._ask(sought, min(k << number, ASKED_MAX), excluded)
             passages, dropped = self._checked(sought, hits)
-            if not dropped or len(passages) >= k:
+            if not dropped:
+                break
+            log.info("passages held back", collection=self._collection, passages=len(dropped))
+            if len(passages) >= k:
                 break
             excluded += dropped
         return passages[:k]
@@ -190,15 +193,14 @@ class Contexts:
         passages: list[Passage] = []
         dropped: list[str] = []
         for hit in hits:
-            group = groups[str(hit.id)]
-            if group is None:
-                self._drop("unknown", hit, dropped)
-            elif group == sought.relations.group:
-                self._drop("own_group", hit, dropped)
-            elif group in near_ones:
-                self._drop("near_duplicate", hit, dropped)
-            else:
-                passages.append(Passage(str(hit.id), group, hit.text or "", hit.score))
+            name = str(hit.id)
+            group = groups[name]
+            if group is not None and group not in {sought.relations.group, *near_ones}:
+                passages.append(Passage(name, group, hit.text or "", hit.score))
+                continue
+            dropped.append(name)
+            own = "own_group" if group == sought.relations.group else "near_duplicate"
+            self._count("unknown" if group is None else own)
         return passages, dropped
 
     def _group_of(self, hit: RetrievedHit) -> str | None:
@@ -223,9 +225,7 @@ class Contexts:
         first = self._library.first(item) or item
         return Relations.of(item, self._groups), near.shingles(near.masked(said_in(first, item)))
 
-    def _drop(self, reason: str, hit: RetrievedHit, dropped: list[str]) -> None:
+    def _count(self, reason: str) -> None:
         self.caught[reason] += 1
         if self._counter is not None:
             self._counter.labels(reason).inc()
-        log.warning("passage held back", reason=reason, collection=hit.collection)
-        dropped.append(str(hit.id))
