@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.engine import link, lookup
+from distill.engine import link, lookup, search
 from distill.engine.inputs import Input
 from distill.engine.library import Library
 from distill.engine.materialize import Limits, Materialized, materialize
@@ -22,6 +22,7 @@ from distill.engine.progress import Progress, Stopped
 from distill.engine.receipts import Receipts
 from distill.engine.rules import SHIPPED
 from distill.engine.score import score_evidence
+from distill.engine.search import Wanted
 from schemas.canonical import canonical_bytes
 from tests.unit.distill.builders import Json, episode, run, stored, verdict, verdict_record
 
@@ -366,7 +367,7 @@ def test_everything_is_found_by_its_id(tmp_path: Path) -> None:
         assert first is not None
         assert first.id == (item.evidence["repair_of"] or item.id)
     assert library.item("0" * 64) is None
-    page = library.page(category=None, limit=100, after=None, scan_max=1000)
+    page = search.page(library, Wanted(), limit=100, after=None, scan_max=1000)
     assert [one.evidence.evidence_id for one in page.evidence] == sorted(item.id for item in items)
 
 
