@@ -193,7 +193,7 @@ def _candidates(library: Library, wanted: Wanted, after: str | None, most: int) 
         found = (lookup.find(one) for one in ids if beyond is None or one > beyond)
         yield from (one for one in found if one is not None)
     elif wanted.by_index:
-        for shard, row in _rows(library, manifest.shards, wanted, beyond)[:most]:
+        for shard, row in _rows(library, manifest.shards, wanted, beyond, most):
             yield library.found_at(shard, row)
     else:
         yield from lookup.after(beyond)
@@ -222,27 +222,36 @@ def _with_key(index: PartIndex, table: str, key: Key) -> Table:
 
 
 def _rows(
-    library: Library, parts: Sequence[EvidenceShard], wanted: Wanted, after: bytes | None
+    library: Library, parts: Sequence[EvidenceShard], wanted: Wanted, after: bytes | None, most: int
 ) -> list[tuple[int, int]]:
-    """Shards and rows beyond an id that may fit, in the order of ids."""
+    """Up to `most` shards and rows beyond an id that may fit, in the order of ids."""
     places: list[NDArray[np.int64]] = [np.empty((2, 0), np.int64)]
-    words: list[NDArray[np.uint64]] = [np.empty((2, 0), np.uint64)]
+    ids: list[NDArray[np.uint64]] = [np.empty((2, 0), np.uint64)]
     for number, part in enumerate(parts):
-        path = library.columns_of(part)
-        read = columns.read(path) if path is not None else None
-        ids = read.rows if read is not None else np.fromfile(ids_of(library.index, part), ENTRY)
-        chosen = np.flatnonzero(wanted.mask(read)) if read is not None else np.arange(len(ids))
-        if wanted.words and (having := library.rows_with(part, wanted.words)) is not None:
-            chosen = chosen[np.isin(chosen, having)]
-        places.append(np.stack([np.full(len(chosen), number), chosen]))
-        words.append(np.stack(id_words(ids[chosen])))
-    (shards, rows), (high, low) = np.concatenate(places, axis=1), np.concatenate(words, axis=1)
-    order = np.lexsort((low, high))
-    if after is not None:
-        order = order[_first_beyond(high[order], low[order], after) :]
+        table, chosen = _chosen(library, part, wanted)
+        high, low = id_words(table[chosen])
+        beyond = np.ones(len(high), np.bool_) if after is None else _beyond(high, low, after)
+        places.append(np.stack([np.full(len(chosen), number), chosen])[:, beyond])
+        ids.append(np.stack([high, low])[:, beyond])
+    (shards, rows), (high, low) = np.concatenate(places, axis=1), np.concatenate(ids, axis=1)
+    order = np.lexsort((low, high))[:most]
     return list(zip(shards[order].tolist(), rows[order].tolist(), strict=True))
 
 
-def _first_beyond(high: Words, low: Words, after: bytes) -> int:
-    above, below = (int.from_bytes(after[at : at + 8]) for at in (0, 8))
-    return int(np.count_nonzero((high < above) | ((high == above) & (low <= below))))
+def _chosen(library: Library, part: EvidenceShard, wanted: Wanted) -> tuple[Table, NDArray[np.int64]]:
+    """A table of a shard's ids, and the rows of it that may fit."""
+    path = library.columns_of(part)
+    read = columns.read(path) if path is not None else None
+    if read is None:
+        table = np.fromfile(ids_of(library.index, part), ENTRY)
+        chosen = np.arange(len(table))
+    else:
+        table, chosen = read.rows, np.flatnonzero(wanted.mask(read))
+    if wanted.words and (having := library.rows_with(part, wanted.words)) is not None:
+        chosen = chosen[np.isin(chosen, having)]
+    return table, chosen
+
+
+def _beyond(high: Words, low: Words, after: bytes) -> Flags:
+    first, second = (np.uint64(int.from_bytes(after[at : at + 8])) for at in (0, 8))
+    return np.asarray((high > first) | ((high == first) & (low > second)), np.bool_)

@@ -6,7 +6,7 @@ from fastapi import Query
 
 from distill.engine.search import Wanted
 from distill.routes.parts import Cursor, EngineDep, Limit
-from schemas.base import RunId, Timestamp
+from schemas.base import Timestamp
 from schemas.distill import EvidencePage
 from schemas.evidence import Category
 from services import daemon
@@ -33,8 +33,8 @@ async def list_evidence(
     kind: Annotated[str | None, Query(max_length=256, description="Kind of task.")] = None,
     code: Annotated[str | None, Query(max_length=256, description="A reason or a finding.")] = None,
     model: Annotated[str | None, Query(max_length=256, description="`name` or `provider/name`.")] = None,
-    episode_id: RunId | None = None,
-    run_id: RunId | None = None,
+    episode_id: Value = None,
+    run_id: Value = None,
     since: Timestamp | None = None,
     until: Timestamp | None = None,
     q: Text = None,
