@@ -21,7 +21,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the daemons running until Ctrl-C.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another agency.")] = 7,
 ) -> None:
-    """Play the whole job: retrieve, draft, validate, repair, record, export."""
+    """Play the whole job: retrieve, draft, validate, repair, record, export, learn."""
     # Loaded here and not above: its sample data needs libraries that no other command has a use for.
     try:
         story = cast("Story", import_module("stillhouse.demo.story"))
