@@ -1,26 +1,36 @@
 """How far a replay may go: model calls, tokens, money."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from schemas.replay import ReplayOptions
 from schemas.runs import Usage
 from services.errors import Conflict
 
+TRILLIONTHS: Final = 10**12
+
 
 @dataclass(slots=True)
 class Spent:
-    """What tasks have used. Tokens and money are None as soon as they are unknown of one call."""
+    """What tasks have used. Tokens and money are None as soon as they are unknown of one call.
+
+    Money is added up in whole `TRILLIONTHS` of a dollar: then no sum depends on which task was done first.
+    """
 
     calls: int = 0
     tokens: int | None = 0
-    cost_usd: float | None = 0.0
+    trillionths: int | None = 0
+
+    @property
+    def cost_usd(self) -> float | None:
+        return None if self.trillionths is None else self.trillionths / TRILLIONTHS
 
     def add(self, calls: int, usage: Usage) -> None:
         self.calls += calls
         tokens = _tokens(usage)
         self.tokens = None if self.tokens is None or tokens is None else self.tokens + tokens
-        cost = usage.cost_usd
-        self.cost_usd = None if self.cost_usd is None or cost is None else self.cost_usd + cost
+        cost = None if usage.cost_usd is None else round(usage.cost_usd * TRILLIONTHS)
+        self.trillionths = None if self.trillionths is None or cost is None else self.trillionths + cost
 
 
 def _tokens(usage: Usage) -> int | None:

@@ -227,6 +227,7 @@ class Worker:
             ts=datetime.fromisoformat(ts),
             evidence_id=task.id,
             group=task.group,
+            work=task.work,
             episode_id=episode_id,
             task=RecordedTask(kind=task.judging.kind, key=task.key),
             mode=mode,

@@ -316,7 +316,8 @@ class _Run:
             reasons = Counter(left.reason for left in self._left.values())
             listed = ", ".join(f"{count} × {reason}" for reason, count in sorted(reasons.items()))
             raise Conflict(f"no task could be done again: {listed}", code="nothing_replayed")
-        (self._folder / MANIFEST).unlink(missing_ok=True)
+        for path in self._folder.glob(f"*{MANIFEST}*"):  # what a kill left of one goes too
+            path.unlink()
         products = [self._write_tasks(), self._write_left_out()]
         manifest = self._manifest(products)
         files.replace(self._folder / MANIFEST, canonical_bytes(manifest.model_dump(mode="json")) + b"\n")

@@ -58,10 +58,11 @@ class Judging:
 class Task:
     """A recorded task: the first attempt at it, and what followed."""
 
-    def __init__(self, item: Item, group: str, library: Library, log: Log) -> None:
+    def __init__(self, item: Item, library: Library, log: Log, *, group: str, work: str) -> None:
         self.item = item
         self.id = item.id
         self.group = group
+        self.work = work
         self._library = library
         self._log = log
 
@@ -260,5 +261,7 @@ def _within(ts: str | None, options: ReplayOptions) -> bool:
 def task_of(evidence_id: str, library: Library, groups: Groups, log: Log) -> Task | None:
     """A task by its id; None for one that is evidence no more."""
     item = library.item(evidence_id)
-    group = groups.of(evidence_id)
-    return None if item is None or group is None else Task(item, group, library, log)
+    group, work = groups.of(evidence_id), groups.work_of(evidence_id)
+    if item is None or group is None or work is None:
+        return None
+    return Task(item, library, log, group=group, work=work)

@@ -83,7 +83,7 @@ class Arms(FakePeers):
         super().__init__(answer=self.solve, judge=lambda asked: judged(asked.artifact, policy=self.policy))
         self.policy = policy
         self.config = "c" * 64
-        self.cost_usd: float | None = 0.25
+        self.cost_usd: float | None = 0.1
         self.episodes: list[str] = []
 
     def solve(self, request: IterateRequest, episode_id: str) -> IterateResponse:
