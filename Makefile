@@ -24,7 +24,7 @@ setup: .venv/ready  ## make .venv with everything pinned; .venv/bin/stillhouse i
 up: setup  ## run all daemons until Ctrl-C
 	$(BIN)/stillhouse up
 
-demo: setup  ## the whole job on real models: retrieve, draft, validate, repair, record, export
+demo: setup  ## the whole job on real models: retrieve, draft, validate, repair, record, export, learn
 	$(BIN)/stillhouse demo
 
 test: setup  ## unit, contract, integration and end-to-end tests
