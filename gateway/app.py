@@ -170,7 +170,13 @@ async def _open_fleets(
     """The replicas of each daemon: those given, or those at its URLs, as they come and go."""
     fleets = {}
     for name, urls in _urls(settings).items():
-        fleets[name] = Fleet(name, (upstreams or {}).get(name, ()), ejection_s=settings.ejection_s)
+        fleets[name] = Fleet(
+            name,
+            (upstreams or {}).get(name, ()),
+            ejection_s=settings.ejection_s,
+            wait_s=settings.restart_wait_s,
+            held_max=settings.upstream_waiting_max,
+        )
         stack.push_async_callback(fleets[name].close)
         if upstreams is None:
             connect = partial(_connect, settings, name)
@@ -181,7 +187,12 @@ async def _open_fleets(
 
 async def _open_rendezvous(settings: Settings, stack: AsyncExitStack) -> Rendezvous:
     """The replicas of embedd for embeddings, as they come and go."""
-    rendezvous = Rendezvous((), ejection_s=settings.ejection_s)
+    rendezvous = Rendezvous(
+        (),
+        ejection_s=settings.ejection_s,
+        wait_s=settings.restart_wait_s,
+        held_max=settings.upstream_waiting_max,
+    )
     stack.push_async_callback(rendezvous.close)
     connect = partial(_connect_hop, settings)
     members = _members(settings, "embedd", settings.embedd_urls, connect=connect, use=rendezvous.set_replicas)

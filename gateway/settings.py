@@ -43,6 +43,11 @@ class Settings(DaemonSettings):
         gt=0,
         description="Seconds between two look-ups of the names in `GATEWAY_…_URLS` that stand for replicas.",
     )
+    restart_wait_s: float = Field(
+        1.5,
+        ge=0,
+        description="Seconds that requests wait for a daemon that just went away; most often it restarts.",
+    )
     drain_replica_s: float = Field(
         300.0,
         gt=0,

@@ -16,10 +16,10 @@ import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 from prometheus_client import disable_created_metrics
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,6 +33,7 @@ from services.faults import param_of, reason_of
 from services.health import Check, ReadyState, readiness
 from services.middleware import (
     CLIENT_GONE,
+    DRAINING,
     UNEXPECTED,
     BodyLimitMiddleware,
     Frame,
@@ -109,11 +110,13 @@ class StrictRoute(APIRoute):
         return strict
 
 
-def router() -> APIRouter:
-    """The router that a daemon's routes hang on. Its OpenAPI says that errors come in the envelope."""
+def router(failure: type[BaseModel] = ErrorEnvelope) -> APIRouter:
+    """The router that a daemon's routes hang on. Its OpenAPI says that failures come in the envelope, or in
+    another form that the daemon speaks.
+    """
     return APIRouter(
         route_class=StrictRoute,
-        responses={"default": {"model": ErrorEnvelope, "description": "Any failure."}},
+        responses={"default": {"model": failure, "description": "Any failure."}},
     )
 
 
@@ -217,8 +220,10 @@ def _operations(app: Daemon) -> APIRouter:
     operations = APIRouter(tags=["operations"])
 
     @operations.get("/healthz")
-    async def healthz() -> dict[str, str]:
+    async def healthz(response: Response) -> dict[str, str]:
         """Whether the process serves."""
+        if app.drain.draining:
+            response.headers[DRAINING[0].decode()] = DRAINING[1].decode()
         return {"status": "ok"}
 
     @operations.get("/readyz", responses={503: {"model": ReadyState}})
@@ -231,7 +236,7 @@ def _operations(app: Daemon) -> APIRouter:
         status = 503 if state.status == "unavailable" else 200
         return Response(state.model_dump_json(exclude_none=True), status, media_type="application/json")
 
-    @operations.get("/metrics")
+    @operations.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus text."""
         return Response(render(app.registry), media_type="text/plain; version=0.0.4; charset=utf-8")

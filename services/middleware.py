@@ -24,6 +24,9 @@ UNEXPECTED = "unexpected failure"
 
 CLIENT_GONE = 499
 
+DRAINING = (b"x-stillhouse-draining", b"1")
+"""With it a daemon says that it did nothing of what was asked, and will not: ask another, or again soon."""
+
 INTERNAL = INTERNAL_HEADER.encode()
 OPS_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -167,7 +170,7 @@ class RequestMiddleware:
     ) -> None:
         if self._frame.drain.draining and scope["path"] not in OPS_PATHS:
             error = Draining("shutting down; retry, another replica or the next start will serve")
-            await send_error(send, error, request.request_id, (b"connection", b"close"))
+            await send_error(send, error, request.request_id, (b"connection", b"close"), DRAINING)
             return
         if scope["path"] not in OPS_PATHS and not self._frame.admits(scope):
             await send_error(send, _stranger(), request.request_id)

@@ -2,6 +2,7 @@
 
 from services.errors import Unavailable
 from services.h1 import H1Client, NotConnected
+from services.middleware import DRAINING
 
 
 async def ping(client: H1Client, daemon: str) -> None:
@@ -10,6 +11,7 @@ async def ping(client: H1Client, daemon: str) -> None:
         exchange = await client.send(b"GET", b"/healthz", ())
         try:
             status = await exchange.head()
+            draining = DRAINING in exchange.headers
         finally:
             exchange.close()
     except NotConnected as error:
@@ -18,6 +20,8 @@ async def ping(client: H1Client, daemon: str) -> None:
         raise _down(client, daemon) from error
     except OSError as error:
         raise _down(client, daemon) from error
+    if draining:
+        raise Unavailable(f"{daemon} is shutting down at {client.base_url}", code=f"{daemon}_down")
     if status != 200:
         raise Unavailable(f"{daemon} answers {status} at {client.base_url}/healthz")
 

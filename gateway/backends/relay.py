@@ -14,6 +14,7 @@ from gateway.backends.bulkhead import Bulkhead
 from gateway.backends.ping import ping
 from services.errors import PlatformError, Unauthenticated, Unavailable, UpstreamError, UpstreamTimeout
 from services.h1 import BrokenOff, Connection, Exchange, H1Client, NotConnected
+from services.middleware import DRAINING
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -193,9 +194,10 @@ class HttpUpstream:
             if isinstance(error, TimeoutError):
                 raise self.silent() from error
             raise
-        if exchange.status == Unauthenticated.status:
+        refusal = self.refused(exchange.status, exchange.headers)
+        if refusal is not None:
             self._close(exchange)
-            raise self.refused()
+            raise refusal
         return exchange
 
     async def _chunks(self, exchange: Exchange) -> AsyncIterator[bytes]:
@@ -244,12 +246,21 @@ class HttpUpstream:
             maybe_done=True,
         )
 
-    def refused(self) -> PlatformError:
-        """A 401 is not about our caller, whose key we know: it is us whom the daemon does not."""
-        return UpstreamError(
-            f"{self.daemon} refuses the gateway; give both the same STILLHOUSE_INTERNAL_TOKEN",
-            code="internal_token",
-        )
+    def refused(self, status: int, headers: Headers) -> PlatformError | None:
+        """What of an answer is meant for us rather than for our caller.
+
+        A 401 is not about them, whose key we know: it is us whom the daemon does not.
+        """
+        if status == Unauthenticated.status:
+            return UpstreamError(
+                f"{self.daemon} refuses the gateway; give both the same STILLHOUSE_INTERNAL_TOKEN",
+                code="internal_token",
+            )
+        if status == Unavailable.status and DRAINING in headers:
+            return NotReached(
+                f"{self.daemon} is shutting down; retry", code=f"{self.daemon}_down", maybe_done=False
+            )
+        return None
 
     def silent(self) -> PlatformError:
         return UpstreamTimeout(f"{self.daemon} gave no answer within {self._read_timeout_s:g} s")
@@ -279,8 +290,9 @@ class _HttpCall:
     # --- services.h1.Receiver ---
 
     def head_arrived(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        if status == Unauthenticated.status:
-            self._give_up(self._upstream.refused())
+        refusal = self._upstream.refused(status, headers)
+        if refusal is not None:
+            self._give_up(refusal)
         elif not self._over:
             self._answering = True
             self.heard = self._clock()

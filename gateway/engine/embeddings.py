@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from gateway.backends import HopReplica, Part, ReplicaLost
 from gateway.engine.fleet import Standing
+from gateway.engine.hold import Hold
 from schemas.embeddings import EncodingFormat, InputType
 from schemas.hop import Answered, Call, Refused
 from services.errors import PlatformError, Unavailable
@@ -87,8 +88,17 @@ class Rendezvous:
     When a replica leaves, only its own texts move; when it is back, they return to their warm home.
     """
 
-    def __init__(self, replicas: Sequence[HopReplica], *, ejection_s: float) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[HopReplica],
+        *,
+        ejection_s: float,
+        wait_s: float = 0.0,
+        held_max: int = 0,
+    ) -> None:
+        """`wait_s` and `held_max` are for the time that embedd takes to restart: see `Hold`."""
         self._ejection_s = ejection_s
+        self._hold = Hold(self.ping, wait_s=wait_s, held_max=held_max)
         self._tasks = TaskSet()
         self._members: list[Member] = []
         self.set_replicas(replicas)
@@ -153,7 +163,7 @@ class Rendezvous:
                 home.ejected_until = time.monotonic() + self._ejection_s
                 cancel[0] = self._start_task(wanted, done, {home})
                 return
-            home.ejected_until = 0.0
+            self._heard_from(home)
             done(_vectors(part, sent_s) if isinstance(part, Answered) else _refusal(part, None))
 
         try:
@@ -183,7 +193,9 @@ class Rendezvous:
         found: list[bytes | None] = [None] * len(wanted.texts)
         answers: list[Answered] = []
         places: Sequence[int] = range(len(wanted.texts))
-        for _ in range(max(TRIES_MIN, len(self._members) + 1)):
+        tries = 0
+        while tries < max(TRIES_MIN, len(self._members) + 1) or await self._hold.back():
+            tries += 1
             shares = self._shares(wanted, places, lost)
             parts = await asyncio.gather(*(self._ask(member, wanted, its) for member, its in shares.items()))
             places = []
@@ -197,9 +209,26 @@ class Rendezvous:
                 return _merged([fragment for fragment in found if fragment is not None], answers)
         raise Unavailable("embedd's replicas failed one after the other", code="embedd_down")
 
+    async def ping(self) -> None:
+        """Raise, with the reason, unless a replica answers."""
+        failure: Exception = Unavailable("embedd has no replica", code="embedd_down")
+        for member in self._members:
+            try:
+                await member.replica.ping()
+            except (PlatformError, TimeoutError) as error:
+                failure = error
+            else:
+                return
+        raise failure
+
     async def close(self) -> None:
         """Give up what is under way."""
+        await self._hold.close()
         await self._tasks.close()
+
+    def _heard_from(self, member: Member) -> None:
+        member.ejected_until = 0.0
+        self._hold.down_since = None
 
     async def _ask(self, member: Member, wanted: Wanted, places: Sequence[int]) -> Part | None:
         """A replica's part, or None if the replica was lost: then it is passed over for a while."""
@@ -217,7 +246,7 @@ class Rendezvous:
         if isinstance(part, ReplicaLost):
             member.ejected_until = time.monotonic() + self._ejection_s
             return None
-        member.ejected_until = 0.0
+        self._heard_from(member)
         return part
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gateway.backends import Call, Headers, Listener, NotReached, Outgoing, Reply, Upstream
+from gateway.engine.hold import Hold
 from services.errors import PlatformError, Unavailable
 from services.tasks import TaskSet
 
@@ -47,8 +48,18 @@ class Fleet:
     By chance, since several gateways that all saw the same one idle would all ask it.
     """
 
-    def __init__(self, daemon: str, upstreams: Sequence[Upstream], *, ejection_s: float) -> None:
+    def __init__(
+        self,
+        daemon: str,
+        upstreams: Sequence[Upstream],
+        *,
+        ejection_s: float,
+        wait_s: float = 0.0,
+        held_max: int = 0,
+    ) -> None:
+        """`wait_s` and `held_max` are for the time that a daemon takes to restart: see `Hold`."""
         self.daemon = daemon
+        self.hold = Hold(self.ping, wait_s=wait_s, held_max=held_max)
         self._replicas: list[Replica] = []
         self._ejection_s = ejection_s
         self._tasks = TaskSet()
@@ -79,21 +90,25 @@ class Fleet:
         return min(healthy, key=lambda replica: replica.in_flight, default=None)
 
     @asynccontextmanager
-    async def exchange(self, outgoing: Outgoing, tried: Sequence[Replica] = ()) -> AsyncIterator[Reply]:
-        """Send a request to a replica and hold its reply. Those that were `tried` already had their chance.
+    async def exchange(
+        self,
+        outgoing: Outgoing,
+        tried: Sequence[Replica] = (),
+        failure: PlatformError | None = None,
+    ) -> AsyncIterator[Reply]:
+        """Send a request to a replica and hold its reply. Those that were `tried` had their `failure`.
 
         A replica that cannot be reached is passed over for a while and the next one asked. One that breaks
         off before answering may have done the work, so only a request that may be repeated goes on to the
         next. Raises `Unavailable` when nobody answered.
         """
         tried = list(tried)
-        failure = Unavailable(f"no replica of {self.daemon} gives a sign of life", code=f"{self.daemon}_down")
-        while (replica := self._choose(tried, outgoing)) is not None:
+        while (replica := await self._next(tried, outgoing, failure)) is not None:
             tried.append(replica)
             replica.in_flight += 1
             try:
                 reply = await replica.upstream.open(outgoing)
-                replica.ejected_until = 0.0
+                self.heard_from(replica)
                 try:
                     yield reply
                 finally:
@@ -106,14 +121,33 @@ class Fleet:
                     break
             finally:
                 replica.in_flight -= 1
-        raise failure
+        raise failure or Unavailable(
+            f"no replica of {self.daemon} gives a sign of life", code=f"{self.daemon}_down"
+        )
+
+    async def _next(
+        self, tried: list[Replica], outgoing: Outgoing, failure: PlatformError | None
+    ) -> Replica | None:
+        """The next one to ask; from the beginning when all were gone and one is back. None: give it up."""
+        replica = self._choose(tried, outgoing)
+        undone = isinstance(failure, NotReached) and not failure.maybe_done
+        if replica is None and undone and await self.hold.back():
+            tried.clear()
+            for each in self._replicas:
+                each.ejected_until = 0.0
+            replica = self._choose(tried, outgoing)
+        return replica
+
+    def heard_from(self, replica: Replica) -> None:
+        replica.ejected_until = 0.0
+        self.hold.down_since = None
 
     def start(self, outgoing: Outgoing, listener: Listener) -> Call:
         """The same without a task, where a replica can be asked at once and answers; with one otherwise."""
         passing = _Passing(self, outgoing, listener)
         replica = self._choose((), outgoing)
         if replica is None or not passing.start(replica):
-            passing.start_task(())
+            passing.start_task()
         return passing
 
     def eject(self, replica: Replica) -> None:
@@ -125,6 +159,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Give up what is under way in tasks."""
+        await self.hold.close()
         await self._tasks.close()
 
     def standings(self) -> list[Standing]:
@@ -171,16 +206,16 @@ class _Passing:
         self._replica, self._call = replica, call
         return True
 
-    def start_task(self, tried: Sequence[Replica]) -> None:
+    def start_task(self, tried: Sequence[Replica] = (), failure: PlatformError | None = None) -> None:
         self._room = asyncio.Event()
         self._room.set()
-        self._task = self._fleet.in_background(self._pass(tried, self._room))
+        self._task = self._fleet.in_background(self._pass(tried, failure, self._room))
 
     # --- Listener ---
 
     def head(self, status: int, headers: Headers) -> None:
         if self._replica is not None:
-            self._replica.ejected_until = 0.0
+            self._fleet.heard_from(self._replica)
         self._listener.head(status, headers)
 
     def data(self, data: bytes) -> None:
@@ -191,7 +226,7 @@ class _Passing:
         if replica is not None and isinstance(error, NotReached):
             self._fleet.eject(replica)
             if self._outgoing.repeatable or not error.maybe_done:
-                self.start_task([replica])
+                self.start_task([replica], error)
                 return
         self._listener.done(error)
 
@@ -224,10 +259,12 @@ class _Passing:
 
     # --- with a task ---
 
-    async def _pass(self, tried: Sequence[Replica], room: asyncio.Event) -> None:
+    async def _pass(
+        self, tried: Sequence[Replica], before: PlatformError | None, room: asyncio.Event
+    ) -> None:
         failure: PlatformError | None = PlatformError("unexpected failure")
         try:
-            async with self._fleet.exchange(self._outgoing, tried) as reply:
+            async with self._fleet.exchange(self._outgoing, tried, before) as reply:
                 self._listener.head(reply.status, reply.headers)
                 async for chunk in reply.body:
                     self._listener.data(chunk)

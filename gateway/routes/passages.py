@@ -439,6 +439,7 @@ for _passage in PASSAGES:
         tags=[_passage.daemon],
         summary=_passage.summary,
         openapi_extra={"parameters": _path_parameters(_passage.path)},
+        response_class=Response,  # of whatever type the daemon's answer is
         name=f"{_passage.method} {_passage.path}",
         operation_id=re.sub(r"\W+", "_", f"{_passage.method}{_passage.path}").strip("_").lower(),
     )

@@ -541,7 +541,7 @@ async def test_what_is_under_way_is_finished_while_draining(tmp_path: Path) -> N
         assert not gateway.app.drain.finished
         gate.set()
         assert (await under_way).content == OK
-        assert gateway.app.drain.finished
+        await until(lambda: gateway.app.drain.finished)
 
 
 # --- forms of requests --------------------------------------------------------------------------

@@ -35,7 +35,12 @@ def refused(daemon: str = "embedd", *, maybe_done: bool = False) -> NotReached:
 
 def gateway(data: Path, **upstreams: Sequence[FakeUpstream]) -> Daemon:
     rest = {name: [FakeUpstream([reply(200, OK, JSON) for _ in range(50)])] for name in DAEMONS}
-    settings = Settings(data=data, keys_reload_interval_s=0.05, distill_urls=("http://127.0.0.1:9",))
+    settings = Settings(
+        data=data,
+        keys_reload_interval_s=0.05,
+        restart_wait_s=0,
+        distill_urls=("http://127.0.0.1:9",),
+    )
     return create_app(settings, upstreams={**rest, **upstreams})
 
 

@@ -1,5 +1,6 @@
 """The frame around every daemon: ids, errors, limits, health, metrics, drain."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from schemas.base import Model, SafeJson
 from schemas.errors import ErrorEnvelope
 from services import context, daemon, middleware
 from services.daemon import Daemon
+from services.drain import LINGER_S
 from services.errors import Conflict, Overloaded, Unavailable
 from services.health import Check
 from services.settings import DaemonSettings
@@ -218,8 +220,11 @@ async def test_while_draining_new_requests_get_503_and_health_still_answers() ->
         assert response.status_code == 503
         assert error_of(response).code == "draining"
         assert response.headers["connection"] == "close"
+        assert response.headers["x-stillhouse-draining"] == "1"
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).status_code == 503
+        assert not app.drain.finished, "callers have to learn of it"
+        await asyncio.sleep(LINGER_S)
     assert app.drain.finished
 
 

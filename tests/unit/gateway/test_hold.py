@@ -1,0 +1,69 @@
+"""Requests wait for a daemon that is being restarted: not for long, not too many, and one looks for all."""
+
+import asyncio
+
+import pytest
+
+from gateway.backends import FakeUpstream, NotReached, Outgoing, reply
+from gateway.engine import Fleet
+from gateway.engine.hold import Hold
+from services.errors import Unavailable
+
+pytestmark = pytest.mark.anyio
+
+ONCE = Outgoing("POST", b"/", (), b"", repeatable=False)
+GONE = NotReached("gone", code="chatd_down", maybe_done=False)
+
+
+class Restarting:
+    """Answers its health from the `th` look on."""
+
+    def __init__(self, th: int) -> None:
+        self.looks = 0
+        self._th = th
+
+    async def ping(self) -> None:
+        self.looks += 1
+        if self.looks < self._th:
+            raise Unavailable("not yet")
+
+
+async def test_all_who_wait_go_on_together() -> None:
+    daemon = Restarting(3)
+    hold = Hold(daemon.ping, wait_s=60, held_max=100)
+    assert await asyncio.gather(*(hold.back() for _ in range(20))) == [True] * 20
+    assert daemon.looks == 3
+
+
+async def test_nobody_waits_longer_than_since_it_went_away() -> None:
+    hold = Hold(Restarting(10**9).ping, wait_s=0.2, held_max=100)
+    assert await asyncio.gather(*(hold.back() for _ in range(2))) == [False, False]
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    assert not await hold.back()
+    assert loop.time() - started < 0.1, "it is known to be down"
+    hold.down_since = None  # it was heard from, and is gone again
+    assert not await hold.back()
+    assert loop.time() - started >= 0.2
+    await hold.close()
+
+
+async def test_only_so_many_wait() -> None:
+    hold = Hold(Restarting(3).ping, wait_s=60, held_max=2)
+    assert sorted(await asyncio.gather(*(hold.back() for _ in range(5)))) == [False] * 3 + [True] * 2
+
+
+async def test_a_request_that_nobody_saw_is_sent_when_the_daemon_is_back() -> None:
+    upstream = FakeUpstream([GONE, GONE, reply(200, b"")])
+    fleet = Fleet("chatd", [upstream], ejection_s=1, wait_s=60, held_max=10)
+    async with fleet.exchange(ONCE) as answered:
+        assert answered.status == 200
+    assert len(upstream.received) == 3
+
+
+async def test_a_request_that_somebody_may_have_seen_is_not_sent_again() -> None:
+    broken = NotReached("broke off", code="chatd_down", maybe_done=True)
+    fleet = Fleet("chatd", [FakeUpstream([broken])], ejection_s=1, wait_s=60, held_max=10)
+    with pytest.raises(NotReached):
+        async with fleet.exchange(ONCE):
+            pass
