@@ -51,7 +51,8 @@ def test_no_pinned_requirement_is_somebody_elses_project_of_our_name() -> None:
 
 def test_requirements_are_hashed_and_name_no_index() -> None:
     pages = list((ROOT / "requirements").glob("*.txt"))
-    assert {page.stem for page in pages} == {*DAEMONS, "vectord-lance", "vectord-qdrant", "dev", "models"}
+    extras = ("vectord-lance", "vectord-qdrant", "tracing", "cli")
+    assert {page.stem for page in pages} == {*DAEMONS, *extras, "dev", "models"}
     for page in pages:
         text = page.read_text()
         assert "--index-url" not in text
