@@ -12,6 +12,7 @@ Points = Annotated[float, Field(ge=-1, le=1)]
 """A difference of two shares: 0.1 is ten percentage points."""
 
 Counting = Literal["own", "any"]
+Unit = Literal["group", "work"]
 ComparisonVerdict = Literal["better", "worse", "no evidence"]
 
 
@@ -20,14 +21,17 @@ class ComparisonFields(Model):
     the recorded answers to the tasks of `current`.
 
     With the counting `own` a task has passed when the first model passed by itself, with `any` also when a
-    stronger one did. Replays under different validator policies are compared only with `across_policies`,
-    which asks what the change of the policy did.
+    stronger one did. Tasks are independent of one another when they are of different groups, or, where asked
+    for, of different pieces of work: then near duplicates of one another, such as all that came from one
+    template, count one by one. Replays under different validator policies are compared only with
+    `across_policies`, which asks what the change of the policy did.
     """
 
     baseline: ReplayId = "recorded"
     current: ReplayId | None = None
     confidence: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
     counting: Counting = "own"
+    independent: Unit = "group"
     gate: Annotated[str, StringConstraints(max_length=100)] | None = None
     across_policies: bool = False
 
@@ -138,6 +142,7 @@ class Comparison(Model):
     reason: str
     confidence: Share
     counting: Counting
+    independent: Unit
     seed: Tally
     resamples: Tally
     baseline: Arm

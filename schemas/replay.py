@@ -36,7 +36,8 @@ class ReplayAttempt(Model):
 class Replay(Record):
     """`stillhouse.replay`: a recorded task that was run again, with every attempt in its order.
 
-    `evidence_id` is the recording; `group` what it belongs to, from which nothing was retrieved; `context`
+    `evidence_id` is the recording; `group` what it belongs to, from which nothing was retrieved; `work` the
+    same without near duplicates, that is what shares an order, an episode or a prompt with it; `context`
     the evidence that was. `config_hash` covers what shaped the replay: models, prompts, roster, policy.
     `arm` names the configuration, `repeat` counts from 0. `text` and `findings` are of the last answer. In
     the mode `recorded`, nothing was asked again: the recorded answers were validated anew.
@@ -61,6 +62,7 @@ class Replay(Record):
     role: str | None = None
     text: str | None = None
     findings: list[Finding] = []
+    work: str | None = None
 
 
 class ReplayFields(Model):

@@ -1,5 +1,6 @@
 """`stillhouse distill compare`: two replays of the same tasks side by side, and a gate for builds."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -8,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from schemas.comparison import Arm, Comparison, Counting, MedianDifference, Rate
+from schemas.comparison import Arm, Comparison, Counting, MedianDifference, Rate, Unit
 from stillhouse.client import GatewayClient
 from stillhouse.commands.jobs import end, finish
 from stillhouse.output import JsonOption, console, print_json
@@ -46,6 +47,14 @@ PassOption = Annotated[
     Counting, typer.Option("--pass", help="Which model may have passed: the first by its own, or any.")
 ]
 
+IndependentOption = Annotated[
+    Unit,
+    typer.Option(
+        help="What is independent of the rest: a group, near duplicates included, or any piece of work, so"
+        " that tasks of one template count one by one."
+    ),
+]
+
 
 def compare(
     current: Annotated[str, typer.Argument(metavar="REPLAY", help="The replay in question.")],
@@ -64,6 +73,7 @@ def compare(
         bool,
         typer.Option("--across-policies", help="Compare although different validator policies judged."),
     ] = False,
+    independent: IndependentOption = "group",
     html: HtmlOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -74,6 +84,7 @@ def compare(
         "gate": gate,
         "confidence": confidence,
         "counting": pass_,
+        "independent": independent,
         "seed": seed,
         "across_policies": across_policies,
     }
@@ -114,7 +125,7 @@ def show(made: Comparison, out: Console) -> None:
     out.print(_figures(made))
     for change in made.changes:
         if change.changed:
-            out.print(f"changed: {change.what} ({_hash(change.baseline)} to {_hash(change.current)})")
+            out.print(f"changed: {change.what} from {_hash(change.baseline)} to {_hash(change.current)}")
     for way, tasks, count in (
         ("worse", made.worse, made.quality.worse),
         ("better", made.better, made.quality.better),
@@ -169,4 +180,7 @@ def _median(one: MedianDifference) -> str:
 
 
 def _hash(value: str | None) -> str:
-    return "unknown" if value is None else value[:16]
+    """Hashes are told apart by their beginnings; --json has the whole."""
+    if value is None:
+        return "unknown"
+    return f"{value[:16]}…" if re.fullmatch(r"[0-9a-f]{32,}", value) else value

@@ -67,7 +67,7 @@ class World:
             )
             for name, rate in (("baseline", self.rate), ("current", self.rate + difference))
         )
-        return paired(baseline, current, "own")
+        return paired(baseline, current, "own", "group")
 
     def name_of(self, number: int) -> str:
         return f"g{number // self.group}"

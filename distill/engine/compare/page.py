@@ -6,6 +6,7 @@ nothing but the one script and the one style that are in it, by their hashes.
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from html import escape
@@ -21,6 +22,7 @@ from schemas.verdicts import Finding
 SHOWN_MAX: Final = 200
 """Discordant tasks with their texts side by side."""
 NAMED_MAX: Final = 50
+HASH: Final = re.compile(r"[0-9a-f]{32,}")
 OUTCOMES: Final = ("local_pass", "local_repaired", "escalated_pass", "failed")
 
 
@@ -192,7 +194,7 @@ def _changes(one: Comparison) -> str:
         f"<td>{_change(change)}"
         for change in one.changes
     )
-    return f"<h2>What changed</h2>\n<table><tr><th>hash of<th>baseline<th>current<th>{rows}</table>"
+    return f"<h2>What changed</h2>\n<table><tr><th>what<th>baseline<th>current<th>{rows}</table>"
 
 
 def _change(change: Change) -> str:
@@ -202,7 +204,10 @@ def _change(change: Change) -> str:
 
 
 def _short(value: str | None) -> str:
-    return "unknown" if value is None else _safe(value if len(value) <= 20 else f"{value[:16]}…")
+    """Hashes are told apart by their beginnings; `comparison.json` has the whole."""
+    if value is None:
+        return "unknown"
+    return _safe(f"{value[:16]}…" if HASH.fullmatch(value) else value)
 
 
 def _left_out(one: Comparison) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from distill.engine.compare.results import ArmResults, TaskResult
 from distill.engine.compare.statistics import Floats, Groups, Ints
-from schemas.comparison import Counting
+from schemas.comparison import Counting, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """All tasks in both arms, in the order of their ids, and the ids that only one of them has."""
+    """All tasks in both arms, in the order of their ids, and the ids that only one of them has.
+
+    `works` counts the pieces of work that the tasks are, whatever their groups.
+    """
 
     pairs: Sequence[Pair]
+    works: int
     only_baseline: Sequence[str]
     only_current: Sequence[str]
 
@@ -72,23 +76,28 @@ class Pairs:
         return once and len(self.sizes) == len(self.pairs)
 
 
-def paired(baseline: ArmResults, current: ArmResults, counting: Counting) -> Pairs:
-    """Tasks are of one group when either arm says so: the evidence may have grown between two replays."""
+def paired(baseline: ArmResults, current: ArmResults, counting: Counting, independent: Unit) -> Pairs:
+    """Tasks are of one group when either arm says so: the evidence may have grown between two replays.
+
+    With `independent` as `work`, the pieces of work take the place of the groups.
+    """
     both = sorted(baseline.results.keys() & current.results.keys())
     pairs = [(baseline.results[task_id], current.results[task_id]) for task_id in both]
-    labels = _labels(pairs)
+    works = _labels([(old.work, new.work) for old, new in pairs])
+    labels = works if independent == "work" else _labels([(old.group, new.group) for old, new in pairs])
     return Pairs(
         [
             Pair(old, new, label, new.share(counting) - old.share(counting))
             for (old, new), label in zip(pairs, labels, strict=True)
         ],
+        len(set(works)),
         sorted(baseline.results.keys() - current.results.keys()),
         sorted(current.results.keys() - baseline.results.keys()),
     )
 
 
-def _labels(pairs: Sequence[tuple[TaskResult, TaskResult]]) -> list[int]:
-    """Number the connected groups in the order in which they are first met."""
+def _labels(units: Sequence[tuple[str, str]]) -> list[int]:
+    """Number the connected units, one of each arm for a task, in the order in which they are first met."""
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
     def root(node: tuple[str, str]) -> tuple[str, str]:
@@ -98,7 +107,7 @@ def _labels(pairs: Sequence[tuple[TaskResult, TaskResult]]) -> list[int]:
             node = parent[node]
         return node
 
-    for one, other in pairs:
-        parent[root(("current", other.group))] = root(("baseline", one.group))
+    for one, other in units:
+        parent[root(("current", other))] = root(("baseline", one))
     numbers: dict[tuple[str, str], int] = {}
-    return [numbers.setdefault(root(("baseline", one.group)), len(numbers)) for one, _ in pairs]
+    return [numbers.setdefault(root(("baseline", one)), len(numbers)) for one, _ in units]

@@ -30,7 +30,7 @@ FINGERPRINTS: Final = ("config", "prompt", "roster", "models", "policy")
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """One task under one arm. `outcomes` has one a repeat.
+    """One task under one arm. `outcomes` has one a repeat; `group` and `work` are as in `stillhouse.replay`.
 
     `text` and `findings` are the beginnings of those of the last answer, `text_length` and `findings_count`
     how much there is; `codes` are all of its codes. `cost_usd` and `latency_ms` are means over the repeats;
@@ -39,6 +39,7 @@ class TaskResult:
 
     task_id: str
     group: str
+    work: str
     kind: str | None
     role: str | None
     outcomes: tuple[ReplayOutcome, ...]
@@ -121,6 +122,7 @@ def _task(repeats: list[Replay]) -> TaskResult:
     return TaskResult(
         task_id=last.evidence_id,
         group=last.group,
+        work=last.work or last.group,
         kind=last.task.kind if last.task else None,
         role=last.role,
         outcomes=tuple(one.outcome for one in repeats),

@@ -32,7 +32,7 @@ LAYOUT: Final = "1"
 """Part of a comparison's id: other figures, or another report, of the same replays have another one."""
 
 OPTIONS: Final = frozenset(
-    {"baseline", "current", "confidence", "counting", "gate", "across_policies", "seed"}
+    {"baseline", "current", "confidence", "counting", "independent", "gate", "across_policies", "seed"}
 )
 """The fields of a job that belong to a comparison."""
 
@@ -69,7 +69,9 @@ def planned(request: JobRequest) -> Plan:
             )
         confidence = gate.confidence
     baseline = f"{request.current}.{RECORDED}" if request.baseline == RECORDED else request.baseline
-    terms = Terms(confidence, request.seed, request.counting, gate, request.across_policies)
+    terms = Terms(
+        confidence, request.seed, request.counting, request.independent, gate, request.across_policies
+    )
     return Plan(baseline, request.current, terms)
 
 
@@ -81,7 +83,7 @@ def compare(data: Path, plan: Plan, progress: Progress) -> Compared:
     progress.reach(1, 4)
     current = _arm(data, plan.current)
     progress.reach(2, 4)
-    pairs = paired(baseline, current, plan.terms.counting)
+    pairs = paired(baseline, current, plan.terms.counting, plan.terms.independent)
     made = judged(_id_of(baseline, current, plan.terms), baseline, current, pairs, plan.terms)
     progress.reach(3, 4)
     products = _publish(data, made, page(made, differing(pairs)[:SHOWN_MAX]))
@@ -100,7 +102,7 @@ def _arm(data: Path, replay_id: str) -> ArmResults:
 def _id_of(baseline: ArmResults, current: ArmResults, terms: Terms) -> str:
     arms = [[arm.replay_id, arm.sha256, arm.fingerprint, arm.left_out] for arm in (baseline, current)]
     gate = terms.gate.text if terms.gate is not None else None
-    asked = [terms.confidence, terms.seed, terms.counting, gate, terms.across_policies]
+    asked = [terms.confidence, terms.seed, terms.counting, terms.independent, gate, terms.across_policies]
     return content_id([LAYOUT, arms, asked])[:16]
 
 
@@ -129,6 +131,7 @@ def _sign(
             "current": plan.current,
             "confidence": terms.confidence,
             "counting": terms.counting,
+            "independent": terms.independent,
             "gate": terms.gate.text if terms.gate else None,
             "across_policies": terms.across_policies,
         },

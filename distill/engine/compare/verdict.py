@@ -23,6 +23,7 @@ from schemas.comparison import (
     MedianDifference,
     Quality,
     Rate,
+    Unit,
 )
 from services.errors import Conflict
 
@@ -38,6 +39,7 @@ class Terms:
     confidence: float
     seed: int
     counting: Counting
+    independent: Unit
     gate: Gate | None
     across_policies: bool
 
@@ -58,6 +60,7 @@ def judged(
         reason=reason,
         confidence=terms.confidence,
         counting=terms.counting,
+        independent=terms.independent,
         seed=terms.seed,
         resamples=statistics.RESAMPLES,
         baseline=_arm(baseline, pairs, [pair.baseline for pair in pairs], terms.confidence),
@@ -69,7 +72,7 @@ def judged(
             for what in FINGERPRINTS
             for old, new in [(baseline.fingerprint[what], current.fingerprint[what])]
         ],
-        notes=list(_notes(baseline, current, pairs, quality)),
+        notes=list(_notes(baseline, current, pairs, quality, terms)),
         gate=_gate(terms.gate, verdict, quality),
         counts={
             "in": len(pairs) + len(pairs.only_baseline) + len(pairs.only_current),
@@ -226,22 +229,38 @@ def _median(
     )
 
 
-def _notes(baseline: ArmResults, current: ArmResults, pairs: Pairs, quality: Quality) -> Iterator[str]:
+def _notes(
+    baseline: ArmResults, current: ArmResults, pairs: Pairs, quality: Quality, terms: Terms
+) -> Iterator[str]:
     for side, alone in ((baseline, pairs.only_baseline), (current, pairs.only_current)):
         if alone:
             yield f"{len(alone)} tasks are in {side.replay_id!r} alone and count for neither arm."
         if side.left_out:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(side.left_out.items()))
             yield f"{side.replay_id!r} has no result for some of its tasks: {reasons}."
+    yield from _on_independence(pairs, quality, terms)
+    if _policies_differ(baseline, current):
+        yield "The arms were judged by different validator policies: their difference is in the rates too."
+
+
+def _on_independence(pairs: Pairs, quality: Quality, terms: Terms) -> Iterator[str]:
     if quality.groups < quality.tasks:
         yield (
-            f"The {quality.tasks} tasks are {quality.groups} independent groups: by order, episode or near"
-            " duplicates. Groups are tested and drawn as wholes, and McNemar's test does not apply."
+            f"The {quality.tasks} tasks are {quality.groups} independent groups. Groups are tested and drawn"
+            " as wholes, and McNemar's test does not apply."
         )
     elif not pairs.independent:
         yield "Tasks were repeated: repeats are averaged within a task, and McNemar's test does not apply."
-    if _policies_differ(baseline, current):
-        yield "The arms were judged by different validator policies: their difference is in the rates too."
+    if terms.independent == "work":
+        yield (
+            "Near duplicates count one by one: the verdict is on work like this, and says little of work from"
+            " other templates."
+        )
+    elif pairs.works > quality.groups:
+        yield (
+            f"By order, episode and prompt the tasks are {pairs.works} pieces of work; near duplicates of one"
+            " another are one group. Where they come from a template, `independent` as `work` counts each."
+        )
 
 
 # --- what differs -------------------------------------------------------------------------------

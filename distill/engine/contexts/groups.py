@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from distill.engine import notes, shards
 from distill.engine.exports import samples, splits
-from distill.engine.exports.grouping import gathered
+from distill.engine.exports.grouping import gathered, pieces_of_work
 from distill.engine.exports.rowing import Traits, column, part, said_in
 from distill.engine.library import Item, Library, Shard
 from distill.engine.pool import Pool
@@ -27,11 +27,11 @@ FOLDER: Final = "groups"
 KNOWN: Final = "groups.npy"
 PARTS: Final = ("forms", "columns.npy", "bands.npy", "sketches.npy")
 NOTE: Final = "traits"
-LAYOUT: Final = "1"
+LAYOUT: Final = "2"
 """Part of every note: what another version of this code left is made again."""
 REPLAYS: Final = "replay."
 """What the episodes of replays begin with."""
-ENTRY: Final = np.dtype([("id", "<u8"), ("group", "<i8")])
+ENTRY: Final = np.dtype([("id", "<u8"), ("group", "<i8"), ("work", "<i8")])
 
 Entries = NDArray[np.void]
 
@@ -71,12 +71,22 @@ class Groups:
 
     def of(self, evidence_id: str) -> str | None:
         """16 hex digits that name the group; None for what is no evidence, or the evidence of a replay."""
+        return self._name(evidence_id, "group")
+
+    def work_of(self, evidence_id: str) -> str | None:
+        """The same for the piece of work: what shares an order, an episode or a prompt, and no more.
+
+        Near duplicates, such as all orders that were put into one template, are one group and many of these.
+        """
+        return self._name(evidence_id, "work")
+
+    def _name(self, evidence_id: str, what: str) -> str | None:
         ids = self.entries["id"]
         wanted = np.uint64(int(evidence_id[:16], 16))
         place = int(np.searchsorted(ids, wanted))
         if place == len(ids) or ids[place] != wanted:
             return None
-        return splits.group_name(int(self.entries["group"][place]), "")
+        return splits.group_name(int(self.entries[what][place]), "")
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -90,6 +100,7 @@ def _gather(work: Path, tasks: "Sequence[TraitsTask]", pool: Pool, progress: Pro
     order = np.argsort(ids, kind="stable")
     entries = np.zeros(len(ids), dtype=ENTRY)
     entries["id"], entries["group"] = ids[order], groups.keys[order]
+    entries["work"] = pieces_of_work(work, len(tasks)).keys[order]
     temporary = work / "groups.tmp.npy"
     np.save(temporary, entries)
     temporary.replace(work / KNOWN)

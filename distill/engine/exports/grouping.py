@@ -71,6 +71,16 @@ def gathered(work: Path, count: int, pool: Pool) -> tuple[Nodes, Grouped]:
     return alike, splits.grouped(joined.labels, ts, ids, keys)
 
 
+def pieces_of_work(work: Path, count: int) -> Grouped:
+    """Rows that share an order, an episode or a prompt, directly or through others, however like one another
+    the texts of different ones are.
+    """
+    ids, ts = column(work, count, "id"), column(work, count, "ts")
+    joined = Components(len(ids))
+    keys = _own_keys(work, count, ids, joined)
+    return splits.grouped(joined.labels, ts, ids, keys)
+
+
 def _own_keys(work: Path, count: int, ids: splits.Ids, joined: Components) -> Keys:
     """Join what shares an order, an episode or a prompt; return what each row would name a group after."""
     keys: Keys = (ids >> np.uint64(1)).astype(np.int64)

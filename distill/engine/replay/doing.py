@@ -22,6 +22,7 @@ from distill.engine.replay.results import (
     last_answer,
     served_by,
     total,
+    with_digest,
 )
 from distill.engine.replay.tape import Tape
 from distill.engine.replay.tasks import SYSTEM, Judging, LeftOut, Task
@@ -31,7 +32,7 @@ from schemas.iterate import IterateRequest, IterateResponse
 from schemas.replay import Replay, ReplayAttempt, ReplayMode, ReplayOptions, ReplayOutcome
 from schemas.runs import ModelRef, Usage
 from schemas.runs import Task as RecordedTask
-from schemas.verdicts import ValidateRequest, Verdict
+from schemas.verdicts import Finding, ValidateRequest, Verdict
 from services.answers import parse
 
 CONTEXT_CHARS_MAX: Final = 16_000
@@ -102,28 +103,24 @@ class Worker:
         )
         answer = told.answer
         text, findings = last_answer(answer)
+        served = [served_by(one) for one in answer.attempts if one.verdict is not None]
+        digests = {f"{model.provider}/{model.name}": model.digest for model in served}
+        seen = Seen.of(answer.verdict, answer.config_hash, digests)
         record = self._record(
             task,
+            seen,
             repeat=repeat,
             ts=told.at,
             mode=self._options.mode,
             episode_id=answer.episode_id,
             outcome=OUTCOMES[answer.outcome],
             attempts=attempts_of(answer),
+            text=text,
+            findings=findings,
+            context=[passage.evidence_id for passage in passages],
         )
-        served = [(one.model, served_by(one)) for one in answer.attempts if one.verdict is not None]
-        seen = Seen.of(answer.verdict, answer.config_hash, served)
-        return self._result(
-            record.model_copy(
-                update={
-                    "text": text,
-                    "findings": findings,
-                    "context": [passage.evidence_id for passage in passages],
-                }
-            ),
-            seen,
-            content_id([asked["messages"], asked["validate"]]),
-        )
+        prompt = content_id([asked["messages"], asked["validate"]])
+        return Result(record, calls=len(record.attempts), seen=seen, prompt=prompt)
 
     def _request(self, judging: Judging, messages: list[ChatMessage], repeat: int) -> IterateRequest:
         options = self._options
@@ -149,7 +146,10 @@ class Worker:
             task=task.id,
         )
         for passage in told.answer:
-            if self._groups.of(passage.evidence_id) in (None, task.group) or passage.group == task.group:
+            group = self._groups.of(passage.evidence_id)
+            if group is None:
+                raise LeftOut("context_gone", "earlier work that was found for it is evidence no more")
+            if task.group in (group, passage.group):
                 self._metrics.own_group_contexts.inc()
                 raise LeftOut("own_group_context", "earlier work of the task's own group was found for it")
         return _fitting(told.answer)
@@ -177,23 +177,26 @@ class Worker:
         last = next((one for one in reversed(judged) if one.verdict is not None), None)
         if last is None or at is None:
             raise LeftOut("no_answer", "there is no recorded answer to judge")
+        assert last.verdict is not None
+        evidence = task.item.evidence
+        # The same model may have had several digests over the time of the recordings.
+        seen = Seen.of(
+            last.verdict, evidence.get("config_hash"), dict.fromkeys(_served(one) for one in judged)
+        )
         record = self._record(
             task,
+            seen,
             repeat=0,
             ts=at,
             mode="recorded",
-            episode_id=_name(task.item.evidence.get("episode_id"), task.id),
+            episode_id=_name(evidence.get("episode_id"), task.id),
             outcome=_outcome(judged),
             attempts=[_attempt(one) for one in judged],
+            text=last.text,
+            findings=last.verdict.findings,
         )
-        assert last.verdict is not None
-        served = [(f"{one.provider}/{one.name}", one) for one in map(_model, judged)]
-        config = task.item.evidence.get("config_hash")
-        return self._result(
-            record.model_copy(update={"text": last.text, "findings": last.verdict.findings}),
-            Seen.of(last.verdict, config, served),
-            content_id([task.item.evidence["input"]["messages"], judging.kind, judging.context]),
-        )
+        prompt = content_id([evidence["input"]["messages"], judging.kind, judging.context])
+        return Result(record, calls=0, seen=seen, prompt=prompt)
 
     async def _verdict(self, task: Task, judging: Judging, text: str) -> tuple[Verdict, str]:
         schema = judging.context.get("schema")
@@ -214,6 +217,7 @@ class Worker:
     def _record(
         self,
         task: Task,
+        seen: Seen,
         *,
         repeat: int,
         ts: str,
@@ -221,6 +225,9 @@ class Worker:
         episode_id: str,
         outcome: ReplayOutcome,
         attempts: list[ReplayAttempt],
+        text: str | None,
+        findings: list[Finding],
+        context: Sequence[str] = (),
     ) -> Replay:
         return Replay(
             replay_id=self._arm.replay_id,
@@ -233,25 +240,27 @@ class Worker:
             mode=mode,
             outcome=outcome,
             attempts=attempts,
-            config_hash="",
+            context=[*context],
+            config_hash=self._shape(seen),
             usage=total([one.usage for one in attempts]),
             arm=self._arm.name,
             repeat=repeat,
             role=task.role,
+            text=text,
+            findings=findings,
         )
 
-    def _result(self, record: Replay, seen: Seen, prompt: str) -> Result:
-        options = self._options
-        shaped_by = {
-            "arm": options.model_dump(
-                mode="json", include={"models", "attempts_max", "temperature", "contexts", "collection"}
-            ),
-            "config": seen.config,
-            "policy": seen.policy,
-            "roster": seen.roster,
-        }
-        record = record.model_copy(update={"config_hash": content_id(shaped_by)})
-        return Result(record, 0 if options.recorded else len(record.attempts), seen, prompt)
+    def _shape(self, seen: Seen) -> str:
+        """One hash over what shaped the answer and the verdict on it."""
+        arm = {"models", "attempts_max", "temperature", "contexts", "collection"}
+        return content_id(
+            {
+                "arm": self._options.model_dump(mode="json", include=arm),
+                "config": seen.config,
+                "policy": seen.policy,
+                "roster": seen.roster,
+            }
+        )
 
 
 def with_passages(messages: Sequence[ChatMessage], passages: Sequence[Passage]) -> list[ChatMessage]:
@@ -287,6 +296,11 @@ def _said(item: Item) -> str | None:
 
 def _model(judged: _Judged) -> ModelRef:
     return ModelRef.model_validate(judged.item.evidence["model"])
+
+
+def _served(judged: _Judged) -> str:
+    model = _model(judged)
+    return with_digest(f"{model.provider}/{model.name}", model.digest)
 
 
 def _attempt(judged: _Judged) -> ReplayAttempt:

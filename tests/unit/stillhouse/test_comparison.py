@@ -21,8 +21,8 @@ FILES = "/v1/distill/comparisons/0123456789abcdef/files"
 def comparison(gate: str | None = None, *, worse: bool = False) -> dict[str, Any]:
     arms = arms_of_table(both=110, better=30, worse=12, neither=68)
     baseline, current = arms[::-1] if worse else arms
-    terms = Terms(0.95, 0, "own", Gate.parse(gate) if gate else None, across_policies=False)
-    made = judged("0123456789abcdef", baseline, current, paired(baseline, current, "own"), terms)
+    terms = Terms(0.95, 0, "own", "group", Gate.parse(gate) if gate else None, across_policies=False)
+    made = judged("0123456789abcdef", baseline, current, paired(baseline, current, "own", "group"), terms)
     return made.model_dump(mode="json")
 
 
@@ -48,6 +48,7 @@ def test_it_asks_for_what_it_was_told(run: Run, gateway: StubGateway) -> None:
         "baseline": "old",
         "current": "new",
         "counting": "any",
+        "independent": "group",
         "seed": 3,
         "across_policies": False,
     }

@@ -16,7 +16,7 @@ Outcomes = Sequence[ReplayOutcome | Sequence[ReplayOutcome]]
 """What came of each task: one outcome, or one for each repeat."""
 
 POLICY = "1" * 64
-TERMS = Terms(confidence=0.95, seed=0, counting="own", gate=None, across_policies=False)
+TERMS = Terms(confidence=0.95, seed=0, counting="own", independent="group", gate=None, across_policies=False)
 PASSED: ReplayOutcome = "local_pass"
 FAILED: ReplayOutcome = "failed"
 
@@ -46,7 +46,14 @@ def arm(
     """Tasks numbered from `first`, in memory."""
     results = {
         task_id(number): TaskResult(
-            task_id(number), group(number), "email", "welder", repeats_of(outcome), None, latency_ms
+            task_id(number),
+            group(number),
+            own_group(number),
+            "email",
+            "welder",
+            repeats_of(outcome),
+            None,
+            latency_ms,
         )
         for number, outcome in enumerate(outcomes, first)
     }

@@ -39,7 +39,7 @@ def report(data: Path, text: str = "Dear welder,", failed: int = 30) -> str:
     write(data, "old", passing((failed, FAILED), (20, PASSED)), text=text)
     write(data, "new", passing((failed + 15, PASSED), (5, FAILED)), text=text)
     baseline, current = (read_arm(data / "replays" / name) for name in ("old", "new"))
-    pairs = paired(baseline, current, "own")
+    pairs = paired(baseline, current, "own", "group")
     return page(judged("c", baseline, current, pairs, TERMS), differing(pairs))
 
 

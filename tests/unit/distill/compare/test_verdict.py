@@ -20,7 +20,7 @@ OUTCOMES = st.sampled_from(["local_pass", "local_repaired", "escalated_pass", "f
 
 
 def compared(baseline: ArmResults, current: ArmResults, terms: Terms = TERMS) -> Comparison:
-    return judged("c", baseline, current, paired(baseline, current, terms.counting), terms)
+    return judged("c", baseline, current, paired(baseline, current, terms.counting, terms.independent), terms)
 
 
 def in_fives(number: int) -> str:
@@ -66,6 +66,17 @@ def test_tasks_of_one_group_do_not_count_as_many() -> None:
     assert grouped.quality.mcnemar_p is None
     assert grouped.baseline.own.tasks_effective < 120
     assert any("independent groups" in note for note in grouped.notes)
+
+
+def test_pieces_of_work_count_one_by_one_where_asked() -> None:
+    baseline = arm("a", passing((20, FAILED), (100, PASSED)), group=in_fives)
+    current = arm("b", passing((120, PASSED)), group=in_fives)
+    made = compared(baseline, current, replace(TERMS, independent="work"))
+    assert made.verdict == "better"
+    assert made.quality.groups == 120
+    assert made.quality.mcnemar_p is not None
+    assert any("other templates" in note for note in made.notes)
+    assert any("120 pieces of work" in note for note in compared(baseline, current).notes)
 
 
 def test_groups_are_joined_where_either_arm_says_so() -> None:
