@@ -57,6 +57,8 @@ async def validate(body: ValidateRequest, engine: EngineDep) -> Response:
 
 @routes.post(
     f"{PATH}/batch",
+    response_class=Response,
+    responses={200: {"content": {NDJSON: {"schema": {"type": "string"}}}}},
     openapi_extra={"requestBody": {"required": True, "content": {NDJSON: {"schema": {}}}}},
 )
 async def validate_batch(request: Request, engine: EngineDep, settings: SettingsDep) -> StreamingResponse:

@@ -21,7 +21,7 @@ from modeld.routes.requests import (
     Options,
     ShowRequest,
 )
-from modeld.routes.wire import NdjsonResponse, body_present, line
+from modeld.routes.wire import Failure, NdjsonResponse, body_present, line
 from services import daemon
 from services.disconnect import while_connected
 from services.errors import PlatformError
@@ -40,7 +40,7 @@ def _engine(request: Request) -> Engine:
 
 EngineDep = Annotated[Engine, Depends(_engine)]
 
-routes = daemon.router()
+routes = daemon.router(Failure)
 routes.dependencies.append(Depends(body_present))
 
 

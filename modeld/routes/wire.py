@@ -5,15 +5,21 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from schemas.errors import ErrorEnvelope
+from schemas.errors import ErrorBody, ErrorEnvelope
 from services.errors import InvalidRequest
 
 NOT_OLLAMAS: Final = frozenset({"unknown_route", "method_not_allowed"})
+
+
+class Failure(BaseModel):
+    """A failure in Ollama's form; in the envelope where Ollama has no such failure."""
+
+    error: str | ErrorBody
 
 
 class OllamaWire:
