@@ -34,7 +34,7 @@ class Mixed(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an answer was made and judged under. `digests` are by the model's full name."""
+    """What an answer was made and judged under. `digests` are by provider and name of the model."""
 
     config: str | None
     policy: dict[str, str]
@@ -42,16 +42,11 @@ class Seen:
     digests: dict[str, str | None]
 
     @classmethod
-    def of(
-        cls, verdict: Verdict | None, config: str | None, served: Sequence[tuple[str, ModelRef]]
-    ) -> "Seen":
-        policy: dict[str, str] = {}
-        roster: dict[str, str | None] = {}
-        if verdict is not None:
-            by = verdict.validator
-            policy[verdict.kind] = f"{by.name} {by.version}, policy {by.policy_version}"
-            roster[verdict.kind] = verdict.roster.sha256 if verdict.roster else None
-        return cls(config, policy, roster, {name: model.digest for name, model in served})
+    def of(cls, verdict: Verdict, config: str | None, digests: dict[str, str | None]) -> "Seen":
+        by = verdict.validator
+        policy = f"{by.name} {by.version}, policy {by.policy_version}"
+        roster = verdict.roster.sha256 if verdict.roster else None
+        return cls(config, {verdict.kind: policy}, {verdict.kind: roster}, digests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +98,7 @@ class Fingerprint:
         """Raises `Mixed` for an answer that does not go together with the ones before."""
         _join("the policy of validators", self.policy, seen.policy)
         _join("the roster", self.roster, seen.roster)
-        if self.recorded:
-            self.digests.update(seen.digests)
-        else:
-            _join("the model", self.digests, {name: one for name, one in seen.digests.items() if one})
+        _join("the model", self.digests, seen.digests)
         if seen.config is not None:
             self.configs.add(seen.config)
         if len(self.configs) > 1 and not self.recorded:
@@ -114,14 +106,13 @@ class Fingerprint:
 
     def told(self, models: Sequence[str], prompts: Sequence[str]) -> dict[str, str | None]:
         """The values as a manifest has them. `prompts` are the hashes of all questions in their order."""
-        names = [*models, *sorted(self.digests.keys() - set(models))] if self.recorded else [*models]
+        names = [*models, *sorted(self.digests.keys() - set(models))]
+        configs = sorted(self.configs)
         return {
-            "config": content_id(sorted(self.configs))
-            if len(self.configs) > 1
-            else next(iter(self.configs), None),
+            "config": content_id(configs) if len(configs) > 1 else next(iter(configs), None),
             "prompt": content_id([*prompts]),
             "roster": _told(self.roster),
-            "models": ", ".join(_with_digest(name, self.digests.get(name)) for name in names) or None,
+            "models": ", ".join(with_digest(name, self.digests.get(name)) for name in names) or None,
             "policy": _told(self.policy),
         }
 
@@ -147,7 +138,7 @@ def _told(by_kind: Mapping[str, str | None]) -> str | None:
     return "; ".join(f"{kind}: {value}" for kind, value in sorted(by_kind.items()))
 
 
-def _with_digest(name: str, digest: str | None) -> str:
+def with_digest(name: str, digest: str | None) -> str:
     return name if digest is None else f"{name}@{digest}"
 
 
