@@ -101,6 +101,15 @@ GATEWAY: Final = [
         [("gateway_replicas", "{{daemon}}"), ("gateway_replicas_ejected", "{{daemon}} ejected")],
     ),
     Panel("Under way to daemons", "short", [("gateway_upstream_in_flight", "{{daemon}}")]),
+    Panel(
+        "Shared limits",
+        "short",
+        [
+            ("gateway_shared_limits_up", "in use at {{instance}}"),
+            ("increase(gateway_shared_limits_errors_total[5m])", "errors at {{instance}}"),
+        ],
+        "Where GATEWAY_LIMITS_URL names a store.",
+    ),
 ]
 HITS, MISSES = rate("embedd_cache_hits_total"), rate("embedd_cache_misses_total")
 EMBEDD: Final = [
@@ -124,6 +133,17 @@ EMBEDD: Final = [
     ),
     Panel("Texts a call", "short", [(quantile(0.5, "embedd_batch_texts"), "p50")]),
     Panel("Backends in use", "short", [("embedd_backends_up", "{{instance}}")]),
+    Panel(
+        "Shared cache",
+        "cps",
+        [
+            (rate("embedd_shared_hits_total"), "hits"),
+            (rate("embedd_shared_misses_total"), "misses"),
+            (rate("embedd_shared_errors_total"), "errors"),
+            (rate("embedd_shared_dropped_total"), "not written"),
+        ],
+        "Where EMBEDD_L2_URL names a store.",
+    ),
 ]
 VECTORD: Final = [
     times("Search", "vectord_search_seconds", "mode"),

@@ -17,6 +17,8 @@ from deploy.observability import dashboards
 from services.testing import client_for
 from tests.generate import DAEMONS, settings_type
 
+pytestmark = pytest.mark.enable_socket
+
 ROOT: Final = Path(__file__).parents[3]
 OBSERVABILITY: Final = ROOT / "deploy" / "observability"
 RUNBOOKS: Final = ROOT / "docs" / "runbooks.md"
@@ -25,6 +27,10 @@ PROMETHEUS_OWN: Final = {"up"}
 PROCESS: Final = {"process_max_fds", "process_open_fds"}
 KEYWORDS: Final = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
 GROUPING: Final = r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)"
+NO_STORE: Final = "redis://127.0.0.1:9"
+OPTIONAL: Final = {"gateway": {"limits_url": NO_STORE}, "embedd": {"l2_url": NO_STORE}}
+"""What must be set for metrics to be there at all."""
+
 TEXTS: Final = r'"[^"]*"'
 SELECTORS: Final = r"\{[^}]*\}|\[[^\]]*\]"
 NUMBERS: Final = r"\b\d[\d.]*[a-z]*\b"
@@ -61,7 +67,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """The names of the series that each daemon can have, by its own `/metrics`."""
 
     async def scraped(daemon: str) -> str:
-        settings = settings_type(daemon)(data=tmp_path_factory.mktemp(daemon))
+        values = {"data": tmp_path_factory.mktemp(daemon), **OPTIONAL.get(daemon, {})}
+        settings = settings_type(daemon).model_validate(values)
         app = importlib.import_module(f"{daemon}.app").create_app(settings)
         async with client_for(app) as client:
             await client.get("/nothing")
