@@ -17,6 +17,10 @@ REFERENCE = re.compile(r"\$\{(\w+)\}")
 STEP_TIMEOUT_S = 600.0
 
 
+class StepFailedError(Exception):
+    """A `RUN` that ended badly, with all that it said."""
+
+
 @dataclass(frozen=True)
 class Instruction:
     """`RUN …`, with its lines joined, and the flags (`--from=build`) apart."""
@@ -152,4 +156,5 @@ class Image:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"RUN {text}\n{done.stdout}{done.stderr}"
+        if done.returncode != 0:
+            raise StepFailedError(f"RUN {text}\n{done.stdout}{done.stderr}")
