@@ -96,7 +96,7 @@ def _summary(one: Comparison) -> str:
         )
     notes = "".join(f"<li>{_safe(note)}" for note in one.notes)
     return (
-        f'<p>At {_percent(one.confidence)} confidence: <b class="{kind}">{one.verdict}</b>,'
+        f'<p>At {100 * one.confidence:.4g} % confidence: <b class="{kind}">{one.verdict}</b>,'
         f" {_safe(one.reason)}.</p>{gate}" + (f"<ul>{notes}</ul>" if notes else "")
     )
 

@@ -70,8 +70,8 @@ class Pairs:
         return rates
 
     @property
-    def independent(self) -> bool:
-        """Whether every task is a group of its own that was done once by both arms: McNemar's case."""
+    def mcnemar_holds(self) -> bool:
+        """Whether every task is a group of its own that was done once by both arms."""
         once = all(len(pair.baseline.outcomes) == len(pair.current.outcomes) == 1 for pair in self.pairs)
         return once and len(self.sizes) == len(self.pairs)
 

@@ -26,6 +26,9 @@ POWER: Final = 0.8
 EXACT_STEPS_MAX: Final = 500_000_000
 """Additions that an exact distribution may cost, about half a second; beyond it signs are drawn."""
 CELLS_AT_ONCE: Final = 4_000_000
+"""Numbers in an array that is as large as it likes."""
+SCALE_MAX: Final = 1 << 32
+"""Finest step of a sum. Repeats of many different numbers would ask for a finer one than integers hold."""
 
 _NORMAL: Final = NormalDist()
 
@@ -61,8 +64,8 @@ class Groups:
 
     @classmethod
     def of(cls, sums: list[Fraction], sizes: list[int]) -> "Groups":
-        scale = math.lcm(*(one.denominator for one in sums))
-        whole = [one.numerator * (scale // one.denominator) for one in sums]
+        scale = min(math.lcm(*(one.denominator for one in sums)), SCALE_MAX)
+        whole = [round(one * scale) for one in sums]
         return cls(np.array(whole, dtype=np.int64), scale, np.array(sizes, dtype=np.int64))
 
     @property
@@ -88,7 +91,7 @@ def sign_flip(groups: Groups, seed: int) -> float:
     """
     sizes, counts = np.unique(np.abs(groups.whole[groups.whole != 0]), return_counts=True)
     observed, total = abs(int(groups.whole.sum())), int((sizes * counts).sum())
-    if int(counts.sum()) * total > EXACT_STEPS_MAX:
+    if int(counts.sum()) * total > EXACT_STEPS_MAX or total > CELLS_AT_ONCE:
         return _sign_flip_drawn(groups.whole, observed, seed)
     positive = np.ones(1)  # probabilities of the sum of the groups with a plus, in whole steps
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):

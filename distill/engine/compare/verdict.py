@@ -131,7 +131,7 @@ def _quality(pairs: Pairs, terms: Terms) -> Quality:
         difference=groups.difference,
         interval=statistics.bootstrap(groups, terms.confidence, terms.seed),
         p=statistics.sign_flip(groups, terms.seed),
-        mcnemar_p=statistics.mcnemar(better, worse) if pairs.independent else None,
+        mcnemar_p=statistics.mcnemar(better, worse) if pairs.mcnemar_holds else None,
         detectable=statistics.detectable(groups, terms.confidence),
     )
 
@@ -249,7 +249,7 @@ def _on_independence(pairs: Pairs, quality: Quality, terms: Terms) -> Iterator[s
             f"The {quality.tasks} tasks are {quality.groups} independent groups. Groups are tested and drawn"
             " as wholes, and McNemar's test does not apply."
         )
-    elif not pairs.independent:
+    elif not pairs.mcnemar_holds:
         yield "Tasks were repeated: repeats are averaged within a task, and McNemar's test does not apply."
     if terms.independent == "work":
         yield (

@@ -116,6 +116,13 @@ def test_drawn_signs_come_close_to_all_of_them(monkeypatch: pytest.MonkeyPatch) 
     assert statistics.sign_flip(groups, 0) == pytest.approx(exact, abs=0.02)
 
 
+def test_repeats_of_many_different_numbers_are_bounded() -> None:
+    sums = [Fraction(number // 2, number) for number in range(2, 60)]
+    groups = Groups.of(sums, [1] * len(sums))
+    assert groups.difference == pytest.approx(float(sum(sums)) / len(sums))
+    assert statistics.sign_flip(groups, 0) <= 1 / statistics.RESAMPLES
+
+
 def test_a_thousand_repeats_of_one_task_are_one_task() -> None:
     assert statistics.sign_flip(Groups.of([Fraction(997, 1000)], [1]), 0) == 1
 
