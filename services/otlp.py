@@ -25,6 +25,8 @@ SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 class OtlpExporter:
     """Keeps at most `queue_max` spans that the collector has not taken; beyond it the oldest are dropped.
 
+    `endpoint` is the collector's URL, with or without the path that spans go to.
+
     The SDK's own tracer is passed by: it would make ids of its own, and requests have theirs already, which
     stand in logs and records whether they are traced or not.
     """
@@ -33,7 +35,7 @@ class OtlpExporter:
         self._resource = Resource.create({"service.name": daemon, "service.namespace": "stillhouse"})
         self._scope = InstrumentationScope("stillhouse")
         self._processor = BatchSpanProcessor(
-            OTLPSpanExporter(endpoint + PATH, timeout=TIMEOUT_S),
+            OTLPSpanExporter(endpoint.removesuffix(PATH) + PATH, timeout=TIMEOUT_S),
             max_queue_size=queue_max,
             schedule_delay_millis=DELAY_MS,
             max_export_batch_size=min(BATCH_SPANS_MAX, queue_max),

@@ -137,6 +137,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         nobody = f"http://127.0.0.1:{free_port()}"
         env = {
             "STILLHOUSE_OTLP_ENDPOINT": seen.url,
+            "NO_PROXY": "*",  # what sends spans goes by the environment's proxies
             "OLLAMA_HOST": seen.url,
             **{f"GATEWAY_{name}_URLS": nobody for name in ("VECTORD", "DISTILL", "VALIDATORS")},
             **{f"GATEWAY_{name.upper()}_URLS": f"http://127.0.0.1:{port}" for name, port in ports.items()},
@@ -155,10 +156,12 @@ def attributes(span: Span) -> dict[str, str | int]:
     }
 
 
-def test_one_chat_is_one_trace_from_the_gateway_to_the_model(platform: Platform) -> None:
-    kept_out, recorded = "a" * 32, "0af7651916cd43dd8448eb211c80319c"
-    platform.post("/v1/chat/completions", CHAT, kept_out, flags="00")
-    platform.post("/v1/chat/completions", CHAT, recorded)
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_chat_is_one_trace_from_the_gateway_to_the_model(platform: Platform, stream: bool) -> None:
+    kept_out, recorded = ("1" * 32, "2" * 32) if stream else ("a" * 32, "0af7651916cd43dd8448eb211c80319c")
+    chat = {**CHAT, "stream": stream}
+    platform.post("/v1/chat/completions", chat, kept_out, flags="00")
+    platform.post("/v1/chat/completions", chat, recorded)
     trace = platform.outside.trace(recorded, 3)
     door, served, asked = trace["gateway", SERVER], trace["chatd", SERVER], trace["chatd", CLIENT]
     parents = [span.parent_span_id.hex() for span in (door, served, asked)]
