@@ -22,8 +22,19 @@ class RetrieveSpec(Model):
     query: Annotated[str, Field(min_length=1)] | None = None
 
 
+class GivenNote(Model):
+    """A note that the caller has already, as a hit of vectord has it; `worker_id` is whom it is about."""
+
+    collection: CollectionName
+    id: str | int
+    role: str | None = None
+    score: Measure | None = None
+    text: Annotated[str, Field(min_length=1)]
+    worker_id: str | None = None
+
+
 class IterateRequest(Model):
-    """One model, or several from the cheapest to the strongest."""
+    """One model, or several from the cheapest to the strongest. `notes` come before those of `retrieve`."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)] | None = None
@@ -32,6 +43,7 @@ class IterateRequest(Model):
     )
     validate_: ValidateSpec = Field(alias="validate")
     retrieve: RetrieveSpec | None = None
+    notes: Annotated[list[GivenNote], Field(max_length=100)] = []
     attempts_max: Annotated[int, Field(ge=1, le=16)] = 3
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     seed: Annotated[int, Field(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)] | None = None

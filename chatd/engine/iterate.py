@@ -1,5 +1,6 @@
 """`/v1/iterate`: notes from earlier work, then the repair loop, and the best there is as the answer."""
 
+import hashlib
 from collections.abc import Sequence
 
 from chatd.backends.peers import Note, Notes
@@ -7,7 +8,8 @@ from chatd.engine import prompts
 from chatd.engine.loop import Limits, Loop, Tried, Work, best_of
 from chatd.engine.metrics import Metrics
 from schemas.chat import ChatMessage, ChatRequest
-from schemas.iterate import IterateAttempt, IterateRequest, IterateResponse, Outcome, RetrieveSpec
+from schemas.iterate import GivenNote, IterateAttempt, IterateRequest, IterateResponse, Outcome, RetrieveSpec
+from schemas.runs import RetrievedText
 from schemas.vectors import RetrieveRequest
 from services.errors import InvalidRequest
 
@@ -25,7 +27,10 @@ class Refiner:
         Raises `Unavailable` when validators or vectord is down, and the provider's error when not a
         single attempt came to an answer.
         """
-        notes = await self._retrieve(request.retrieve, request.messages) if request.retrieve else []
+        notes = [_note(given) for given in request.notes]
+        if request.retrieve is not None:
+            notes += await self._retrieve(request.retrieve, request.messages)
+        notes = prompts.fitting(notes, self._limits.notes_chars_max)
         work = Work(
             request=_asked(request),
             models=request.candidates,
@@ -35,7 +40,7 @@ class Refiner:
             episode_id=episode_id,
             as_written=False,
             notes=tuple(note.text for note in notes),
-            worker_ids=tuple(note.worker_id for note in notes if note.worker_id is not None),
+            worker_ids=tuple(note.worker_id for note in notes),
         )
         tried = await self._loop.run(work)
         best, verdict = best_of(tried)
@@ -57,10 +62,23 @@ class Refiner:
             raise InvalidRequest(
                 "there is no user message to search by; send `retrieve.query`", param="retrieve.query"
             )
-        found = await self._notes.find(
+        return await self._notes.find(
             RetrieveRequest(query=query, collections=spec.collections, role=spec.role, k=spec.k)
         )
-        return prompts.fitting(found, self._limits.notes_chars_max)
+
+
+def _note(given: GivenNote) -> Note:
+    return Note(
+        RetrievedText(
+            collection=given.collection,
+            id=given.id,
+            role=given.role,
+            score=given.score,
+            text=given.text,
+            text_sha256=hashlib.sha256(given.text.encode()).hexdigest(),
+        ),
+        given.worker_id,
+    )
 
 
 def _asked(request: IterateRequest) -> ChatRequest:

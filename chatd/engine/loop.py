@@ -57,6 +57,7 @@ class Work:
 
     `request` is what is asked, whatever model it names; `models` are tried in their order. `as_written`
     puts it to the first model without a word of ours. An answer may go when its verdict is among `allowed`.
+    `worker_ids` are those whom the `notes` are about, one each.
     """
 
     request: ChatRequest
@@ -68,7 +69,7 @@ class Work:
     as_written: bool
     allowed: frozenset[VerdictName] = ACCEPTED
     notes: tuple[RetrievedText, ...] = ()
-    worker_ids: tuple[str, ...] = ()
+    worker_ids: tuple[str | None, ...] = ()
     ext: JsonObject = field(default_factory=dict)
 
     @property
@@ -81,10 +82,13 @@ class Work:
         """What the answer is held to, for the record: with it the task can be done again.
 
         `system_chars` is how much of the system message is the caller's own; it is absent where all of it is.
+        `worker_ids` go with the retrieved texts, one each.
         """
         told: JsonObject = {"kind": self.kind, "context": self.context}
         if not self.as_written or last is not None:
             told["system_chars"] = prompts.own_system_chars(self.request.messages)
+        if any(self.worker_ids):
+            told["worker_ids"] = [*self.worker_ids]
         return told
 
     @property
@@ -191,7 +195,8 @@ class Loop:
         said = "\n".join(
             prompts.text_in(message) for message in work.request.messages if message.role == "user"
         )
-        narrowing = Narrowing(work.kind, schema, work.context, said=said, worker_ids=work.worker_ids)
+        known = [worker_id for worker_id in work.worker_ids if worker_id is not None]
+        narrowing = Narrowing(work.kind, schema, work.context, said=said, worker_ids=known)
         budget = Budget(
             tokens=self._limits.total_tokens_max,
             seconds=self._limits.total_s,

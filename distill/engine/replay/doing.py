@@ -93,7 +93,7 @@ class Worker:
     async def _do_again(self, task: Task, repeat: int) -> Result:
         messages = task.messages
         passages = await self._earlier_work(task) if self._options.contexts else []
-        request = self._request(task.judging, with_passages(messages, passages), repeat)
+        request = self._request(task, with_passages(messages, passages), repeat)
         asked = request.model_dump(mode="json", by_alias=True, exclude_none=True)
         told = await self._tape.ask(
             {"iterate": asked, "repeat": repeat},
@@ -119,15 +119,16 @@ class Worker:
             findings=findings,
             context=[passage.evidence_id for passage in passages],
         )
-        prompt = content_id([asked["messages"], asked["validate"]])
+        prompt = content_id([asked["messages"], asked["notes"], asked["validate"]])
         return Result(record, calls=len(record.attempts), seen=seen, prompt=prompt)
 
-    def _request(self, judging: Judging, messages: list[ChatMessage], repeat: int) -> IterateRequest:
+    def _request(self, task: Task, messages: list[ChatMessage], repeat: int) -> IterateRequest:
         options = self._options
         return IterateRequest(
             messages=messages,
             models=options.models,
-            validate=ValidateSpec(kind=judging.kind, context=judging.context),
+            validate=ValidateSpec(kind=task.judging.kind, context=task.judging.context),
+            notes=task.notes,
             attempts_max=options.attempts_max,
             temperature=options.temperature,
             seed=None if options.seed is None else options.seed + repeat,

@@ -21,6 +21,7 @@ from distill.engine.progress import Progress
 from distill.engine.sources import OWN
 from schemas.base import JsonObject
 from schemas.chat import ChatMessage
+from schemas.iterate import GivenNote
 from schemas.replay import ReplayOptions
 from schemas.runs import VerdictRecord
 from services.errors import NotFound
@@ -31,6 +32,8 @@ MANIFEST: Final = "manifest.json"
 CONTEXT_FREE: Final = frozenset({"email", "sms"})
 """Kinds that can be judged with nothing known around the artifact."""
 SYSTEM: Final = ("system", "developer")
+
+NOTE: Final = ("collection", "id", "role", "score", "text")
 
 MESSAGES: Final = TypeAdapter(list[ChatMessage])
 
@@ -47,12 +50,26 @@ class LeftOut(Exception):
 @dataclass(frozen=True, slots=True)
 class Judging:
     """What an answer is judged by. `system_chars` of the system message were the caller's own words; None
-    where all of it was.
+    where all of it was. `worker_ids` are those whom the retrieved texts are about.
     """
 
     kind: str
     context: JsonObject
     system_chars: int | None = None
+    worker_ids: Sequence[str | None] = ()
+
+    @classmethod
+    def said(cls, told: Any) -> "Judging | None":
+        """From what a record says in `ext.validate`; None when that is nothing of ours."""
+        if not isinstance(told, dict) or not isinstance(kind := told.get("kind"), str):
+            return None
+        context, chars, workers = told.get("context"), told.get("system_chars"), told.get("worker_ids")
+        return cls(
+            kind,
+            context if isinstance(context, dict) else {},
+            chars if isinstance(chars, int) else None,
+            [one if isinstance(one, str) else None for one in workers] if isinstance(workers, list) else (),
+        )
 
 
 class Task:
@@ -106,17 +123,26 @@ class Task:
             raise LeftOut("messages_empty", "there is no message of a caller")
         return messages
 
+    @cached_property
+    def notes(self) -> list[GivenNote]:
+        """The texts that chatd had retrieved and put before the model, as they were. Raises `LeftOut`."""
+        if self.judging.system_chars is None:
+            return []  # they stand in the caller's own messages, if anywhere
+        texts = self.item.evidence["input"].get("retrieved_context") or []
+        workers = [*self.judging.worker_ids, *([None] * len(texts))]
+        try:
+            return [
+                GivenNote.model_validate({**{name: text.get(name) for name in NOTE}, "worker_id": worker_id})
+                for text, worker_id in zip(texts, workers, strict=False)
+            ]
+        except ValidationError:
+            raise LeftOut("notes_unreadable", "the retrieved texts are not those of vectord") from None
+
     def _said(self) -> Judging | None:
         """What the run says, or the latest verdict that came apart from it."""
         for record in self._records():
-            said = (record.get("ext") or {}).get("validate")
-            if isinstance(said, dict) and isinstance(kind := said.get("kind"), str):
-                context, chars = said.get("context"), said.get("system_chars")
-                return Judging(
-                    kind,
-                    context if isinstance(context, dict) else {},
-                    chars if isinstance(chars, int) else None,
-                )
+            if (said := Judging.said((record.get("ext") or {}).get("validate"))) is not None:
+                return said
         return None
 
     def _records(self) -> Iterator[dict[str, Any]]:

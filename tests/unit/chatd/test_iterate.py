@@ -256,6 +256,25 @@ async def test_notes_are_put_before_the_model_and_into_the_run(world: World) -> 
     assert len(note.text_sha256) == 64
 
 
+async def test_notes_that_the_caller_has_count_as_retrieved_ones(world: World) -> None:
+    provider = world.script(says({"a": 1}))
+    note = {"collection": "workers", "id": "W-1", "role": "forklift", "score": 0.5, "text": "Ana, near, free"}
+    context = {"order": {"order_id": "O-1", "count": 1}}
+    given = [{**note, "worker_id": "W-1"}, {**note, "text": "Forklifts are scarce"}]
+    await ask(world, notes=given, validate={"kind": "fill", "context": context})
+    assert world.vectord.requests == []
+    assert "[1] Ana, near, free\n[2] Forklifts are scarce" in str(provider.requests[0].messages[0].content)
+    assert b'"enum":["W-1"]' in orjson.dumps(provider.requests[0].response_format.json_schema.schema_)  # type: ignore[union-attr]
+    (run,) = world.records()
+    assert [one.text for one in run.retrieved_context] == [one["text"] for one in given]
+    assert run.ext["validate"] == {
+        "kind": "fill",
+        "context": context,
+        "system_chars": 0,
+        "worker_ids": ["W-1", None],
+    }
+
+
 async def test_notes_that_do_not_fit_are_left_out_of_both(world: World) -> None:
     world.script(says({"a": 1}))
     world.settings = {"notes_chars_max": 10}

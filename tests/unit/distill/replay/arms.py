@@ -24,7 +24,7 @@ FRAME = "Answer with one JSON document of the kind fill and nothing else."
 def task(name: str, *, role: str | None = None, ok: bool = True, **fields: Any) -> list[Json]:
     """A run of the repair loop, as chatd records it; rejected and repaired where it was not `ok` at once."""
     order = {"order": {"order_id": name}}
-    said = {"kind": "fill", "context": order, "system_chars": len("Be exact.")}
+    said = {"kind": "fill", "context": order, "system_chars": len("Be exact."), "worker_ids": ["W-1"]}
     messages = [
         {"role": "system", "content": f"Be exact.\n\n{FRAME}"},
         {"role": "user", "content": f"Fill order {name}, which is at gate {name[::-1]}."},

@@ -25,7 +25,8 @@ def manifest_in(data: Path, job: Json) -> ReplayManifest:
 
 async def test_every_task_is_put_to_the_models_as_its_caller_put_it(tmp_path: Path) -> None:
     peers = Arms()
-    async with recorded(tmp_path, peers, [*orders(8), *task("O-repaired", ok=False)]) as client:
+    records = [*orders(7), *task("O-repaired", ok=False), *task("O-noted", role="welder")]
+    async with recorded(tmp_path, peers, records) as client:
         job = await done(client, **BOTH, attempts_max=4, temperature=0.5, seed=7)
     assert job["counts"]["in"] == 9 == sum(job["counts"].values()) - 9
     asked = next(one for one in peers.asked if "O-repaired" in str(one.messages[1].content))
@@ -36,6 +37,9 @@ async def test_every_task_is_put_to_the_models_as_its_caller_put_it(tmp_path: Pa
     assert (asked.candidates, asked.attempts_max) == (BOTH["models"], 4)
     assert (asked.temperature, asked.seed) == (0.5, 7)
     assert asked.validate_.context == {"order": {"order_id": "O-repaired"}}
+    assert asked.notes == []
+    (given,) = next(one.notes for one in peers.asked if "O-noted" in str(one.messages[1].content))
+    assert (given.collection, given.text, given.worker_id) == ("playbooks", "welder are scarce", "W-1")
     assert all(episode.startswith("replay.") for episode in peers.episodes)
     assert len(set(peers.episodes)) == 9
 
