@@ -121,25 +121,34 @@ def test_it_runs_every_daemon(overlay: str) -> None:
     assert {name for name in kinds if kinds[name] == "StatefulSet"} == {"vectord", "distill", "chatd"}
 
 
-@every_workload
-def test_no_pod_has_a_privilege(each: Object) -> None:
-    pod, daemon = pod_of(each), daemon_of(each)
+def pods() -> list[Any]:
+    found = [
+        pytest.param(pod_of(each), id=f"{overlay} {label_of(each)}")
+        for overlay in OVERLAYS
+        for each in of_kind(overlay, "Deployment", "StatefulSet")
+    ]
+    (cli,) = documents(FOLDER / "tools" / "cli.yaml")
+    return [*found, pytest.param(cli["spec"], id="cli")]
+
+
+@pytest.mark.parametrize("pod", pods())
+def test_no_pod_has_a_privilege(pod: Object) -> None:
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
-    assert daemon["securityContext"] == {
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert daemon["resources"]["limits"]["memory"]
-    assert set(daemon["resources"]["requests"]) == {"cpu", "memory"}
+    assert container["resources"]["limits"]["memory"]
 
 
-@every_workload
-def test_no_service_sets_a_variable_of_ours(each: Object) -> None:
+@pytest.mark.parametrize("pod", pods())
+def test_no_service_sets_a_variable_of_ours(pod: Object) -> None:
     """A Service `gateway` would otherwise be GATEWAY_PORT=tcp://10.0.0.1:80 to every pod."""
-    assert pod_of(each)["enableServiceLinks"] is False
+    assert pod["enableServiceLinks"] is False
 
 
 @every_workload
