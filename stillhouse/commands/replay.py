@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from stillhouse.client import GatewayClient
-from stillhouse.commands.comparison import GateOption, HtmlOption, PassOption, compared
+from stillhouse.commands.comparison import GateOption, HtmlOption, IndependentOption, PassOption, compared
 from stillhouse.commands.jobs import end, finish
 from stillhouse.output import JsonOption
 from stillhouse.settings import load_settings
@@ -106,6 +106,7 @@ def replay(
     ] = None,
     gate: GateOption = None,
     pass_: PassOption = "own",  # noqa: S107 - nobody's password
+    independent: IndependentOption = "group",
     html: HtmlOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -147,7 +148,13 @@ def replay(
         if baseline == RECORDED:
             judged = {"recorded": True, "like": replay_id, "name": f"{replay_id}.{RECORDED}", **calls}
             _finished(gateway, judged, json=json, shown=False)
-        question = {"baseline": baseline, "current": replay_id, "gate": gate, "counting": pass_}
+        question = {
+            "baseline": baseline,
+            "current": replay_id,
+            "gate": gate,
+            "counting": pass_,
+            "independent": independent,
+        }
         compared(gateway, question, html=html, json=json)
 
 

@@ -88,6 +88,7 @@ def test_a_gate_has_the_recorded_answers_judged_first(
         "current": "mine",
         "gate": "not worse at 95 %",
         "counting": "any",
+        "independent": "group",
     }
     assert "nothing_to_compare" in result.stdout
 
