@@ -6,6 +6,7 @@ data folder, secrets become their files. Services of other images are not run: w
 on loopback, at the port that it publishes or else is asked at.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -158,6 +159,8 @@ class _World:
         file = (self._folder / self._file.secrets[name].file).resolve()
         if not file.is_file():
             raise InvalidRequest(f"the secret {name!r} has no file {file}; write it there")
+        if not os.access(file, os.R_OK):
+            raise InvalidRequest(f"the secret {name!r}: this user may not read {file}")
         return file
 
     def _urls(self, variable: str, url: str) -> list[str]:

@@ -124,6 +124,12 @@ def test_a_secret_is_its_file(file: Path) -> None:
         plan(file)
 
 
+def test_a_secret_of_another_user_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # tests may run as root, who reads everything
+    with pytest.raises(InvalidRequest, match="the secret 'openai': this user may not read"):
+        plan(file)
+
+
 def test_images_are_expected_at_the_port_that_they_publish(file: Path) -> None:
     found = plan(file)
     assert variables(found, "embedd")["OLLAMA_HOST"] == "http://127.0.0.1:12000/base"
