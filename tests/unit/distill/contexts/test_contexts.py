@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
 from distill.app import create_app
 from distill.backends import FakePeers
@@ -74,11 +75,16 @@ def groups_of(data: Path) -> Groups:
     return Groups.of_library(data, Pool(1), Progress())
 
 
-def with_contexts(data: Path, shelf: Shelf, ask: Callable[[Contexts, Library], Awaitable[Answer]]) -> Answer:
+def with_contexts(
+    data: Path,
+    shelf: Shelf,
+    ask: Callable[[Contexts, Library], Awaitable[Answer]],
+    counter: Counter | None = None,
+) -> Answer:
     async def story() -> Answer:
         library = Library(data / "distill")
         async with shelf.client() as vectord:
-            return await ask(Contexts(library, groups_of(data), vectord), library)
+            return await ask(Contexts(library, groups_of(data), vectord, counter=counter), library)
 
     return asyncio.run(story())
 
@@ -331,6 +337,7 @@ def test_a_near_duplicate_of_what_is_no_evidence_gives_away_its_group(tmp_path: 
     foreign = tmp_path / "foreign"
     filled(foreign, [list(family(1))[5]])
     known = keys(tmp_path)
+    registry = CollectorRegistry()
 
     async def ask(contexts: Contexts, _: Library) -> None:
         item = task_of(Library(foreign / "distill"), foreign, "F1-5")
@@ -338,7 +345,8 @@ def test_a_near_duplicate_of_what_is_no_evidence_gives_away_its_group(tmp_path: 
         assert {known[one.evidence_id][:2] for one in passages} == {"F2"}
         assert contexts.caught["near_duplicate"] == 5
 
-    with_contexts(tmp_path, shelf, ask)
+    with_contexts(tmp_path, shelf, ask, Counter("caught", "Held back.", ["reason"], registry=registry))
+    assert registry.get_sample_value("caught_total", {"reason": "near_duplicate"}) == 5
 
 
 def test_what_is_no_evidence_is_not_shown(tmp_path: Path) -> None:
