@@ -246,9 +246,11 @@ class EnvelopeProtocol(HttpToolsProtocol):
         self._exchange: DirectExchange | None = None
         self._held_bytes = 0
         self._offering = False
+        self._under_way: RequestResponseCycle | None = None
         self._stall_watch: asyncio.TimerHandle | None = None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._under_way = cycle
         door = self._door(cycle)
         if door is None:
             self._show(cycle, app)
@@ -363,6 +365,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._tell_gone()
         self._unset_keepalive_if_required()  # uvicorn leaves the timer, and us with it, to a reset connection
         self._end_stall_watch()
         self._let_go()
@@ -374,6 +377,12 @@ class EnvelopeProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if len(self.connections) > self._bounds.connections_max:
             self._refuse(Unavailable(f"{self._bounds.connections_max} connections are open; no more may be"))
+
+    def _tell_gone(self) -> None:
+        """Tell the request that is being answered; uvicorn tells the last to come, which may wait behind it."""
+        if self._under_way is not None and not self._under_way.response_complete:
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         self._is_mixed = self._in_body

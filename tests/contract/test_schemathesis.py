@@ -98,7 +98,7 @@ def fault_of(operation: Operation, url: str, mode: GenerationMode) -> str | None
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def ask(case: Case[Any, Any, Any, Any]) -> None:
+    def ask(case: Case[Any]) -> None:
         response: Response = case.call(base_url=url, timeout=60)
         assert response.status_code < 500 or response.status_code in NOT_OURS, response.text
         case.validate_response(response, checks=CHECKS)

@@ -76,6 +76,11 @@ class Witness:
         return [line for line, _, _ in self.seen]
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        return  # whoever asked has left, as these tests' clients do
+
+
 @contextmanager
 def witness() -> Iterator[Witness]:
     it = Witness()
@@ -100,7 +105,7 @@ def witness() -> Iterator[Witness]:
         def log_message(self, *_: Any) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Quiet(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     it.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

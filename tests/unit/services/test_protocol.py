@@ -146,6 +146,28 @@ async def test_who_does_not_read_is_not_answered_for_ever() -> None:
         writer.transport.abort()
 
 
+async def test_who_leaves_is_gone_for_the_request_that_is_answered_too() -> None:
+    began, told = asyncio.Event(), asyncio.Event()
+
+    async def waits(_: Scope, receive: Receive, __: Send) -> None:
+        began.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+
+    config = uvicorn.Config(waits, lifespan="off", log_config=None)
+    config.load()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: EnvelopeProtocol(config=config, server_state=ServerState(), app_state={}), "127.0.0.1", 0
+    )
+    async with server, asyncio.timeout(30):
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 3)  # two wait behind the first
+        await began.wait()
+        writer.close()
+        await told.wait()
+
+
 async def until(true: Callable[[], bool]) -> None:
     while not true():  # noqa: ASYNC110 - what is waited for has no event
         await asyncio.sleep(0.01)
