@@ -24,6 +24,8 @@ Examples:
 
   stillhouse distill export --kind sft --target openai
 
+  stillhouse runs show RUN_ID                     a run, from its request to the rows that it became
+
   stillhouse replay --model ollama/smollm2:135m --limit 100 --against recorded
 
 Commands talk to the gateway at STILLHOUSE_GATEWAY_URL (default http://127.0.0.1:3100) with the key in

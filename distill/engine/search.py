@@ -25,7 +25,7 @@ from schemas.evidence import Category, Evidence, Scored
 
 Json = Mapping[str, Any]
 Flags = NDArray[np.bool_]
-Words = NDArray[np.uint64]
+Halves = NDArray[np.uint64]
 
 BELONGING: Final = ("episode_id", "run_id")
 """What few pieces share; these are found by key."""
@@ -252,6 +252,6 @@ def _chosen(library: Library, part: EvidenceShard, wanted: Wanted) -> tuple[Tabl
     return table, chosen
 
 
-def _beyond(high: Words, low: Words, after: bytes) -> Flags:
+def _beyond(high: Halves, low: Halves, after: bytes) -> Flags:
     first, second = (np.uint64(int.from_bytes(after[at : at + 8])) for at in (0, 8))
     return np.asarray((high > first) | ((high == first) & (low > second)), np.bool_)

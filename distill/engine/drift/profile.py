@@ -126,15 +126,15 @@ class _Tasks:
     def findings(self) -> Iterator[tuple[str, Histogram]]:
         """The tasks with verdicts by the share of these that has a code: the most frequent codes."""
         tasks = self._task[self._place[self._codes["row"]]]
-        pairs = np.stack([self._codes["code"].astype(np.int64), tasks])
-        pairs, times = np.unique(pairs, axis=1, return_counts=True)
-        codes, starts, sizes = np.unique(pairs[0], return_index=True, return_counts=True)
+        pairs, times = np.unique(self._codes["code"] * np.int64(self.count) + tasks, return_counts=True)
+        of_code, tasks = np.divmod(pairs, max(1, self.count))
+        codes, starts, sizes = np.unique(of_code, return_index=True, return_counts=True)
         frequent = np.lexsort((codes, -sizes))[:CODES_MAX].tolist()
         judged = self._verdicts > 0
         for code, at in sorted((self._words[codes[at]], at) for at in frequent):
             having = slice(starts[at], starts[at] + sizes[at])
             share = np.zeros(self.count)
-            share[pairs[1, having]] = times[having]
+            share[tasks[having]] = times[having]
             yield code, _histogram(np.round(share[judged] / self._verdicts[judged], 3))
 
     def numbers(self, name: DriftNumber) -> Histogram:
