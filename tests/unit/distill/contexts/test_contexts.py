@@ -156,6 +156,26 @@ def test_what_is_accepted_no_more_is_removed(tmp_path: Path) -> None:
     assert len(shelf.points["distilled-open"]) == 7
 
 
+def test_a_correction_takes_the_place_of_the_answer(tmp_path: Path) -> None:
+    shelf = Shelf()
+
+    async def story() -> None:
+        async with distill(tmp_path, shelf) as client:
+            await indexed(client, [run("r", answer="Half right.", verdict=verdict())])
+            (known,) = evidence(tmp_path)
+            decided = await client.post(
+                f"/v1/distill/review/{known['evidence_id']}",
+                json={"decision": "correct", "by": "ann", "correction": "All right."},
+            )
+            assert decided.status_code == 200, decided.text
+            job = await indexed(client, [])
+            assert (job["counts"]["sent"], job["counts"]["in"]) == (1, 1)
+
+    asyncio.run(story())
+    (point,) = shelf.points["distilled-open"].values()
+    assert point["text"].endswith("\n\nAll right.")
+
+
 def test_a_bridge_between_two_groups_brings_the_labels_up_to_date(tmp_path: Path) -> None:
     steps = list(family(1))
     first, bridge, last = steps[3], steps[4], steps[5]
