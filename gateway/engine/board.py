@@ -111,17 +111,9 @@ class Board:
             return None
 
     def _told(self, standing: Standing, metrics: str, ready: ReadyState | None, asked: str) -> ReplicaStatus:
-        now = Seen(figures.read(metrics), time.monotonic())
-        before = self._seen.get(standing.url)
-        self._seen[standing.url] = now
-        uptime_s = _uptime_s(now.figures)
-        if before is None or before.figures.requests > now.figures.requests:  # another process since
-            before, window_s = None, uptime_s
-        else:
-            window_s = now.at_s - before.at_s
-        earlier = before.figures if before is not None else figures.NOTHING
-        memory = now.figures.value(figures.MEMORY)
-        in_flight = now.figures.value(figures.IN_FLIGHT)
+        now = figures.read(metrics)
+        earlier, window_s = self._before(standing.url, now)
+        memory, in_flight = now.value(figures.MEMORY), now.value(figures.IN_FLIGHT)
         state, missing = self._state(ready, asked)
         return ReplicaStatus(
             url=standing.url,
@@ -130,20 +122,27 @@ class Board:
             ejected=standing.ejected,
             from_gateway=standing.in_flight,
             in_flight=None if in_flight is None else int(in_flight),
-            waiting=now.figures.waiting,
-            uptime_s=uptime_s,
+            waiting=now.waiting,
+            uptime_s=_uptime_s(now),
             memory_bytes=None if memory is None else int(memory),
             window_s=window_s,
-            requests_per_s=_rate(now.figures.requests - earlier.requests, window_s),
-            errors_per_s=_rate(now.figures.errors - earlier.errors, window_s),
-            latency=now.figures.latency(figures.REQUESTS, earlier),
-            overhead=now.figures.latency(figures.OVERHEAD, earlier),
-            event_loop_lag=now.figures.latency(figures.LAG, earlier),
-            cache=now.figures.cache(earlier),
-            spool=now.figures.spool,
-            log=now.figures.log,
-            datasets=now.figures.datasets,
+            requests_per_s=_rate(now.requests - earlier.requests, window_s),
+            errors_per_s=_rate(now.errors - earlier.errors, window_s),
+            latency=now.latency(figures.REQUESTS, earlier),
+            overhead=now.latency(figures.OVERHEAD, earlier),
+            event_loop_lag=now.latency(figures.LAG, earlier),
+            cache=now.cache(earlier),
+            spool=now.spool,
+            log=now.log,
+            datasets=now.datasets,
         )
+
+    def _before(self, url: str, now: Figures) -> tuple[Figures, float | None]:
+        """The figures of the last look, and the seconds since; those of the process's start otherwise."""
+        seen, self._seen[url] = self._seen.get(url), Seen(now, time.monotonic())
+        if seen is None or not _same_process(seen.figures, now):
+            return figures.NOTHING, _uptime_s(now)
+        return seen.figures, self._seen[url].at_s - seen.at_s
 
     def _silent(self, standing: Standing) -> ReplicaStatus:
         return ReplicaStatus(
@@ -182,6 +181,11 @@ def _overall(daemons: Sequence[DaemonStatus]) -> PlatformState:
     if any(not any(state in SERVING for state in those) for those in states):
         return "unavailable"
     return "ready" if all(state == "ready" for those in states for state in those) else "degraded"
+
+
+def _same_process(before: Figures, now: Figures) -> bool:
+    """Whether no other process took the place of the one that was there."""
+    return before.value(figures.STARTED) == now.value(figures.STARTED) and before.requests <= now.requests
 
 
 def _uptime_s(now: Figures) -> float | None:
