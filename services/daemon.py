@@ -373,7 +373,7 @@ def run(name: str, settings_type: type[AnySettings], create_app: Callable[[AnySe
         settings = settings_type()
     except ValidationError as error:
         for fault in error.errors():
-            variable = settings_type.variable(str(fault["loc"][0]))
+            variable = settings_type.variable(str(fault["loc"][0])) if fault["loc"] else "several together"
             log.error("wrong setting", setting=variable, reason=fault["msg"])  # noqa: TRY400 - said in full
         raise SystemExit(2) from None
     configure_logging(name, settings.log_level)

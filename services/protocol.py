@@ -13,11 +13,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from services import ids
 from services.bounds import Bounds, Patience, Stage
 from services.errors import InvalidRequest, PlatformError, RequestTimeout, Unavailable
+from services.telemetry import polled_s
 
 JSON_TYPE: Final = b"application/json"
 
 ARRIVED: Final = "stillhouse.arrived_s"
-"""Where the scope of a request says when its first byte was read, by `time.perf_counter`."""
+"""Where the scope of a request says when its first byte could be read, by `time.perf_counter`."""
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together."""
@@ -379,7 +380,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
             self._refuse(Unavailable(f"{self._bounds.connections_max} connections are open; no more may be"))
 
     def _tell_gone(self) -> None:
-        """Tell the request that is being answered; uvicorn tells the last to come, which may wait behind it."""
+        """Tell the request that is being answered; uvicorn tells the last one, which may wait behind it."""
         if self._under_way is not None and not self._under_way.response_complete:
             self._under_way.disconnected = True
             self._under_way.message_event.set()
@@ -397,7 +398,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)[ARRIVED] = time.perf_counter()
+        cast("dict[str, Any]", self.scope)[ARRIVED] = polled_s(self.loop.time)
 
     def on_headers_complete(self) -> None:
         self._in_head, self._is_mixed = False, True
