@@ -5,6 +5,7 @@ bytes a piece. It is asked for candidates; whoever asks reads their lines and de
 was built without FTS5 there is no index, and lines are read instead.
 """
 
+import errno
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from distill.engine.sources import turn
 from services import files
+
+log = structlog.get_logger(__name__)
 
 SUFFIX: Final = ".words-1"
 """What is laid out otherwise gets another number, so that nobody reads the one for the other."""
@@ -75,10 +79,19 @@ def available() -> bool:
 
 
 def write(path: Path, texts: Iterable[str]) -> None:
-    """Index texts by their place, and put the index in place whole or not at all."""
+    """Index texts by their place, and put the index in place whole or not at all. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
-    with closing(sqlite3.connect(temporary, isolation_level=None)) as db:
+    try:
+        _fill(temporary, texts)
+    except sqlite3.Error as error:
+        raise OSError(errno.EIO, f"the index of words cannot be written: {error}") from error
+    with temporary.open("r+b") as file:
+        files.put_in_place(file, temporary, path)
+
+
+def _fill(path: Path, texts: Iterable[str]) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("pragma journal_mode = off")
         db.execute("pragma synchronous = off")
         db.execute(TABLE)
@@ -88,8 +101,6 @@ def write(path: Path, texts: Iterable[str]) -> None:
             ((row, _folded(text)) for row, text in enumerate(texts)),
         )
         db.execute("commit")
-    with temporary.open("r+b") as file:
-        files.put_in_place(file, temporary, path)
 
 
 def rows_with(path: Path, words: Sequence[str]) -> Rows | None:
@@ -98,8 +109,12 @@ def rows_with(path: Path, words: Sequence[str]) -> Rows | None:
     if not tokens or not path.exists():
         return None
     query = " ".join(f'"{_folded(token)}"*' for token in tokens)
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        found = db.execute("select rowid from texts where texts match ?", (query,)).fetchall()
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+            found = db.execute("select rowid from texts where texts match ?", (query,)).fetchall()
+    except sqlite3.DatabaseError as error:
+        log.warning("the index of words cannot be read", file=path.name, reason=str(error))
+        return None
     return np.array(found, np.int64).reshape(-1)
 
 

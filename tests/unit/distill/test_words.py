@@ -3,6 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,3 +58,14 @@ def test_an_index_that_was_half_written_is_written_again(tmp_path: Path) -> None
     assert found is not None
     assert found.tolist() == [0, 1]
     assert [one.name for one in tmp_path.iterdir()] == ["index"]
+
+
+def test_an_index_that_is_damaged_is_not_gone_by(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    path.write_bytes(b"no database at all, whatever it was before" * 100)
+    assert words.rows_with(path, ["a"]) is None
+
+
+def test_what_cannot_be_written_is_the_disks_failure(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="index of words"):
+        words.write(tmp_path / "nowhere" / "index", ["a"])
