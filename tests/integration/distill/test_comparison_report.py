@@ -37,11 +37,10 @@ LOOK = """
 """
 
 
-@pytest.fixture
-def browser_folder(tmp_path: Path) -> Iterator[Path]:
-    """Where the browser unpacks itself; hundreds of megabytes that nobody wants to keep."""
-    folder = tmp_path / "browser"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def browser_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the browser unpacks itself, once; hundreds of megabytes that nobody wants to keep."""
+    folder = tmp_path_factory.mktemp("browser")
     yield folder
     shutil.rmtree(folder)
 
