@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from distill.backends import Peers
 from distill.engine.contexts import Contexts, Groups, Passage
@@ -124,15 +124,18 @@ class Worker:
 
     def _request(self, task: Task, messages: list[ChatMessage], repeat: int) -> IterateRequest:
         options = self._options
-        return IterateRequest(
-            messages=messages,
-            models=options.models,
-            validate=ValidateSpec(kind=task.judging.kind, context=task.judging.context),
-            notes=task.notes,
-            attempts_max=options.attempts_max,
-            temperature=options.temperature,
-            seed=None if options.seed is None else options.seed + repeat,
-        )
+        try:
+            return IterateRequest(
+                messages=messages,
+                models=options.models,
+                validate=ValidateSpec(kind=task.judging.kind, context=task.judging.context),
+                notes=task.notes,
+                attempts_max=options.attempts_max,
+                temperature=options.temperature,
+                seed=None if options.seed is None else options.seed + repeat,
+            )
+        except ValidationError:
+            raise LeftOut("request_invalid", "what was recorded is no request of the repair loop") from None
 
     async def _earlier_work(self, task: Task) -> list[Passage]:
         """Passages for a task, none of them of its own group: that is looked at here once more."""

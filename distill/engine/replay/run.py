@@ -44,6 +44,7 @@ from services.errors import (
     InvalidRequest,
     Overloaded,
     PlatformError,
+    Unavailable,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -281,7 +282,7 @@ class _Run:
                 return await worker.do(task, unit[1])
             except LeftOut as left:
                 return left
-            except (Overloaded, UpstreamError, UpstreamTimeout) as error:
+            except (Overloaded, Unavailable, UpstreamError, UpstreamTimeout) as error:
                 if number == TRIES:
                     return error
                 await asyncio.sleep(error.retry_after_s or PAUSE_S * number)

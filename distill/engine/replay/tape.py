@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from distill.engine.replay.store import Key, Line, Store
 from schemas.canonical import content_id
 from schemas.replay import CallMode
-from services.errors import Conflict
+from services.errors import Conflict, InvalidRequest
 
 CASSETTES: Final = "cassettes"
 CALLS: Final = "calls.jsonl"
@@ -62,16 +62,36 @@ class Tape:
             return Told(await call(), _now())
         key = content_id(asked)
         if self._mode == "refresh":
-            told = Told(await call(), _now())
-            self._store.put({"key": key, "at": told.at, "answer": kind.dump_python(told.answer, mode="json")})
-            return told
+            return await _recorded(self._store, key, kind, call)
         line = self._store.get((key, 0))
         if line is None:
             raise RecordingMissing(
                 f"cassette {self._name!r} has no answer to what task {task} asks now; models, prompt, context"
                 " or settings are others than when it was recorded: run once with the mode `refresh`"
             )
-        return Told(kind.validate_python(line["answer"]), line["at"])
+        if refusal := line.get("refusal"):
+            raise InvalidRequest(refusal["message"], code=refusal["code"])
+        try:
+            return Told(kind.validate_python(line["answer"]), line["at"])
+        except ValidationError:
+            raise RecordingMissing(
+                f"cassette {self._name!r} has an answer for task {task} that was written by a version of"
+                " distill that this one cannot read: run once with the mode `refresh`"
+            ) from None
+
+
+async def _recorded(
+    store: Store, key: str, kind: TypeAdapter[Answer], call: Callable[[], Awaitable[Answer]]
+) -> Told[Answer]:
+    """Ask, and keep the answer; that a request is refused as it is, is one."""
+    try:
+        told = Told(await call(), _now())
+    except InvalidRequest as error:
+        refusal = {"code": error.code, "message": error.message}
+        store.put({"key": key, "at": _now(), "refusal": refusal})
+        raise
+    store.put({"key": key, "at": told.at, "answer": kind.dump_python(told.answer, mode="json")})
+    return told
 
 
 def cassette_of(data: Path, name: str, *, bytes_max: int) -> Store:

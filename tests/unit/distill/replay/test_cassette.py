@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distill.engine.replay.store import Line, Store
 from schemas.iterate import IterateRequest, IterateResponse
-from services.errors import Conflict
+from services.errors import Conflict, InvalidRequest
 from tests.unit.distill.builders import Json, done, finished, send
 from tests.unit.distill.replay.arms import Arms, folder, orders, recorded, task
 
@@ -92,6 +92,21 @@ async def test_verdicts_on_recorded_answers_come_from_the_cassette_too(tmp_path:
         judged = len(peers.judged)
         await done(client, stage="replay", recorded=True, mode="cassette")
     assert judged == len(peers.judged) == 3
+
+
+@pytest.mark.anyio
+async def test_a_refusal_is_an_answer_too(tmp_path: Path) -> None:
+    class Refusing(Arms):
+        def solve(self, request: IterateRequest, episode_id: str) -> IterateResponse:
+            if "O-0001" in str(request.messages):
+                raise InvalidRequest("too long", code="context_length_exceeded")
+            return super().solve(request, episode_id)
+
+    async with recorded(tmp_path, Refusing(), orders(3)) as client:
+        await done(client, **TAPED, mode="refresh")
+        job = await from_cassette(client)
+    manifest = orjson.loads(folder(tmp_path, job["replay_id"])["manifest.json"])
+    assert manifest["left_out"] == {"refused.context_length_exceeded": 2}
 
 
 class Held(Arms):
