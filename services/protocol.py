@@ -13,12 +13,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from services import ids
 from services.bounds import Bounds, Patience, Stage
 from services.errors import InvalidRequest, PlatformError, RequestTimeout, Unavailable
-from services.telemetry import polled_s
 
 JSON_TYPE: Final = b"application/json"
 
 ARRIVED: Final = "stillhouse.arrived_s"
-"""Where the scope of a request says when its first byte could be read, by `time.perf_counter`."""
+"""Where the scope of a request says when its first byte was read, by `time.perf_counter`."""
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together."""
@@ -398,7 +397,7 @@ class EnvelopeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)[ARRIVED] = polled_s(self.loop.time)
+        cast("dict[str, Any]", self.scope)[ARRIVED] = time.perf_counter()
 
     def on_headers_complete(self) -> None:
         self._in_head, self._is_mixed = False, True
