@@ -9,6 +9,8 @@ from typing import Any, Final
 import orjson
 
 from distill.engine import search
+from distill.engine.compare.results import TASKS
+from distill.engine.compare.run import REPLAYS
 from distill.engine.exports.run import DATASETS
 from distill.engine.library import Library
 from distill.engine.search import Wanted
@@ -16,8 +18,6 @@ from schemas.distill import EpisodeRun, ExportedRow, ReplayedTask, RunLife
 from schemas.evidence import Evidence, Scored
 from schemas.runs import ModelRef
 
-REPLAYS: Final = "replays"
-TASKS: Final = "*/tasks.jsonl"
 PROVENANCE: Final = "*/*.provenance.jsonl"
 SHOWN_MAX: Final = 100
 """Of the runs of an episode, of rows and of replays, no more than this many are told."""
@@ -30,7 +30,7 @@ def life_of(
 ) -> RunLife:
     """What became of a run. Of datasets and of replays `bytes_max` are searched, the newest first. Blocks."""
     rows = _Files(data / DATASETS, PROVENANCE, bytes_max)
-    replays = _Files(data / REPLAYS, TASKS, bytes_max)
+    replays = _Files(data / REPLAYS, f"*/{TASKS}", bytes_max)
     evidence, scored = library.lines_of(evidence_id)
     return RunLife(
         evidence=Evidence.model_validate_json(evidence) if evidence is not None else None,

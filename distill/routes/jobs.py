@@ -9,7 +9,7 @@ routes = daemon.router()
 
 @routes.post("/v1/distill/jobs", status_code=202)
 async def start_job(body: JobRequest, engine: EngineDep) -> JobAccepted:
-    """Start a stage: `materialize`, `score` or `export`. One runs at a time; a second is refused (409)."""
+    """Start a stage. One runs at a time; a second is refused (409). docs/distill.md tells what each is."""
     return JobAccepted(job_id=engine.jobs.start(body))
 
 
