@@ -92,7 +92,7 @@ def _stages(settings: Settings, peers: Callable[[], Peers]) -> StageSettings:
         replays=ReplaySettings(
             peers=peers,
             concurrency_max=settings.replay_concurrency_max,
-            cassette_bytes_max=settings.cassette_bytes_max,
+            store_bytes_max=settings.cassette_bytes_max,
         ),
         embed_model=settings.embed_model,
     )

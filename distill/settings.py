@@ -104,7 +104,9 @@ class Settings(DaemonSettings):
         64, ge=1, le=1024, description="Tasks that a replay may work on at a time, whatever it asks for."
     )
     cassette_bytes_max: int = Field(
-        4 * 1024 * 1024 * 1024, ge=4096, description="Bytes of one cassette; a fuller one takes no more."
+        4 * 1024 * 1024 * 1024,
+        ge=4096,
+        description="Bytes of one cassette, and of the journal of one replay.",
     )
     jobs_kept_max: int = Field(
         100, ge=1, description="Jobs whose outcome is remembered; older ones are forgotten."

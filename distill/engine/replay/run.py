@@ -74,11 +74,11 @@ SELECTION: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReplaySettings:
-    """What the operator allows, and how peers are reached."""
+    """What the operator allows, and how peers are reached. A store is a cassette or a journal."""
 
     peers: Callable[[], Peers]
     concurrency_max: int
-    cassette_bytes_max: int
+    store_bytes_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def replay(
     groups = Groups.of_library(place.data, pool, progress, end=PREPARED / 2)
     with ExitStack() as stack:
         run = _Run(place, options, library, groups, progress)
-        run.open(stack)
+        run.open(settings, stack)
         asyncio.run(run.work(settings, run.cassette(settings, stack)))
         manifest = run.finish()
     receipt = run.sign(manifest, started_at)
@@ -177,7 +177,7 @@ class _Run:
 
     # --- where it was -------------------------------------------------------------------------
 
-    def open(self, stack: ExitStack) -> None:
+    def open(self, settings: ReplaySettings, stack: ExitStack) -> None:
         """Take up what an unfinished run of the same replay left, or begin."""
         journal = self._folder / JOURNAL
         if self._options.fresh:
@@ -186,7 +186,8 @@ class _Run:
         self._tasks: list[str] = plan["tasks"]
         self._arm = Arm(self._id, self._name(), plan["execution"])
         self._units = [(one, repeat) for one in self._tasks for repeat in range(self._options.repeats)]
-        self._done = stack.enter_context(Store(journal / DONE, results.key_of, bytes_max=1 << 40))
+        store = Store(journal / DONE, results.key_of, bytes_max=settings.store_bytes_max)
+        self._done = stack.enter_context(store)
         for line in self._done.sorted():
             result = Result.from_line(line)
             self._fingerprint.add(result.seen)
@@ -223,7 +224,7 @@ class _Run:
     def cassette(self, settings: ReplaySettings, stack: ExitStack) -> Store | None:
         if self._options.mode == "live":
             return None
-        store = cassette_of(self._place.data, self._options.cassette, bytes_max=settings.cassette_bytes_max)
+        store = cassette_of(self._place.data, self._options.cassette, bytes_max=settings.store_bytes_max)
         return stack.enter_context(store)
 
     # --- the work -----------------------------------------------------------------------------
