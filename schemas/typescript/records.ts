@@ -570,7 +570,8 @@ export interface Tool {
 /**
  * `stillhouse.replay`: a recorded task that was run again, with every attempt in its order.
  *
- * `evidence_id` is the recording; `group` what it belongs to, from which nothing was retrieved; `context`
+ * `evidence_id` is the recording; `group` what it belongs to, from which nothing was retrieved; `work` the
+ * same without near duplicates, that is what shares an order, an episode or a prompt with it; `context`
  * the evidence that was. `config_hash` covers what shaped the replay: models, prompts, roster, policy.
  * `arm` names the configuration, `repeat` counts from 0. `text` and `findings` are of the last answer. In
  * the mode `recorded`, nothing was asked again: the recorded answers were validated anew.
@@ -601,6 +602,7 @@ export interface Replay {
   text?: string | null;
   ts: string;
   usage?: Usage2;
+  work?: string | null;
 }
 /**
  * One run of the replay; `codes` are the findings that it was refused for.
