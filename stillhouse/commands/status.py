@@ -16,6 +16,7 @@ from stillhouse.supervisor.watch import ProcessReport, Subject, default_subjects
 STYLES = {"ready": "green", "starting": "yellow", "stopping": "yellow", "restarting": "red", "failed": "red"}
 
 
+INTERVAL_S = 1.0
 EXAMPLES = """\
 Examples:
 
@@ -30,7 +31,8 @@ WatchOption = Annotated[
     bool, typer.Option("--watch", help="Ask the gateway about all replicas, again and again (scope admin).")
 ]
 IntervalOption = Annotated[
-    float, typer.Option("--interval", min=0.1, help="With --watch: seconds between two looks.")
+    float | None,
+    typer.Option("--interval", min=0.1, help="With --watch: seconds between two looks.", show_default="1"),
 ]
 LooksOption = Annotated[
     int | None, typer.Option("--looks", min=1, help="With --watch: stop after so many.", show_default=False)
@@ -40,7 +42,7 @@ LooksOption = Annotated[
 def status(
     *,
     watch: WatchOption = False,
-    interval: IntervalOption = 1.0,
+    interval: IntervalOption = None,
     looks: LooksOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -51,8 +53,10 @@ def status(
     """
     settings = load_settings()
     if watch:
-        status_watch.watch(settings, interval_s=interval, json=json, looks=looks)
+        status_watch.watch(settings, interval_s=interval or INTERVAL_S, json=json, looks=looks)
         return
+    if interval is not None or looks is not None:
+        raise typer.BadParameter("--interval and --looks go with --watch")
     run = RunFolder(settings.data.resolve()).read()
     subjects: list[Subject] = (
         supervised_subjects(run) if run is not None else default_subjects(daemon_specs(settings))

@@ -123,6 +123,13 @@ def test_a_gateway_that_is_away_is_asked_again(
     assert "no gateway answers" in run("status", "--watch", "--looks", "1").output
 
 
+def test_what_goes_with_watch_is_refused_without_it(run: Run) -> None:
+    for options in (("--interval", "2"), ("--looks", "1")):
+        result = run("status", *options)
+        assert result.exit_code == 2
+        assert "--watch" in result.output
+
+
 def test_a_key_that_may_not_ask_is_told_so_at_once(run: Run, gateway: StubGateway) -> None:
     error = {"message": "this needs the scope admin", "type": "permission_error", "code": "scope_missing"}
     gateway.answers[ROUTE] = [(403, {"error": error})]
