@@ -80,8 +80,8 @@ def record(number: int, context: list[str]) -> Replay:
 
 def compared() -> Comparison:
     baseline, current = arms_of_table(both=1, better=1, worse=0, neither=1)
-    terms = Terms(0.95, 0, "own", None, across_policies=False)
-    return judged("0123456789abcdef", baseline, current, paired(baseline, current, "own"), terms)
+    terms = Terms(0.95, 0, "own", "group", None, across_policies=False)
+    return judged("0123456789abcdef", baseline, current, paired(baseline, current, "own", "group"), terms)
 
 
 def test_the_loop_is_told_with_its_honest_verdict() -> None:
