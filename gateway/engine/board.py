@@ -99,16 +99,19 @@ class Board:
         metrics, readiness = await asyncio.gather(
             self._read(standing.url, "/metrics"), self._read(standing.url, "/readyz")
         )
-        if metrics is None:
-            return self._silent(standing)
+        if isinstance(metrics, str):
+            return _silent(standing, metrics)
         return self._told(standing, metrics.decode("utf-8", "replace"), _ready(readiness), "/readyz")
 
-    async def _read(self, url: str, path: str) -> bytes | None:
+    async def _read(self, url: str, path: str) -> bytes | str:
+        """What a replica answers, or in words why there is nothing."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._prober.read(url, path)
-        except (PlatformError, TimeoutError):
-            return None
+        except PlatformError as error:
+            return error.message
+        except TimeoutError:
+            return self._no_answer
 
     def _told(self, standing: Standing, metrics: str, ready: ReadyState | None, asked: str) -> ReplicaStatus:
         now = figures.read(metrics)
@@ -144,15 +147,6 @@ class Board:
             return figures.NOTHING, _uptime_s(now)
         return seen.figures, self._seen[url].at_s - seen.at_s
 
-    def _silent(self, standing: Standing) -> ReplicaStatus:
-        return ReplicaStatus(
-            url=standing.url,
-            state="silent",
-            missing={"/metrics": self._no_answer},
-            ejected=standing.ejected,
-            from_gateway=standing.in_flight,
-        )
-
     def _state(self, ready: ReadyState | None, asked: str) -> tuple[ReplicaState, dict[str, str]]:
         """A replica that gives its metrics serves, even where its dependencies take long to look at."""
         if ready is None:
@@ -169,9 +163,19 @@ class Board:
         return f"no answer within {self._timeout_s:g} s"
 
 
-def _ready(body: bytes | None) -> ReadyState | None:
+def _silent(standing: Standing, reason: str) -> ReplicaStatus:
+    return ReplicaStatus(
+        url=standing.url,
+        state="silent",
+        missing={"/metrics": reason},
+        ejected=standing.ejected,
+        from_gateway=standing.in_flight,
+    )
+
+
+def _ready(body: bytes | str) -> ReadyState | None:
     try:
-        return None if body is None else ReadyState.model_validate_json(body)
+        return None if isinstance(body, str) else ReadyState.model_validate_json(body)
     except ValidationError:
         return None
 

@@ -82,7 +82,7 @@ def _lines(views: Iterator[PlatformStatus | PlatformError], out: Console) -> Non
             for replica in daemon.replicas:
                 told = zip(COLUMNS[1:], _cells(replica)[1:], strict=True)
                 figures = " ".join(f"{name}={value}" for name, value in told if value not in {"", "–"})
-                out.print(f"{view.as_of:%H:%M:%S} {daemon.name} {replica.url} {figures}")
+                out.print(f"{view.as_of:%H:%M:%S} {daemon.name} {replica.url} {figures}", soft_wrap=True)
 
 
 def _shown(view: PlatformStatus | PlatformError) -> Table | Text:

@@ -82,7 +82,9 @@ async def test_a_replica_that_does_not_answer_matters_most_where_there_is_no_oth
     assert (await board(prober, embedd=[up, down]).status()).state == "degraded"
     status = await board(prober, embedd=[down]).status()
     assert status.state == "unavailable"
-    assert only(status, "embedd").state == "silent"
+    replica = only(status, "embedd")
+    assert (replica.state, replica.ejected) == ("silent", True)
+    assert "does not answer" in replica.missing["/metrics"]
 
 
 async def test_a_replica_that_hangs_is_given_up() -> None:
@@ -92,8 +94,8 @@ async def test_a_replica_that_hangs_is_given_up() -> None:
             return b""
 
     hung = board(Hanging(), timeout_s=0.01, chatd=[Standing("http://c", 1, ejected=False)])
-    status = await hung.status()
-    assert only(status, "chatd").state == "silent"
+    replica = only(await hung.status(), "chatd")
+    assert (replica.state, replica.missing) == ("silent", {"/metrics": "no answer within 0.01 s"})
 
 
 async def test_many_who_ask_at_once_cost_one_look() -> None:
