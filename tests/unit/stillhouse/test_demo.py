@@ -8,8 +8,6 @@ import httpx
 import pytest
 from rich.console import Console
 
-from distill.engine.compare.pairing import paired
-from distill.engine.compare.verdict import Terms, judged
 from schemas.comparison import Comparison
 from schemas.distill import Job
 from schemas.replay import Replay, ReplayAttempt
@@ -20,7 +18,6 @@ from stillhouse.demo.account import Account
 from stillhouse.demo.learning import learn
 from stillhouse.settings import CliSettings
 from stillhouse.world import Spec, generate
-from tests.unit.distill.compare.arms import arms_of_table
 
 WORKER = {"first_name": "Ann", "phone": "+12025550100"}
 
@@ -78,10 +75,53 @@ def record(number: int, context: list[str]) -> Replay:
     )
 
 
+def arm(name: str, passed: int) -> dict[str, Any]:
+    rate = {"rate": passed / 3, "interval": (0.06, 0.94), "tasks_effective": 3}
+    return {
+        "replay_id": name,
+        "name": name,
+        "tasks": 3,
+        "own": rate,
+        "any": rate,
+        "outcomes": {},
+        "repeats_max": 1,
+        "cost_usd": None,
+    }
+
+
 def compared() -> Comparison:
-    baseline, current = arms_of_table(both=1, better=1, worse=0, neither=1)
-    terms = Terms(0.95, 0, "own", "group", None, across_policies=False)
-    return judged("0123456789abcdef", baseline, current, paired(baseline, current, "own", "group"), terms)
+    quality = {"tasks": 3, "groups": 3, "groups_discordant": 1, "better": 1, "worse": 0}
+    difference = {
+        "difference": 1 / 3,
+        "interval": (-0.4, 0.8),
+        "p": 1.0,
+        "mcnemar_p": 1.0,
+        "detectable": None,
+    }
+    return Comparison.model_validate(
+        {
+            "comparison_id": "0123456789abcdef",
+            "verdict": "no evidence",
+            "reason": "1 of 3 groups differ",
+            "confidence": 0.95,
+            "counting": "own",
+            "independent": "group",
+            "seed": 0,
+            "resamples": 10,
+            "baseline": arm("demo-without-context", 1),
+            "current": arm("demo-with-context", 2),
+            "quality": quality | difference,
+            "measures": [],
+            "changes": [],
+            "notes": [],
+            "counts": {},
+            "better": [],
+            "worse": [],
+            "only_baseline": [],
+            "only_current": [],
+            "listed_max": 100,
+        }
+    )
 
 
 def test_the_loop_is_told_with_its_honest_verdict() -> None:
