@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from services.errors import InvalidRequest, PlatformError
-from stillhouse.commands import demo, distill, keys, models, replay, runs, status, up, validate, vector
+from stillhouse.commands import bench, demo, distill, keys, models, replay, runs, status, up, validate, vector
 
 EXAMPLES = """\
 Examples:
@@ -25,6 +25,8 @@ Examples:
   stillhouse distill export --kind sft --target openai
 
   stillhouse runs show RUN_ID                     a run, from its request to the rows that it became
+
+  stillhouse bench                                how many requests are answered, and how fast
 
   stillhouse replay --model ollama/smollm2:135m --limit 100 --against recorded
 
@@ -82,6 +84,7 @@ app.command()(demo.demo)
 app.add_typer(keys.app, name="keys")
 app.add_typer(vector.app, name="vector")
 app.add_typer(models.app, name="models")
+app.command(epilog=bench.EXAMPLES)(bench.bench)
 app.command(epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(distill.app, name="distill")
 app.add_typer(runs.app, name="runs")
