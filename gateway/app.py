@@ -127,7 +127,7 @@ def create_app(
         registry=registry,
         trusted=False,
         direct=partial(doors, body_bytes_max=settings.body_bytes_max, pages=pages),
-        porter=partial(porter, pages=pages),
+        porter=partial(porter, per_s_max=settings.refusals_per_s_max, pages=pages),
     )
     if pages:
         app.add_middleware(

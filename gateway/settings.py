@@ -25,6 +25,11 @@ class Settings(DaemonSettings):
     validators_urls: BaseUrls = Field(
         ("http://127.0.0.1:3105",), description="Replicas of validators, separated by commas."
     )
+    refusals_per_s_max: int = Field(
+        1000,
+        ge=1,
+        description="Requests without a good key that are answered a second; more of them wait for their turn.",
+    )
     cors_origins: Origins = Field(
         (),
         description="Origins whose pages may ask, separated by commas, or `*` for any. No other page may.",

@@ -23,6 +23,7 @@ def doors(frame: Frame, *, body_bytes_max: int, pages: bool) -> Doors:
     return Doors([DoorForPrograms(door) for door in found] if pages else found)
 
 
-def porter(frame: Frame, *, pages: bool) -> protocol.Porter:
+def porter(frame: Frame, *, per_s_max: int, pages: bool) -> protocol.Porter:
     """Who turns strangers away."""
-    return porter_for_programs(Porter(frame)) if pages else Porter(frame)
+    found = Porter(frame, per_s_max=per_s_max)
+    return porter_for_programs(found) if pages else found
