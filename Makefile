@@ -5,7 +5,7 @@ BIN := .venv/bin
 DAEMONS := gateway embedd vectord chatd distill validators modeld
 EXTRAS := $(DAEMONS) vectord-lance vectord-qdrant tracing cli
 
-.PHONY: help setup up demo test check fix bench soak repair chaos mutation fuzz simulation deploy lock docs clean
+.PHONY: help setup up demo test check fix bench soak repair chaos mutation fuzz simulation deploy audit lock docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -65,6 +65,12 @@ simulation: setup  ## thousands of comparisons whose truth is known: how often v
 
 deploy: setup  ## replay the Dockerfile for every daemon, in a clean environment each
 	$(BIN)/python -m pytest -q -m deploy --timeout 900 tests/integration/deploy
+
+audit: setup  ## lists of what is pinned (dist/sbom), and what is known to be wrong with it (asks PyPI)
+	mkdir -p dist/sbom
+	for d in $(EXTRAS) models; do $(BIN)/cyclonedx-py requirements requirements/$$d.txt --output-reproducible \
+	  --of JSON -o dist/sbom/$$d.cdx.json || exit 1; done
+	for d in dev models; do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements/$$d.txt || exit 1; done
 
 lock: setup  ## compile the hashed requirements from pyproject.toml
 	for d in $(EXTRAS); do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \

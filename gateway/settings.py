@@ -28,7 +28,7 @@ class Settings(DaemonSettings):
     refusals_per_s_max: int = Field(
         1000,
         ge=1,
-        description="Requests without a good key that are answered a second; more of them wait for their turn.",
+        description="Requests without a good key that are answered a second; more of them wait their turn.",
     )
     cors_origins: Origins = Field(
         (),
