@@ -58,7 +58,7 @@ class World:
         row, code = np.nonzero(found)
         codes = np.zeros(len(row), CODE)
         codes["row"], codes["code"] = row, code + len(WORDS) - CODES
-        return profile_of(Evidence(rows, codes, WORDS), Window(name="w", count=len(task)))
+        return profile_of(Evidence(rows, codes, WORDS), rows["first"], Window(name="w", count=len(task)))
 
 
 @pytest.fixture(autouse=True)

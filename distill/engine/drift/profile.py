@@ -4,7 +4,7 @@ A task is what shares a task key, or else an episode, or else one piece. Its att
 that doing one task often does not make evidence of many. Repairs are left out: they answer another question.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, get_args
@@ -43,23 +43,22 @@ class Evidence:
     words: list[str]
 
     @classmethod
-    def of(cls, shards: Sequence[Columns]) -> "Evidence":
+    def of(cls, shards: Iterable[Columns], count: int) -> "Evidence":
+        """Shards one behind the other. `count` is how many rows they have together."""
         places: dict[str, int] = {"": 0}
-        rows, codes, before = [], [], 0
+        rows, codes, before = np.empty(count, ROW), [np.empty(0, CODE)], 0
         for shard in shards:
             mapped = np.array([places.setdefault(word, len(places)) for word in shard.words], np.uint32)
+            own = rows[before : before + len(shard.rows)]
+            own[:] = shard.rows
             for name in PROPERTIES:
-                shard.rows[name] = mapped[shard.rows[name]]
+                own[name] = mapped[shard.rows[name]]
             shard.findings["code"] = mapped[shard.findings["code"]]
             shard.findings["row"] += np.uint32(before)
-            before += len(shard.rows)
-            rows.append(shard.rows)
             codes.append(shard.findings)
-        return cls(
-            np.concatenate([np.empty(0, ROW), *rows]),
-            np.concatenate([np.empty(0, CODE), *codes]),
-            list(places),
-        )
+            before += len(own)
+        assert before == count
+        return cls(rows, np.concatenate(codes), list(places))
 
     def part(self, chosen: Flags) -> "Evidence":
         """The rows that are chosen, in their order."""
@@ -69,13 +68,13 @@ class Evidence:
         return Evidence(self.rows[chosen], codes, self.words)
 
 
-def profile_of(evidence: Evidence, window: Window) -> DriftProfile:
-    """The figures of a window, given its evidence."""
-    tasks = _Tasks(evidence.part(evidence.rows["first"]))
+def profile_of(evidence: Evidence, held: Flags, window: Window) -> DriftProfile:
+    """The figures of a window, which holds these rows."""
+    tasks = _Tasks(evidence.part(held & evidence.rows["first"]))
     findings = dict(tasks.findings())
     return DriftProfile(
         window=window,
-        latest=_latest(evidence.rows["ts"]),
+        latest=_latest(evidence.rows["ts"][held]),
         tasks=tasks.count,
         judged=tasks.judged,
         inputs={name: tasks.values(name) for name in PROPERTIES},

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from distill.engine import columns, shards
+from distill.engine.columns import Columns
 from distill.engine.drift import statistics
 from distill.engine.drift.comparison import compare
 from distill.engine.drift.profile import Evidence, profile_of
@@ -101,7 +102,10 @@ def file_of(data: Path, name: str) -> Path:
 
 def _read(index: Path, parts: Sequence[Shard], progress: Progress) -> Evidence:
     """The columns of all shards."""
-    found = []
+    return Evidence.of(_columns(index, parts, progress), sum(part.lines for part in parts))
+
+
+def _columns(index: Path, parts: Sequence[Shard], progress: Progress) -> Iterator[Columns]:
     for done, shard in enumerate(parts, start=1):
         read = columns.read(columns.path_of(index, shard.scored))
         if read is None:
@@ -109,9 +113,8 @@ def _read(index: Path, parts: Sequence[Shard], progress: Progress) -> Evidence:
                 f"{shard.scored.name} was scored by an older version; run the stage `score` again",
                 code="stage_stale",
             )
-        found.append(read)
+        yield read
         progress.reach(done, len(parts), end=READ_UNTIL)
-    return Evidence.of(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,30 +126,34 @@ class _Measured:
 
 def _measured(evidence: Evidence, digest: str, options: JobRequest) -> _Measured:
     """The profiles of the windows. A given one is the baseline as it is; what a replay did is in neither."""
-    observed = evidence.part(~evidence.rows["replay"])
-    first, second = spans(options, observed.rows["ts"])
-    current = _profile("current", observed, second, digest)
-    baseline = _profile("baseline", observed, first, digest) if first is not None else None
+    observed = ~evidence.rows["replay"]
+    first, second = spans(options, evidence.rows["ts"][observed])
+
+    def profile(name: str, span: Span) -> DriftProfile:
+        held = observed & span.holds(evidence.rows["ts"])
+        count = int(np.count_nonzero(held))
+        if not count:
+            raise _empty(name, span)
+        window = Window(name=name, since=span.since, until=span.until, evidence_sha256=digest, count=count)
+        return profile_of(evidence, held, window)
+
+    current = profile("current", second)
+    baseline = profile("baseline", first) if first is not None else None
     counts = {
         "in": len(evidence.rows),
         "baseline": baseline.window.count if baseline is not None else 0,
         "current": current.window.count,
-        "replays": len(evidence.rows) - len(observed.rows),
+        "replays": len(observed) - int(np.count_nonzero(observed)),
     }
     counts["outside"] = 2 * counts["in"] - sum(counts.values())
     return _Measured(baseline or options.profile, current, counts)
 
 
-def _profile(name: str, evidence: Evidence, span: Span, digest: str) -> DriftProfile:
-    held = span.holds(evidence.rows["ts"])
-    count = int(np.count_nonzero(held))
-    if not count:
-        raise Conflict(
-            f"there is no evidence in the {name} window, {_told(span)}; at least one piece is needed",
-            code="window_empty",
-        )
-    window = Window(name=name, since=span.since, until=span.until, evidence_sha256=digest, count=count)
-    return profile_of(evidence.part(held), window)
+def _empty(name: str, span: Span) -> Conflict:
+    return Conflict(
+        f"there is no evidence in the {name} window, {_told(span)}; at least one piece is needed",
+        code="window_empty",
+    )
 
 
 def _told(span: Span) -> str:
