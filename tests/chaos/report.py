@@ -1,0 +1,101 @@
+"""What an outage did to the traffic, and the table of it in the documentation."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.traffic import NEEDS, REPEATABLE, Outcome, Traffic, told
+from tests.processes import ROOT
+
+PAGE: Final = ROOT / "docs" / "chaos.md"
+RECOVERY_S: Final = float(os.environ.get("RECOVERY_S", "60"))  # `make chaos` asks for 5
+ANSWER_S: Final = float(os.environ.get("ANSWER_S", "10"))  # `make chaos` asks for 2
+ANSWERS: Final = frozenset({200, 503, 504})
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What the kinds of requests that an outage concerned were answered, and the rest.
+
+    `recovered_s` is the time from when it was over to the end of the last failure, `slowest_s` the longest
+    time that a failure took to be told.
+    """
+
+    requests: int
+    spared: list[Outcome]
+    failed: list[Outcome]
+    strange: list[Outcome]
+    slowest_s: float
+    recovered_s: float
+
+    @classmethod
+    def of(cls, traffic: Traffic, concerned: Collection[str], *, over_s: float) -> "Effect":
+        """Of an outage that was over at `over_s`, and concerned these kinds."""
+        assert not traffic.unsent, f"{traffic.unsent} requests could not be sent"
+        own = traffic.of(concerned)
+        failed = [each for each in own if not each.ok]
+        return cls(
+            requests=len(traffic.outcomes),
+            spared=[each for each in traffic.outcomes if each.kind not in concerned and not each.ok],
+            failed=failed,
+            strange=[each for each in failed if each.status not in ANSWERS or each.code is None],
+            slowest_s=max((each.seconds for each in failed), default=0.0),
+            recovered_s=max((each.ended_s - over_s for each in failed), default=0.0),
+        )
+
+    def check(self) -> None:
+        """The others' routes never fail; its own fail in the envelope, soon, and not for long."""
+        assert not self.spared, f"kinds that do not need it failed: {told(self.spared)}"
+        assert not self.strange, f"neither 200 nor 503 or 504 in the envelope: {told(self.strange)}"
+        assert self.slowest_s <= ANSWER_S, f"a failure was told after {self.slowest_s:.2f} s"
+        assert self.recovered_s <= RECOVERY_S, f"failures until {self.recovered_s:.2f} s after its return"
+
+    @property
+    def repeatable_failed(self) -> list[Outcome]:
+        return [each for each in self.failed if each.kind in REPEATABLE]
+
+    def cells(self) -> list[str]:
+        statuses = ", ".join(str(status) for status in sorted({each.status for each in self.failed}))
+        return [
+            f"{self.requests:,}",
+            str(len(self.spared)),
+            f"{len(self.failed)} ({statuses})" if self.failed else "0",
+            f"{self.slowest_s:.1f} s" if self.failed else "–",
+            f"{max(0.0, self.recovered_s):.1f} s" if self.failed else "at once",
+        ]
+
+
+def kinds_of(*daemons: str) -> list[str]:
+    """The kinds of requests that need one of them."""
+    return [kind for kind, daemon in NEEDS.items() if daemon in daemons]
+
+
+class Table:
+    """The rows of one part of the page, between its two marks; it is written with `CHAOS_PAGE` set."""
+
+    def __init__(self, name: str, columns: Sequence[str]) -> None:
+        self._name = name
+        self._columns = columns
+        self._rows: list[Sequence[str]] = []
+
+    def add(self, *cells: str) -> None:
+        self._rows.append(cells)
+
+    def publish(self) -> None:
+        if not self._rows:
+            return
+        rows = [self._columns, ["---"] * len(self._columns), *self._rows]
+        text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        print(f"\n{text}")
+        if os.environ.get("CHAOS_PAGE"):
+            _replace(PAGE, self._name, text)
+
+
+def _replace(page: Path, name: str, text: str) -> None:
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = page.read_text().partition(first)
+    _, found, after = rest.partition(last)
+    assert found, f"{page} has no {first} … {last}"
+    page.write_text(f"{before}{first}\n{text}\n{last}{after}")
