@@ -1,5 +1,6 @@
 """The last part of the demo: past work helps the same small model with other tasks, or it does not."""
 
+from collections import Counter
 from typing import Final, Protocol
 
 from schemas.comparison import Arm, Comparison
@@ -12,6 +13,7 @@ from stillhouse.demo.account import Account
 COLLECTION: Final = "demo-distilled"
 TASKS: Final = 10
 CONTEXTS: Final = 2
+FINDINGS_SHOWN: Final = 3
 WITHOUT, WITH = "demo-without-context", "demo-with-context"
 KIND: Final = "sms"
 """Texts are the shortest of what the sample world has drafts of."""
@@ -33,10 +35,13 @@ def learn(
     arm = {"models": [chat_model], "attempts_max": 1, "temperature": 0.0, "concurrency": 2, "fresh": True}
     job(stage="replay", name=WITHOUT, kind=KIND, limit=TASKS, **arm)
     job(stage="replay", name=WITH, like=WITHOUT, contexts=CONTEXTS, collection=COLLECTION, **arm)
-    _say_contexts(account, _records(gateway, WITH))
+    without, with_ = _records(gateway, WITHOUT), _records(gateway, WITH)
+    _say_contexts(account, with_)
     compared = job(stage="compare", baseline=WITHOUT, current=WITH).comparison
     if compared is None:
         raise UpstreamError("the comparison says nothing")
+    _say_arm(account, "without", compared.baseline, without)
+    _say_arm(account, "with", compared.current, with_)
     _say_comparison(account, compared)
 
 
@@ -53,9 +58,19 @@ def _say_contexts(account: Account, records: list[Replay]) -> None:
     )
 
 
+def _say_arm(account: Account, what: str, arm: Arm, records: list[Replay]) -> None:
+    low, high = arm.own.interval
+    passed = round(arm.own.rate * arm.tasks)
+    found = Counter(code for one in records for code in {finding.code for finding in one.findings})
+    most = sorted(found.items(), key=lambda one: (-one[1], one[0]))[:FINDINGS_SHOWN]
+    often = ", ".join(f"{code} ({count})" for code, count in most)
+    account.say(
+        f"{what:>7}: {passed} of {arm.tasks} pass ({arm.own.rate:.0%}, between {low:.0%} and {high:.0%})"
+        f"{f'; found most: {often}' if often else ''}"
+    )
+
+
 def _say_comparison(account: Account, compared: Comparison) -> None:
-    for what, arm in (("without", compared.baseline), ("with", compared.current)):
-        account.say(f"{what:>7}: {_rate(arm)}")
     quality = compared.quality
     low, high = quality.interval
     account.say(
@@ -65,9 +80,3 @@ def _say_comparison(account: Account, compared: Comparison) -> None:
     style = {"better": "green", "worse": "yellow"}.get(compared.verdict)
     account.say(f"verdict: {compared.verdict}. {compared.reason}", style=style)
     account.say(f"side by side: GET /v1/distill/comparisons/{compared.comparison_id}/files/report.html")
-
-
-def _rate(arm: Arm) -> str:
-    low, high = arm.own.interval
-    passed = round(arm.own.rate * arm.tasks)
-    return f"{passed} of {arm.tasks} pass ({arm.own.rate:.0%}, between {low:.0%} and {high:.0%})"

@@ -1,6 +1,7 @@
 """What the demo asks of its model, and how it tells what earlier work was worth."""
 
 import io
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from schemas.comparison import Comparison
 from schemas.distill import Job
 from schemas.replay import Replay, ReplayAttempt
 from schemas.runs import ModelRef
+from schemas.verdicts import Finding
 from stillhouse.client import GatewayClient
 from stillhouse.demo import prompts
 from stillhouse.demo.account import Account
@@ -71,6 +73,7 @@ def record(number: int, context: list[str]) -> Replay:
         outcome="failed",
         attempts=[ReplayAttempt(run_id="r", model=ModelRef(provider="p", name="m"))],
         context=context,
+        findings=[Finding(code="content.placeholder", severity="error", path="/body", message="x")] * number,
         config_hash="0" * 64,
     )
 
@@ -135,7 +138,7 @@ def test_the_loop_is_told_with_its_honest_verdict() -> None:
         return Job.model_validate({**made, "counts": {"sent": 7}, "comparison": comparison})
 
     def answer(request: httpx.Request) -> httpx.Response:
-        assert request.url.path == "/v1/distill/replays/demo-with-context/files/tasks.jsonl"
+        assert re.fullmatch("/v1/distill/replays/demo-with(out)?-context/files/tasks.jsonl", request.url.path)
         return httpx.Response(200, content=lines)
 
     out = io.StringIO()
