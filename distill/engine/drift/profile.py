@@ -173,8 +173,9 @@ def _binned(values: Floats) -> Floats:
     """The middle of each value's bin. Bins are equal in logarithms; nothing and less is a bin of its own."""
     middle = np.zeros(len(values))
     above = values > 0
-    exponent = (np.floor(np.log2(values[above]) * BINS_PER_OCTAVE) + 0.5) / BINS_PER_OCTAVE
-    middle[above] = [float(f"{value:.4g}") for value in np.exp2(np.clip(exponent, -64, 63))]
+    bins, which = np.unique(np.floor(np.log2(values[above]) * BINS_PER_OCTAVE), return_inverse=True)
+    exponents = np.clip((bins + 0.5) / BINS_PER_OCTAVE, -64, 63)
+    middle[above] = np.array([float(f"{value:.4g}") for value in np.exp2(exponents)])[which]
     return middle
 
 
