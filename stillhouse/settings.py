@@ -58,6 +58,11 @@ class CliSettings(EnvironmentSettings):
     gateway_host: str = Field(
         "127.0.0.1", validation_alias="GATEWAY_HOST", description="Address that the gateway listens on."
     )
+    gateway_tls_certificate: Path | None = Field(
+        None,
+        validation_alias="GATEWAY_TLS_CERTIFICATE",
+        description="Certificate of the gateway, which then serves HTTPS.",
+    )
     gateway_port: int = _port(3100, "gateway")
     embedd_port: int = _port(3101, "embedd")
     vectord_port: int = _port(3102, "vectord")

@@ -37,7 +37,7 @@ class Replica:
     def url(self) -> str:
         """Where this machine reaches it."""
         host = LOOPBACK if self.spec.host in WILDCARDS else self.spec.host
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return f"{self.spec.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def command(self) -> list[str]:

@@ -24,6 +24,7 @@ class DaemonSpec:
     module: str
     port: int
     host: str = LOOPBACK
+    scheme: str = "http"
     single: str | None = None
     stop_phase: int = 0
     peers: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ def daemon_specs(settings: CliSettings, *, host: str | None = None) -> tuple[Dae
             GATEWAY,
             settings.gateway_port,
             host=host or settings.gateway_host,
+            scheme="http" if settings.gateway_tls_certificate is None else "https",
             single="it counts the limits of keys in its own memory, so that two would allow twice as much",
             stop_phase=0,
         ),

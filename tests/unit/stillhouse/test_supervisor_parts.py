@@ -160,3 +160,10 @@ def test_requests_and_failures_are_counted_over_all_routes() -> None:
     assert counters is not None
     assert (counters.requests, counters.errors) == (7, 2)
     assert count_requests("<html>", at_s=1.0) is None
+
+
+def test_a_gateway_with_a_certificate_is_asked_by_https() -> None:
+    specs = daemon_specs(CliSettings(gateway_tls_certificate=Path("certificate.pem")))
+    gateway, embedd = replicas_of(specs, ["gateway", "embedd"], {})
+    assert gateway.url == "https://127.0.0.1:3100"
+    assert embedd.url == "http://127.0.0.1:3101"
