@@ -1,5 +1,10 @@
-"""Every daemon restarted, one process after the other, under load: nobody notices."""
+"""Every daemon restarted, one process after the other, under load: nobody notices.
 
+`RESTART_WAIT_S` is how long the gateways wait for the daemons of which there is one: no shorter than the
+machine takes to start them.
+"""
+
+import os
 import time
 from pathlib import Path
 
@@ -13,10 +18,11 @@ pytestmark = [pytest.mark.bench, pytest.mark.enable_socket, pytest.mark.timeout(
 REPLICAS = {"embedd": 2, "chatd": 2, "validators": 2, "gateway": 2}
 """vectord and distill own files, so there is one of each."""
 PAUSE_S = 1.0
+SETTINGS = {"GATEWAY_RESTART_WAIT_S": os.environ.get("RESTART_WAIT_S", "1.5")}
 
 
 def test_a_rolling_restart_fails_nobody(tmp_path: Path) -> None:
-    with town(tmp_path, replicas=REPLICAS) as one:
+    with town(tmp_path, replicas=REPLICAS, env=SETTINGS) as one:
         one.prepare()
         away_s: dict[str, float] = {}
         with Traffic(one) as traffic:
