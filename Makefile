@@ -5,7 +5,7 @@ BIN := .venv/bin
 DAEMONS := gateway embedd vectord chatd distill validators modeld
 EXTRAS := $(DAEMONS) vectord-lance vectord-qdrant tracing cli
 
-.PHONY: help setup up demo test check fix bench soak repair chaos mutation fuzz simulation deploy audit lock docs clean
+.PHONY: help setup up demo test check fix bench soak steady repair chaos mutation fuzz simulation deploy audit lock docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,12 +47,15 @@ bench: setup  ## the figures of tests/bench (needs the machine to itself)
 soak: setup  ## five minutes of full load: memory flat, nothing refused, nothing left behind
 	SOAK_S=$${SOAK_S:-300} $(BIN)/python -m pytest -q -m bench -s --timeout 1800 tests/bench/embeddings/test_soak.py
 
+steady: setup  ## twenty minutes at half of the peak: memory, files and threads stay where they are
+	STEADY_S=$${STEADY_S:-1200} $(BIN)/python -m pytest -q -m bench -s tests/bench/gateway/test_steady.py
+
 repair: setup  ## how many of 50 orders the small model fills, at once or repaired (about ten minutes)
 	$(BIN)/python -m pytest -q -m bench -s --timeout 1800 tests/bench/validators/test_repair.py
 
-chaos: setup  ## real processes killed over and over: nothing acknowledged is lost
+chaos: setup  ## real processes killed, frozen and unplugged: nothing acknowledged is lost (writes docs/chaos.md)
 	RECOVERY_S=5 $(BIN)/python -m pytest -q tests/e2e/test_house.py -k killed
-	RECOVERY_S=5 $(BIN)/python -m pytest -q -m chaos -s --timeout 3600 tests/chaos tests/integration tests/unit
+	RECOVERY_S=5 ANSWER_S=2 CHAOS_PAGE=1 $(BIN)/python -m pytest -q -m chaos -s --timeout 3600 tests/chaos tests/integration tests/unit
 
 mutation: setup  ## every kind of defect planted in valid artifacts, thousands of times
 	$(BIN)/python -m pytest -q -m mutation -s --timeout 1800 tests/mutation
