@@ -363,6 +363,12 @@ class EnvelopeProtocol(HttpToolsProtocol):
         if self._exchange is not None and self._exchange.when_ready is not None:
             self._exchange.when_ready()
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        # Under TLS a connection that is idle would wait for its client to say goodbye as well.
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._tell_gone()

@@ -107,6 +107,23 @@ def test_old_versions_of_it_are_refused(gateway: Running) -> None:
         context.wrap_socket(connection)
 
 
+def test_an_idle_client_does_not_hold_up_the_end(tmp_path: Path, files: Files) -> None:
+    port = free_port()
+    env = {"GATEWAY_TLS_CERTIFICATE": str(files.certificate), "GATEWAY_TLS_KEY": str(files.key)}
+    env["GATEWAY_DRAIN_TIMEOUT_S"] = "60"
+    with started("gateway", tmp_path, port=port, env=env) as child:
+        gateway = Running(child.process, f"https://127.0.0.1:{port}", child.log)
+        wait_for(gateway, files)
+        context = ssl.create_default_context(cafile=str(files.certificate))
+        with (
+            connected(gateway.url) as connection,
+            context.wrap_socket(connection, server_hostname="127.0.0.1") as secure,
+        ):
+            secure.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert secure.recv(65536).startswith(b"HTTP/1.1 200")
+            assert child.stop() == 0  # within its 15 s, though nobody closed the connection
+
+
 def test_a_certificate_without_its_key_is_a_wrong_setting(tmp_path: Path, files: Files) -> None:
     with started("gateway", tmp_path, env={"GATEWAY_TLS_CERTIFICATE": str(files.certificate)}) as child:
         assert child.process.wait(30) == 2
