@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
+
+settings.register_profile("house", deadline=None)  # no test depends on how fast the machine is
+settings.load_profile("house")
 
 PREFIXES = (
     "STILLHOUSE_",
