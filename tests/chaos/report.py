@@ -1,7 +1,7 @@
 """What an outage did to the traffic, and the table of it in the documentation."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,8 +75,10 @@ def kinds_of(*daemons: str) -> list[str]:
 class Table:
     """The rows of one part of the page, between its two marks; it is written with `CHAOS_PAGE` set."""
 
-    def __init__(self, name: str, columns: Sequence[str]) -> None:
+    def __init__(self, name: str, columns: Sequence[str], *, keys: int = 1) -> None:
+        """The first `keys` columns say what a row is about."""
         self._name = name
+        self._keys = keys
         self._columns = columns
         self._rows: list[Sequence[str]] = []
 
@@ -84,18 +86,22 @@ class Table:
         self._rows.append(cells)
 
     def publish(self) -> None:
+        """Rows that were not measured this time stay as they are on the page."""
         if not self._rows:
             return
-        rows = [self._columns, ["---"] * len(self._columns), *self._rows]
-        text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        print(f"\n{text}")
+        print(f"\n{self._text(self._rows)}")
         if os.environ.get("CHAOS_PAGE"):
-            _replace(PAGE, self._name, text)
+            self._write(PAGE)
 
+    def _write(self, page: Path) -> None:
+        first, last = f"<!-- {self._name} -->", f"<!-- end of {self._name} -->"
+        before, _, rest = page.read_text().partition(first)
+        old, found, after = rest.partition(last)
+        assert found, f"{page} has no {first} … {last}"
+        cells = [line.strip("| ").split(" | ") for line in old.splitlines() if line.startswith("| ")]
+        rows = {tuple(row[: self._keys]): row for row in [*cells[2:], *self._rows]}
+        page.write_text(f"{before}{first}\n{self._text(rows.values())}\n{last}{after}")
 
-def _replace(page: Path, name: str, text: str) -> None:
-    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, _, rest = page.read_text().partition(first)
-    _, found, after = rest.partition(last)
-    assert found, f"{page} has no {first} … {last}"
-    page.write_text(f"{before}{first}\n{text}\n{last}{after}")
+    def _text(self, rows: Iterable[Sequence[str]]) -> str:
+        lines = [self._columns, ["---"] * len(self._columns), *rows]
+        return "\n".join(f"| {' | '.join(row)} |" for row in lines)
