@@ -453,6 +453,10 @@ class ExportResponse(Model):
 SnapshotName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,127}$")]
 
 
+class SnapshotRequest(Model):
+    """Write a collection to a file. There is nothing to say about it."""
+
+
 class Snapshot(Model):
     """A collection in one file, as it was at one moment."""
 

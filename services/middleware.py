@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services import context, ids
 from services.drain import Drain
 from services.errors import Draining, InvalidRequest, PlatformError, TooLarge, Unauthenticated
-from services.protocol import ARRIVED
+from services.protocol import ARRIVED, DROPPED_BYTES_MAX
 from services.settings import INTERNAL_HEADER
 from services.telemetry import AccessLog, HttpMetrics
 from services.tracing import Tracer, parent_of
@@ -232,8 +232,8 @@ class BodyLimitMiddleware:
             return
         if (error := self._declared_wrong(scope["headers"])) is not None:
             request = context.current()
-            close = (b"connection", b"close")  # the rest of the body is not read
-            await send_error(send, error, request.request_id if request else "", close)
+            close = () if _is_coming(scope["headers"]) else ((b"connection", b"close"),)
+            await send_error(send, error, request.request_id if request else "", *close)
             return
         received = 0
 
@@ -262,3 +262,17 @@ class BodyLimitMiddleware:
 
     def _too_large(self, size: str) -> TooLarge:
         return TooLarge(f"the body has {size} bytes; at most {self._bytes_max} are accepted")
+
+
+def _is_coming(headers: Any) -> bool:
+    """Whether a body comes whatever we say, and can be let go by.
+
+    Most clients read no answer before they have sent all, and never would if we closed on them.
+    """
+    length = 0
+    for name, value in headers:
+        if name == b"expect":
+            return False
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+    return length <= DROPPED_BYTES_MAX

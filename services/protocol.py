@@ -25,7 +25,7 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 HEADERS_MAX: Final = 256
 """Lines of a head: everybody who looks for one of them looks at all."""
 
-DROPPED_BYTES_MAX: Final = 1024 * 1024
+DROPPED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of a body that comes although its request was answered, so that its sender gets to read the answer."""
 
 HELD_BYTES_MAX: Final = 64 * 1024 * 1024

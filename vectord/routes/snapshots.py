@@ -6,7 +6,14 @@ from typing import Annotated
 from fastapi import Path, Request
 from fastapi.responses import FileResponse
 
-from schemas.vectors import Collection, RestoreRequest, Snapshot, SnapshotList, SnapshotName
+from schemas.vectors import (
+    Collection,
+    RestoreRequest,
+    Snapshot,
+    SnapshotList,
+    SnapshotName,
+    SnapshotRequest,
+)
 from services import daemon
 from vectord.routes.parts import LimitedDep, Name, SnapshotsDep
 
@@ -16,7 +23,12 @@ Key = Annotated[SnapshotName, Path(description="The snapshot's name.")]
 
 
 @routes.post("/v1/collections/{name}/snapshots")
-async def make_snapshot(name: Name, snapshots: SnapshotsDep, limited: LimitedDep) -> Snapshot:
+async def make_snapshot(
+    name: Name,
+    snapshots: SnapshotsDep,
+    limited: LimitedDep,
+    _: SnapshotRequest | None = None,  # a body may be left out; one that asks for something is refused
+) -> Snapshot:
     """Write the collection, as it is now, to one file. Searches go on, writes wait."""
     return await snapshots.create(name, limited)
 

@@ -1,7 +1,9 @@
 """Requests as attackers write them, into the socket of a real gateway: refused, or read in one way only."""
 
+import json
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,7 +153,9 @@ def test_a_broken_request_behind_one_that_is_answered_spoils_no_answer(house: Ho
         (GET + b"a: b\r\n" * 300 + b"\r\n", 400, "too_many_headers"),
         (GET + b"a: " + b"b" * 70_000 + b"\r\n\r\n", 400, "head_too_large"),
         (b"GET /v1/models?" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 400, "head_too_large"),
-        (CHAT + b"content-length: 100001\r\n\r\n", 413, "body_too_large"),
+        (CHAT + b"connection: close\r\ncontent-length: 100001\r\n\r\n", 413, "body_too_large"),
+        (CHAT + b"expect: 100-continue\r\ncontent-length: 100001\r\n\r\n", 413, "body_too_large"),
+        (CHAT + b"content-length: 99999999\r\n\r\n", 413, "body_too_large"),
         (
             CHUNKED + (b"4000\r\n" + b"x" * 0x4000 + b"\r\n") * 7 + b"0\r\n\r\n",
             413,
@@ -169,6 +173,16 @@ def test_what_is_too_large_or_would_grow_is_refused(
     assert statuses(answer)[0] == status
     assert f'"code":"{code}"'.encode() in answer
     assert house.daemon.lines == []
+
+
+def test_who_sends_all_of_a_body_that_is_too_large_gets_to_read_why(house: House) -> None:
+    connection = HTTPConnection(house.gateway.url.removeprefix("http://"), timeout=30)
+    for _ in range(2):  # on one connection, which is none the worse for it
+        for path in ("/v1/chat/completions", "/v1/embeddings"):
+            connection.request("POST", path, b"x" * 20_000_000, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())["error"]["code"]) == (413, "body_too_large")
+    connection.close()
 
 
 def test_depth_is_bounded_before_anybody_recurses(house: House) -> None:

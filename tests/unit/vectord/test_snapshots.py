@@ -57,6 +57,14 @@ async def bring(vectord: "Vectord", name: str, key: str, content: bytes, *, stat
     return answer.json()
 
 
+async def test_a_snapshot_that_asks_for_more_is_refused(vectord: "Vectord") -> None:
+    await vectord.call("PUT", "/collections/c", SPEC)
+    error = await vectord.error("POST", "/collections/c/snapshots", {"name": "mine"})
+    assert (error["code"], error["param"]) == ("unknown_field", "name")
+    assert (await vectord.call("GET", "/collections/c/snapshots"))["snapshots"] == []
+    assert (await vectord.call("POST", "/collections/c/snapshots", {}))["points"] == 0
+
+
 async def test_a_snapshot_restores_elsewhere(open_vectord: "Open", tmp_path: pathlib.Path) -> None:
     async with open_vectord() as vectord:
         await vectord.call("PUT", "/collections/c", SPEC)
