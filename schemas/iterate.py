@@ -44,8 +44,8 @@ class IterateRequest(Model):
     validate_: ValidateSpec = Field(alias="validate")
     retrieve: RetrieveSpec | None = None
     notes: Annotated[list[GivenNote], Field(max_length=100)] = []
-    attempts_max: Annotated[int, Field(ge=1, le=16)] = 3
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    attempts_max: Annotated[int, Field(ge=1, le=16, strict=True)] = 3
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
     seed: Annotated[int, Field(ge=-SAFE_INTEGER_MAX, le=SAFE_INTEGER_MAX)] | None = None
 
     @model_validator(mode="after")

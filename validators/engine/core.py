@@ -11,6 +11,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from schemas.base import JsonObject, SafeJson
 from schemas.verdicts import CodeInfo, RosterInfo, ValidatorDescription, ValidatorList, VerdictName
 from services.errors import TooLarge
+from services.faults import reason_of
 from validators.engine.basis import Basis, BasisSource, Rules
 from validators.engine.findings import Found, verdict_of
 from validators.engine.metrics import Metrics
@@ -150,7 +151,7 @@ def _check(basis: Basis, validator: Validator, asked: Asked) -> Checked:
             return validator.unreadable(f"the artifact is not JSON: {error.msg} at character {error.pos}")
         except ValidationError as error:
             return validator.unreadable(
-                f"the artifact is not JSON that can be kept: {error.errors()[0]['msg']}"
+                f"the artifact is not JSON that can be kept: {reason_of(error.errors()[0])}"
             )
     return validator.check(artifact, asked.context, basis.required_roster)
 

@@ -345,6 +345,8 @@ async def test_when_no_model_answers_the_provider_s_error_is_the_answer(world: W
     ("change", "param"),
     [
         ({"surprise": 1}, "surprise"),
+        ({"attempts_max": "2"}, "attempts_max"),
+        ({"temperature": True}, "temperature"),
         ({"validate": {"kind": "poem"}}, "validate.kind"),
         ({"validate": {"kind": "json_schema"}}, "validate.context.schema"),
         ({"models": ["a", "b"]}, None),

@@ -45,6 +45,11 @@ def test_text_is_read_as_json(judge: Judge) -> None:
     assert [f.path for f in judge("json_schema", "x", schema={"type": "string"}).findings] == [""]
 
 
+def test_text_that_cannot_be_kept_is_told_in_our_words(judge: Judge) -> None:
+    (finding,) = judge("json_schema", "9007199254740993", schema={}).findings
+    assert finding.message.startswith("the artifact is not JSON that can be kept: integers beyond 2^53")
+
+
 def test_no_more_findings_than_the_limit_and_one_that_says_so(judge: Judge) -> None:
     verdict = judge("json_schema", ["x"] * 60, schema={"items": {"type": "integer"}})
     assert len(verdict.findings) == 51
