@@ -1,12 +1,16 @@
 """Whether a replica is there and speaks."""
 
-from services.errors import Unavailable
+from services.errors import Draining, Unavailable
 from services.h1 import H1Client, NotConnected
 from services.middleware import DRAINING
 
 
 async def ping(client: H1Client, daemon: str) -> None:
-    """Ask for `/healthz`. Raises `Unavailable`, and `TimeoutError` when not even a connection came about."""
+    """Ask for `/healthz`.
+
+    Raises `Unavailable` (`Draining` while it is about to stop), and `TimeoutError` when not even a connection
+    came about.
+    """
     try:
         exchange = await client.send(b"GET", b"/healthz", ())
         try:
@@ -21,7 +25,7 @@ async def ping(client: H1Client, daemon: str) -> None:
     except OSError as error:
         raise _down(client, daemon) from error
     if draining:
-        raise Unavailable(f"{daemon} is shutting down at {client.base_url}", code=f"{daemon}_down")
+        raise Draining(f"{daemon} is shutting down at {client.base_url}", code=f"{daemon}_down")
     if status != 200:
         raise Unavailable(f"{daemon} answers {status} at {client.base_url}/healthz")
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from gateway.backends import Call, Headers, Listener, NotReached, Outgoing, Reply, Upstream
 from gateway.engine.hold import Hold
-from services.errors import PlatformError, Unavailable
+from services.errors import Draining, PlatformError, Unavailable
 from services.tasks import TaskSet
 
 TRIES_MIN = 2
@@ -171,16 +171,19 @@ class Fleet:
         ]
 
     async def ping(self) -> None:
-        """Raise, with the reason, unless one replica answers."""
-        reasons: list[str] = []
+        """Raise, with the reasons, unless one replica answers. `Draining`: one does, but is about to stop."""
+        failures: list[PlatformError] = []
         for replica in self._replicas:
             try:
                 await replica.upstream.ping()
             except PlatformError as error:
-                reasons.append(error.message)
+                failures.append(error)
+            except TimeoutError:
+                failures.append(Unavailable(f"{replica.upstream.url} takes no connection"))
             else:
                 return
-        raise Unavailable("; ".join(reasons))
+        kind = Draining if any(isinstance(error, Draining) for error in failures) else Unavailable
+        raise kind("; ".join(error.message for error in failures))
 
 
 class _Passing:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from services.errors import PlatformError
+from services.errors import Draining, PlatformError
 from services.tasks import TaskSet
 
 LOOK_S: Final = 0.05
@@ -13,7 +13,8 @@ LOOK_S: Final = 0.05
 class Hold:
     """Lets requests wait that nobody has done anything of, until the daemon is back.
 
-    None waits beyond `wait_s` after the daemon went away: from then on its callers are told at once. At most
+    None waits beyond `wait_s` after the daemon was gone: from then on its callers are told at once. While it
+    is still there, and only says that it is about to stop, each waits so long at most. No more than
     `held_max` wait.
     """
 
@@ -29,37 +30,51 @@ class Hold:
 
     async def back(self) -> bool:
         """Wait. Whether the daemon is there again, so that it is worth another try."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if self.down_since is None:
-            self.down_since = now
-        left_s = self.down_since + self._wait_s - now
-        if left_s <= 0 or self._held >= self._held_max:
+        began = asyncio.get_running_loop().time()
+        if self._left_s(began) <= 0 or self._held >= self._held_max:
             return False
-        if self._back is None:
-            self._back = loop.create_future()
-            self._tasks.start(self._look(self._back), name="look for a daemon")
         self._held += 1
         try:
-            async with asyncio.timeout(left_s):
-                await asyncio.shield(self._back)
-        except TimeoutError:
-            return False
+            return await self._wait(began)
         finally:
             self._held -= 1
-        return True
+
+    async def _wait(self, began: float) -> bool:
+        back = self._looked_for()
+        while (left_s := self._left_s(began)) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await asyncio.shield(back)
+            except TimeoutError:
+                continue  # it may have gone only since
+            return True
+        return False
+
+    def _left_s(self, began: float) -> float:
+        since = began if self.down_since is None else self.down_since
+        return since + self._wait_s - asyncio.get_running_loop().time()
+
+    def _looked_for(self) -> asyncio.Future[None]:
+        """Done when the daemon is there. One looks for all who wait."""
+        if self._back is None:
+            self._back = asyncio.get_running_loop().create_future()
+            self._tasks.start(self._look(self._back), name="look for a daemon")
+        return self._back
 
     async def _look(self, back: asyncio.Future[None]) -> None:
-        """One looks for all who wait."""
         try:
             while self._held:
-                await asyncio.sleep(LOOK_S)
                 try:
                     await self._ping()
+                except Draining:
+                    pass
                 except (PlatformError, TimeoutError):
-                    continue
-                back.set_result(None)
-                return
+                    if self.down_since is None:
+                        self.down_since = asyncio.get_running_loop().time()
+                else:
+                    back.set_result(None)
+                    return
+                await asyncio.sleep(LOOK_S)
         finally:
             self._back = None
 

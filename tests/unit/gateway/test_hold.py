@@ -7,7 +7,7 @@ import pytest
 from gateway.backends import FakeUpstream, NotReached, Outgoing, reply
 from gateway.engine import Fleet
 from gateway.engine.hold import Hold
-from services.errors import Unavailable
+from services.errors import Draining, Unavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +45,32 @@ async def test_nobody_waits_longer_than_since_it_went_away() -> None:
     hold.down_since = None  # it was heard from, and is gone again
     assert not await hold.back()
     assert loop.time() - started >= 0.2
+    await hold.close()
+
+
+async def test_the_time_begins_when_it_is_gone_and_not_when_it_says_that_it_will_go() -> None:
+    moods: list[Exception | None] = [Draining("stopping")] * 3 + [Unavailable("gone")] * 3 + [None]
+
+    async def ping() -> None:
+        if (mood := moods.pop(0)) is not None:
+            raise mood
+
+    hold = Hold(ping, wait_s=60, held_max=1)
+    waiting = asyncio.ensure_future(hold.back())
+    while len(moods) > 4:
+        assert hold.down_since is None
+        await asyncio.sleep(0.01)
+    assert await waiting
+    assert hold.down_since is not None
+
+
+async def test_who_only_hears_that_it_will_stop_does_not_wait_for_ever() -> None:
+    async def ping() -> None:
+        raise Draining("stopping")
+
+    hold = Hold(ping, wait_s=0.2, held_max=1)
+    assert not await hold.back()
+    assert hold.down_since is None
     await hold.close()
 
 
