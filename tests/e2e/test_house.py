@@ -234,10 +234,8 @@ def test_a_killed_daemon_takes_nobody_with_it_and_comes_back(house: House, daemo
         if daemon not in route.daemons:
             assert statuses == {200}, route
         else:
-            assert statuses <= {200, 503}, route
+            assert statuses <= {200, 503}, route  # who came meanwhile waited for it, or was told
             assert route.seen[-1][1] == 200, "it serves again"
-    own = [route for route in routes if route.daemons[0] == daemon]
-    assert all(503 in {status for _, status, _ in route.seen} for route in own), "its absence was said"
 
 
 def test_a_killed_gateway_comes_back(house: House) -> None:
