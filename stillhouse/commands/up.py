@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from services.errors import InvalidRequest
+from services.keys import KeyStore
+from services.settings import is_loopback
 from stillhouse.output import console
 from stillhouse.root import import_root
 from stillhouse.settings import CliSettings, load_settings
@@ -113,6 +115,8 @@ def _usual(
 ) -> Plan:
     """The daemons that were asked for, or all, with modeld where no Ollama answers."""
     specs = daemon_specs(settings, host=host)
+    if "gateway" in (daemons or ["gateway"]):
+        _check_keys(settings, host or settings.gateway_host)
     replicas_of(specs, daemons or [spec.name for spec in specs], counts)  # refuse before asking anybody
     names = list(daemons) or [spec.name for spec in specs if spec.name != MODELD]
     notes: list[str] = []
@@ -127,6 +131,15 @@ def _usual(
         if replica.spec.name == MODELD:
             environment["OLLAMA_HOST"] = replica.url
     return Plan(replicas, environment, notes)
+
+
+def _check_keys(settings: CliSettings, host: str) -> None:
+    """A gateway that others can reach needs keys: better said here than by one that starts over and over."""
+    if not is_loopback(host) and not KeyStore(settings.data).load():
+        raise InvalidRequest(
+            f"{host} is reachable from other machines, and there are no keys yet; make one with"
+            " `stillhouse keys create --name NAME`"
+        )
 
 
 def _composed(

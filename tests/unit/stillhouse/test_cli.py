@@ -85,6 +85,8 @@ def test_wrong_usage_exits_with_2(run: Run, arguments: list[str]) -> None:
 def test_refusals_of_up_give_the_reason(run: Run) -> None:
     assert "owns its data folder" in run("up", "--scale", "vectord=2").stderr
     assert "gateway, embedd, vectord" in run("up", "nonsense").stderr
+    open_door = run("up", "gateway", "--host", "0.0.0.0")
+    assert (open_door.exit_code, "keys create" in open_door.stderr) == (2, True)
 
 
 def test_two_daemons_on_one_port_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
