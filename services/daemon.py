@@ -22,7 +22,6 @@ from prometheus_client import disable_created_metrics
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ErrorEnvelope
@@ -286,15 +285,6 @@ def _from_http(request: Request, error: HTTPException) -> PlatformError:
     )
 
 
-def _allowed(request: Request) -> str:
-    """The methods of all routes that have the path; the framework names those of the first one only."""
-    methods: set[str] = set()
-    for route in request.app.routes:
-        if route.matches(request.scope)[0] is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
-    return ", ".join(sorted(methods))
-
-
 async def _to_envelope(request: Request, error: Exception) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, RequestValidationError):
@@ -302,8 +292,6 @@ async def _to_envelope(request: Request, error: Exception) -> Response:
     elif isinstance(error, HTTPException):
         failure = _from_http(request, error)
         headers.update(error.headers or {})
-        if error.status_code == 405:
-            headers["allow"] = _allowed(request)
     elif isinstance(error, PlatformError):
         failure = error
     else:  # told in full by RequestMiddleware, which sees it next
