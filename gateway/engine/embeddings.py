@@ -193,8 +193,8 @@ class Rendezvous:
         found: list[bytes | None] = [None] * len(wanted.texts)
         answers: list[Answered] = []
         places: Sequence[int] = range(len(wanted.texts))
-        tries = 0
-        while tries < max(TRIES_MIN, len(self._members) + 1) or await self._hold.back():
+        tries, turn = 0, self._hold.turn()
+        while tries < max(TRIES_MIN, len(self._members) + 1) or await turn.back():
             tries += 1
             shares = self._shares(wanted, places, lost)
             parts = await asyncio.gather(*(self._ask(member, wanted, its) for member, its in shares.items()))

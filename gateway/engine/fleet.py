@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gateway.backends import Call, Headers, Listener, NotReached, Outgoing, Reply, Upstream
-from gateway.engine.hold import Hold
+from gateway.engine.hold import Hold, Turn
 from services.errors import Draining, PlatformError, Unavailable
 from services.tasks import TaskSet
 
@@ -103,7 +103,8 @@ class Fleet:
         next. Raises `Unavailable` when nobody answered.
         """
         tried = list(tried)
-        while (replica := await self._next(tried, outgoing, failure)) is not None:
+        turn = self.hold.turn()
+        while (replica := await self._next(tried, outgoing, failure, turn)) is not None:
             tried.append(replica)
             replica.in_flight += 1
             try:
@@ -126,12 +127,12 @@ class Fleet:
         )
 
     async def _next(
-        self, tried: list[Replica], outgoing: Outgoing, failure: PlatformError | None
+        self, tried: list[Replica], outgoing: Outgoing, failure: PlatformError | None, turn: Turn
     ) -> Replica | None:
         """The next one to ask; from the beginning when all were gone and one is back. None: give it up."""
         replica = self._choose(tried, outgoing)
         undone = isinstance(failure, NotReached) and not failure.maybe_done
-        if replica is None and undone and await self.hold.back():
+        if replica is None and undone and await turn.back():
             tried.clear()
             for each in self._replicas:
                 each.ejected_until = 0.0

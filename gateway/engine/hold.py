@@ -28,9 +28,12 @@ class Hold:
         self.down_since: float | None = None
         """By the loop's clock. Whoever hears from the daemon sets it to None."""
 
-    async def back(self) -> bool:
-        """Wait. Whether the daemon is there again, so that it is worth another try."""
-        began = asyncio.get_running_loop().time()
+    def turn(self) -> "Turn":
+        """For one request."""
+        return Turn(self)
+
+    async def back(self, began: float) -> bool:
+        """Wait, as a request that began to at `began`. Whether the daemon is there, and worth another try."""
         if self._left_s(began) <= 0 or self._held >= self._held_max:
             return False
         self._held += 1
@@ -64,6 +67,7 @@ class Hold:
     async def _look(self, back: asyncio.Future[None]) -> None:
         try:
             while self._held:
+                await asyncio.sleep(LOOK_S)  # at first too: who finds it there, and is refused, comes again
                 try:
                     await self._ping()
                 except Draining:
@@ -74,9 +78,24 @@ class Hold:
                 else:
                     back.set_result(None)
                     return
-                await asyncio.sleep(LOOK_S)
         finally:
             self._back = None
 
     async def close(self) -> None:
         await self._tasks.close()
+
+
+class Turn:
+    """What one request waits, in one go or in several: all of it is bounded."""
+
+    __slots__ = ("_began", "_hold")
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._began: float | None = None
+
+    async def back(self) -> bool:
+        """Wait. Whether the daemon is there again, so that it is worth another try."""
+        if self._began is None:
+            self._began = asyncio.get_running_loop().time()
+        return await self._hold.back(self._began)

@@ -31,19 +31,19 @@ class Restarting:
 async def test_all_who_wait_go_on_together() -> None:
     daemon = Restarting(3)
     hold = Hold(daemon.ping, wait_s=60, held_max=100)
-    assert await asyncio.gather(*(hold.back() for _ in range(20))) == [True] * 20
+    assert await asyncio.gather(*(hold.turn().back() for _ in range(20))) == [True] * 20
     assert daemon.looks == 3
 
 
 async def test_nobody_waits_longer_than_since_it_went_away() -> None:
     hold = Hold(Restarting(10**9).ping, wait_s=0.2, held_max=100)
-    assert await asyncio.gather(*(hold.back() for _ in range(2))) == [False, False]
+    assert await asyncio.gather(*(hold.turn().back() for _ in range(2))) == [False, False]
     loop = asyncio.get_running_loop()
     started = loop.time()
-    assert not await hold.back()
+    assert not await hold.turn().back()
     assert loop.time() - started < 0.1, "it is known to be down"
     hold.down_since = None  # it was heard from, and is gone again
-    assert not await hold.back()
+    assert not await hold.turn().back()
     assert loop.time() - started >= 0.2
     await hold.close()
 
@@ -56,7 +56,7 @@ async def test_the_time_begins_when_it_is_gone_and_not_when_it_says_that_it_will
             raise mood
 
     hold = Hold(ping, wait_s=60, held_max=1)
-    waiting = asyncio.ensure_future(hold.back())
+    waiting = asyncio.ensure_future(hold.turn().back())
     while len(moods) > 4:
         assert hold.down_since is None
         await asyncio.sleep(0.01)
@@ -69,14 +69,25 @@ async def test_who_only_hears_that_it_will_stop_does_not_wait_for_ever() -> None
         raise Draining("stopping")
 
     hold = Hold(ping, wait_s=0.2, held_max=1)
-    assert not await hold.back()
+    assert not await hold.turn().back()
     assert hold.down_since is None
     await hold.close()
 
 
+async def test_a_daemon_that_is_there_and_refuses_is_not_asked_for_ever() -> None:
+    async def ping() -> None:
+        return
+
+    turn = Hold(ping, wait_s=0.3, held_max=1).turn()
+    times = 0
+    while await turn.back():
+        times += 1
+    assert 0 < times <= 6
+
+
 async def test_only_so_many_wait() -> None:
     hold = Hold(Restarting(3).ping, wait_s=60, held_max=2)
-    assert sorted(await asyncio.gather(*(hold.back() for _ in range(5)))) == [False] * 3 + [True] * 2
+    assert sorted(await asyncio.gather(*(hold.turn().back() for _ in range(5)))) == [False] * 3 + [True] * 2
 
 
 async def test_a_request_that_nobody_saw_is_sent_when_the_daemon_is_back() -> None:
