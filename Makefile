@@ -28,7 +28,7 @@ demo: setup  ## the whole job on real models: retrieve, draft, validate, repair,
 	$(BIN)/stillhouse demo
 
 test: setup  ## unit, contract, integration and end-to-end tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: setup  ## lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -17,7 +17,11 @@ PORT_TRIES_MAX: Final = 1000
 REPLICA_STEP: Final = 100
 """How far the ports of two replicas are apart when `stillhouse up` places them."""
 
+BLOCK: Final = 1000
+"""Ports that belong to one process of a test run together."""
+
 _given: Final[set[int]] = set()
+_others: Final[set[int]] = set()
 
 
 @contextlib.asynccontextmanager
@@ -40,6 +44,11 @@ class WithState:
         await self._app({**scope, "state": dict(self._state)}, receive, send)
 
 
+def share_ports(number: int, of: int) -> None:
+    """Leave ports to the other processes of a test run: this one has that `number`, from 0, `of` so many."""
+    _others.update(port for port in PORTS if port // BLOCK % of != number)
+
+
 def free_port(*, replicas: int = 1) -> int:
     """A port that nobody listens on, and that this process is not given again.
 
@@ -49,7 +58,7 @@ def free_port(*, replicas: int = 1) -> int:
     for _ in range(PORT_TRIES_MAX):
         port = secrets.choice(PORTS)
         wanted = {port + REPLICA_STEP * replica for replica in range(replicas)}
-        if not wanted & _given and all(map(_is_free, wanted)):
+        if wanted.isdisjoint(_given | _others) and all(map(_is_free, wanted)):
             _given.update(wanted)
             return port
     raise Unavailable(f"no free port among {PORTS} after {PORT_TRIES_MAX} tries")

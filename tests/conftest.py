@@ -8,8 +8,13 @@ import pytest
 import structlog
 from hypothesis import settings
 
+from services.testing import share_ports
+
 settings.register_profile("house", deadline=None)  # no test depends on how fast the machine is
 settings.load_profile("house")
+
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None:
+    share_ports(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 PREFIXES = (
     "STILLHOUSE_",
