@@ -33,7 +33,7 @@ class Hold:
         return Turn(self)
 
     async def back(self, began: float) -> bool:
-        """Wait, as a request that began to at `began`. Whether the daemon is there, and worth another try."""
+        """Wait, as one that has waited since `began`. Whether the daemon is there, and worth another try."""
         if self._left_s(began) <= 0 or self._held >= self._held_max:
             return False
         self._held += 1
