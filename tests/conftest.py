@@ -33,7 +33,7 @@ PREFIXES = (
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the developer's settings, and none writes into the checkout's data folder."""
     for name in list(os.environ):
-        if name.startswith(PREFIXES):
+        if name.startswith(PREFIXES) or name in ("COLUMNS", "LINES"):  # a terminal has a size of its own
             monkeypatch.delenv(name)
     monkeypatch.setenv("STILLHOUSE_DATA", str(tmp_path / "data"))
 
