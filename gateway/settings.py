@@ -49,7 +49,7 @@ class Settings(DaemonSettings):
         description="Seconds between two look-ups of the names in `GATEWAY_…_URLS` that stand for replicas.",
     )
     restart_wait_s: float = Field(
-        1.5,
+        1.8,
         ge=0,
         description="Seconds that requests wait for a daemon that just went away; most often it restarts.",
     )
