@@ -82,6 +82,7 @@ def common(daemon: str) -> list[Panel]:
             f"event_loop_lag_seconds{mine}",
             description="How late the loop runs a timer: as long a request waits before it is read.",
         ),
+        Panel("Tasks", "short", [(f"event_loop_tasks{mine}", "{{instance}}")]),
         Panel("Memory", "bytes", [(f"process_resident_memory_bytes{mine}", "{{instance}}")]),
         Panel("Processor", "short", [(f"rate(process_cpu_seconds_total{mine}{WINDOW})", "{{instance}}")]),
         Panel("Open files", "short", [(f"process_open_fds{mine}", "{{instance}}")]),

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import statistics
 import threading
 import time
@@ -11,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
-import psutil
+import httpx
 import pytest
 
 from tests.bench.house import MEGABYTE
-from tests.chaos.town import Town, town
+from tests.chaos.town import TIMEOUT_S, Place, Town, town
 from tests.chaos.traffic import Traffic, told
 
 STEADY_S = float(os.environ.get("STEADY_S", "120"))
@@ -26,31 +27,50 @@ PEAK_S = 6.0
 PEAK_CALLERS = 32
 SHARE = 0.5
 POINTS_MAX = 1000
-INTERVAL_S = 1.0
+INTERVAL_S = 5.0
 SLOPE_MB_A_MINUTE_MAX = 2.0 if STEADY_S >= 600 else 8.0
 """Half of two minutes is too short a time to tell an allocator's steps from a slope."""
 FILES_MORE_MAX = 40
 """Connections come and go with the moment's load; a leak at hundreds of requests a second is far more."""
 THREADS_MORE_MAX = 4
+TASKS_MORE_MAX = 40
+TASKS = re.compile(r"^event_loop_tasks (\S+)$", re.MULTILINE)
 SMALL = {"EMBEDD_CACHE_BYTES_MAX": str(4 * MEGABYTE), "EMBEDD_FRAGMENT_BYTES_MAX": str(4 * MEGABYTE)}
 
 
 class Look(NamedTuple):
+    """At one daemon, its workers included; the tasks are those of its own event loop."""
+
     seconds: float
     rss: int
     files: int
     threads: int
+    tasks: int
+
+    @classmethod
+    def at(cls, place: Place, seconds: float) -> Self:
+        everybody = [place.process, *place.process.children(recursive=True)]
+        metrics = httpx.get(f"{place.url}/metrics", trust_env=False, timeout=TIMEOUT_S).text
+        tasks = TASKS.search(metrics)
+        assert tasks is not None, metrics
+        return cls(
+            seconds,
+            sum(each.memory_info().rss for each in everybody),
+            sum(each.num_fds() for each in everybody),
+            sum(each.num_threads() for each in everybody),
+            int(float(tasks[1])),
+        )
 
 
 class Watch:
-    """Notes memory, open files and threads of processes from a thread of its own."""
+    """Notes memory, open files, threads and tasks of daemons from a thread of its own."""
 
-    def __init__(self, processes: Mapping[str, psutil.Process]) -> None:
-        self._processes = processes
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        self._places = places
         self._started = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
-        self.looks: dict[str, list[Look]] = {name: [] for name in processes}
+        self.looks: dict[str, list[Look]] = {name: [] for name in places}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -62,19 +82,18 @@ class Watch:
 
     def _watch(self) -> None:
         while not self._over.wait(INTERVAL_S):
-            for name, process in self._processes.items():
-                now = time.monotonic() - self._started
-                look = Look(now, process.memory_info().rss, process.num_fds(), process.num_threads())
-                self.looks[name].append(look)
+            for name, place in self._places.items():
+                self.looks[name].append(Look.at(place, time.monotonic() - self._started))
 
 
 class Growth(NamedTuple):
-    """Of the second half of the time: memory and its slope; files and threads beyond the first half's."""
+    """Of the second half of the time: memory and its slope, and what there was beyond the first half."""
 
     mb: float
     mb_a_minute: float
     files: int
     threads: int
+    tasks: int
 
     @classmethod
     def of(cls, looks: list[Look]) -> "Growth":
@@ -85,6 +104,7 @@ class Growth(NamedTuple):
             statistics.linear_regression(*zip(*points, strict=True)).slope,
             max(look.files for look in second) - max(look.files for look in first),
             max(look.threads for look in second) - max(look.threads for look in first),
+            max(look.tasks for look in second) - max(look.tasks for look in first),
         )
 
 
@@ -100,8 +120,8 @@ def test_at_half_of_the_peak_nothing_grows(tmp_path: Path) -> None:
     with town(tmp_path, env=SMALL) as one:
         one.prepare()
         rate = SHARE * peak(one)
-        processes = {name: places[0].process for name, places in one.places.items()}
-        with Traffic(one, rate=rate, points_max=POINTS_MAX) as traffic, Watch(processes) as watch:
+        places = {name: group[0] for name, group in one.places.items()}
+        with Traffic(one, rate=rate, points_max=POINTS_MAX) as traffic, Watch(places) as watch:
             time.sleep(STEADY_S)
     failed = [each for each in traffic.outcomes if not each.ok]
     grown = {name: Growth.of(looks) for name, looks in watch.looks.items()}
@@ -109,10 +129,11 @@ def test_at_half_of_the_peak_nothing_grows(tmp_path: Path) -> None:
     for name, each in grown.items():
         print(
             f"{name}: {each.mb:.0f} MB, {each.mb_a_minute:+.2f} MB a minute,"
-            f" files {each.files:+d}, threads {each.threads:+d}"
+            f" files {each.files:+d}, threads {each.threads:+d}, tasks {each.tasks:+d}"
         )
     assert not failed, told(failed)
     assert not traffic.unsent
     assert max(each.mb_a_minute for each in grown.values()) <= SLOPE_MB_A_MINUTE_MAX
     assert max(each.files for each in grown.values()) <= FILES_MORE_MAX
     assert max(each.threads for each in grown.values()) <= THREADS_MORE_MAX
+    assert max(each.tasks for each in grown.values()) <= TASKS_MORE_MAX

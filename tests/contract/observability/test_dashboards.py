@@ -110,7 +110,12 @@ def test_every_metric_that_is_asked_for_exists(published: dict[str, set[str]]) -
 
 def test_every_daemon_has_what_all_have(published: dict[str, set[str]]) -> None:
     for daemon, names in published.items():
-        assert {dashboards.REQUESTS, "http_requests_in_flight", "event_loop_lag_seconds"} <= names, daemon
+        assert {
+            dashboards.REQUESTS,
+            "http_requests_in_flight",
+            "event_loop_lag_seconds",
+            "event_loop_tasks",
+        } <= names, daemon
     assert {"gen_ai_client_token_usage", "gen_ai_client_operation_duration_seconds"} <= published["chatd"]
     assert "gateway_overhead_seconds" in published["gateway"]
 
