@@ -1,0 +1,24 @@
+"""The server's side of HTTP/1.1: what is no HTTP gets the envelope too, and size and time are bounded.
+
+`guarded` holds connections to their bounds, `envelope` adds the short ways, `doors` says who may take one,
+and `exchange` is a request on it.
+"""
+
+from services.protocol.doors import Direct, Door, Doors, Porter, says_json
+from services.protocol.envelope import EnvelopeProtocol
+from services.protocol.exchange import DirectExchange
+from services.protocol.guarded import ARRIVED, DROPPED_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX
+
+__all__ = [
+    "ARRIVED",
+    "DROPPED_BYTES_MAX",
+    "HEADERS_MAX",
+    "HEAD_BYTES_MAX",
+    "Direct",
+    "DirectExchange",
+    "Door",
+    "Doors",
+    "EnvelopeProtocol",
+    "Porter",
+    "says_json",
+]

@@ -1,0 +1,117 @@
+"""One request on a short way, and how it is answered without ASGI."""
+
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+BODILESS: Final = frozenset({204, 304})
+"""Statuses of answers that have no body, whatever their heads say."""
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Standing:
+    """The headers that every answer has, put together once for as long as they stay the same: a second."""
+
+    def __init__(self) -> None:
+        self._headers: Headers = ()
+        self._lines = b""
+
+    def lines(self, headers: Headers) -> bytes:
+        if headers is not self._headers:
+            self._lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+            self._headers = headers
+        return self._lines
+
+
+standing: Final = Standing()
+
+
+class DirectExchange:
+    """One request that is answered without a task and without ASGI.
+
+    `respond` once; or `start`, then `send` for each piece and `finish`, or `cut` where the rest is missing.
+
+    `scope` is the ASGI scope. `when_gone` is called if the client leaves before the end of the answer,
+    `when_full` when it takes no more for now and `when_ready` when it does again: until then a few pieces
+    more do no harm, but what comes from elsewhere has to be held up there.
+    """
+
+    __slots__ = ("_chunked", "_cycle", "body", "scope", "when_full", "when_gone", "when_ready")
+
+    def __init__(self, cycle: RequestResponseCycle, body: bytes) -> None:
+        self._cycle = cycle
+        self._chunked = False
+        self.scope = cast("Scope", cycle.scope)
+        self.body = body
+        self.when_gone: Callable[[], None] | None = None
+        self.when_full: Callable[[], None] | None = None
+        self.when_ready: Callable[[], None] | None = None
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer, in one write."""
+        cycle = self._cycle
+        if not cycle.disconnected:
+            lines = self._head(status, headers)
+            said = b"" if self.scope["method"] == "HEAD" else body
+            lines += (b"content-length: %d\r\n\r\n" % len(body), said)
+            cycle.transport.write(b"".join(lines))
+        self._end()
+
+    def start(self, status: int, headers: Headers, length: int | None) -> None:
+        """Begin an answer of `length` bytes, or of as many as there come (None)."""
+        cycle = self._cycle
+        cycle.response_started = True
+        if cycle.disconnected:
+            return
+        self._chunked = length is None and status not in BODILESS
+        lines = self._head(status, headers)
+        if length is not None:
+            lines.append(b"content-length: %d\r\n" % length)
+        elif self._chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        cycle.transport.write(b"".join(lines))
+        if cycle.flow.write_paused and self.when_full is not None:
+            self.when_full()
+
+    def send(self, data: bytes) -> None:
+        """Pass a piece of the body on. It has at least one byte."""
+        if not self._cycle.disconnected:
+            self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def finish(self) -> None:
+        """The body that was begun is whole."""
+        if self._chunked and not self._cycle.disconnected:
+            self._cycle.transport.write(b"0\r\n\r\n")
+        self._end()
+
+    def cut(self) -> None:
+        """The rest of the body will not come: close the connection, so that nobody takes half for a whole."""
+        self._forget()
+        self._cycle.transport.close()
+
+    def _head(self, status: int, headers: Headers) -> list[bytes]:
+        cycle = self._cycle
+        lines = [STATUS_LINE[status], standing.lines(cycle.default_headers)]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        return lines
+
+    def _forget(self) -> None:
+        self.when_gone = self.when_full = self.when_ready = None
+
+    def _end(self) -> None:
+        self._forget()
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()

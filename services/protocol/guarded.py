@@ -1,0 +1,211 @@
+"""uvicorn's protocol within bounds: what is no HTTP gets the envelope, and no wait is without end."""
+
+import asyncio
+import time
+from typing import Any, ClassVar, Final, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from services import ids
+from services.bounds import Bounds, Patience, Stage
+from services.errors import InvalidRequest, PlatformError, RequestTimeout, Unavailable
+from services.protocol.exchange import Headers, standing
+
+ARRIVED: Final = "stillhouse.arrived_s"
+"""Where the scope of a request says when its first byte was read, by `time.perf_counter`."""
+
+HEAD_BYTES_MAX: Final = 64 * 1024
+"""Request line and headers together."""
+
+HEADERS_MAX: Final = 256
+"""Lines of a head: everybody who looks for one of them looks at all."""
+
+DROPPED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of a body that comes although its request was answered, so that its sender gets to read the answer."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """By itself uvicorn's answers in plain text, and waits without end for heads without end."""
+
+    stall_s_max: ClassVar = 120.0
+    """Seconds for which a client may take nothing of what was written for it."""
+
+    _in_head = False
+    _head_bytes = 0
+    _large_read = False
+    _is_mixed = False
+    _in_body = False
+    _body_bytes = 0
+    _fault: InvalidRequest | None = None
+
+    def __init__(self, *args: Any, bounds: Bounds | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._bounds = bounds or Bounds()
+        self._patience = Patience()
+        self._stall_watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's too
+        super().connection_made(transport)
+        if len(self.connections) > self._bounds.connections_max:
+            self._refuse(Unavailable(f"{self._bounds.connections_max} connections are open; no more may be"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves the timer, and us with it, to a reset connection
+        self._end_stall_watch()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        # Under TLS a connection that is idle would wait for its client to say goodbye as well.
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    # --- what comes in ----------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._is_mixed = self._in_body
+        # A head that ends in a large read may be large, or come after others in it: then it is measured.
+        self._large_read = len(data) > HEAD_BYTES_MAX or (self._large_read and self._in_head)
+        super().data_received(data)
+        if self._in_head and not self._is_mixed:  # all of this was head
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+                self._refuse(_head_too_large())
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)[ARRIVED] = time.perf_counter()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._is_mixed = False, True
+        self._fault = self._fault_of_head()
+        if self._fault is not None:
+            raise ValueError(self._fault.message)  # which makes the parser give up
+        self._in_body, self._body_bytes = True, 0
+        super().on_headers_complete()
+        if self.parser.should_upgrade():  # we do not; and the parser reads nothing more from here on
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._body_bytes += len(body)
+        if self._body_bytes > DROPPED_BYTES_MAX and self.cycle.response_complete:
+            self.transport.close()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        return  # who asks for another protocol is answered in this one, as they may expect
+
+    def _fault_of_head(self) -> InvalidRequest | None:
+        """What the parser lets pass, and others on the way may have read in another way."""
+        if len(self.headers) > HEADERS_MAX:
+            return InvalidRequest(
+                f"the request has {len(self.headers)} headers; at most {HEADERS_MAX} are accepted",
+                code="too_many_headers",
+            )
+        if self._large_read and _head_size(self.url, self.headers) > HEAD_BYTES_MAX:
+            return _head_too_large()
+        hosts = codings = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                codings += 1 if value.lower() == b"chunked" else 2
+        if codings > 1:
+            return InvalidRequest("chunked is the one transfer-encoding, said once", code="invalid_http")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            return InvalidRequest("a request names one host", code="invalid_http")
+        return None
+
+    # --- who is waited for ------------------------------------------------------------------
+
+    def look(self, now: float) -> None:
+        """Called now and then: close the connection of who takes too long to say what they want."""
+        stage = self._stage()
+        if not self._patience.is_over(stage, self.scope, self._body_bytes, now, self._bounds):
+            return
+        if stage == "body" or self._in_head:
+            self._refuse(RequestTimeout(f"the {stage} of the request took too long to come"))
+        else:
+            self.transport.close()
+
+    def _stage(self) -> Stage | None:
+        """What the client is waited for with, if it is: who is being answered takes no time of ours."""
+        if self._in_body:
+            return None if self.flow.read_paused or self.cycle.waiting_for_100_continue else "body"
+        if self._is_unanswered():
+            return None
+        # Between two messages uvicorn's own timer runs, unless something came that began none.
+        return "head" if self._in_head or self.timeout_keep_alive_task is None else None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_for_stall(None)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_stall_watch()
+
+    def _watch_for_stall(self, unsent_before: int | None) -> None:
+        self._stall_watch = self.loop.call_later(self.stall_s_max / 2, self._look_for_stall, unsent_before)
+
+    def _look_for_stall(self, unsent_before: int | None) -> None:
+        """Cut off a client that took nothing since the last look: it holds what others could use."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent_before is not None and unsent >= unsent_before:
+            self.transport.abort()
+        else:
+            self._watch_for_stall(unsent)
+
+    def _end_stall_watch(self) -> None:
+        if self._stall_watch is not None:
+            self._stall_watch.cancel()
+            self._stall_watch = None
+
+    # --- what is refused --------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words say no more than ours
+        self._refuse(self._fault or InvalidRequest("this is not a request in HTTP/1.1", code="invalid_http"))
+
+    def _refuse(self, error: PlatformError) -> None:
+        """Say what is wrong, unless that would be taken for a part of another answer, and close."""
+        if self._is_answering():
+            self.transport.close()
+            return
+        request_id = ids.uuid7()
+        body = error.envelope(request_id).model_dump_json().encode()
+        head = (
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"x-request-id: %b" % request_id.encode(),
+            *((b"retry-after: %d" % error.retry_after_s,) if error.retry_after_s is not None else ()),
+            b"connection: close",
+        )
+        lines = standing.lines(self.server_state.default_headers)
+        self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n".join(head) + b"\r\n\r\n" + body)
+        self.transport.close()
+
+    def _is_answering(self) -> bool:
+        """Whether bytes of ours would not be read as the answer to what is coming in."""
+        if not self._is_unanswered():
+            return False
+        return self.cycle.response_started or not self._in_body or bool(self.pipeline)
+
+    def _is_unanswered(self) -> bool:
+        """Whether there was a request whose answer is not out as a whole."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it as if there always were one
+        return cycle is not None and not cycle.response_complete
+
+
+def _head_size(url: bytes, headers: Headers) -> int:
+    return len(url) + sum(len(name) + len(value) for name, value in headers)
+
+
+def _head_too_large() -> InvalidRequest:
+    return InvalidRequest(
+        f"the head of the request is larger than {HEAD_BYTES_MAX} bytes", code="head_too_large"
+    )
