@@ -2,11 +2,11 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from schemas.embeddings import InputType
-from services.settings import BaseUrl, DaemonSettings, OllamaUrl, OllamaUrls
+from services.settings import BaseUrl, DaemonSettings, OllamaUrl, OllamaUrls, RedisUrl
 
 MEGABYTE = 1024 * 1024
 
@@ -60,7 +60,7 @@ class Settings(DaemonSettings):
         300.0, gt=0, description="Seconds between two writes of that file; it is also written when stopping."
     )
 
-    l2_url: SecretStr | None = Field(
+    l2_url: RedisUrl | None = Field(
         None, description="A Valkey or Redis that replicas share vectors through (`redis://…`)."
     )
     l2_timeout_s: float = Field(0.05, gt=0, description="Seconds to wait for it before going on without.")
@@ -98,15 +98,6 @@ class Settings(DaemonSettings):
     digest_ttl_s: float = Field(
         5.0, ge=0, description="Seconds for which a model's digest is believed before it is asked for again."
     )
-
-    @field_validator("l2_url")
-    @classmethod
-    def _is_a_url_of_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(
-            ("redis://", "rediss://", "unix://")
-        ):
-            raise ValueError("this is not a URL such as redis://127.0.0.1:6379")
-        return value
 
     @model_validator(mode="after")
     def _a_request_can_wait(self) -> Self:

@@ -1,9 +1,9 @@
 """What `gateway` can be told."""
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.settings import BaseUrls, DaemonSettings, Origins
+from services.settings import BaseUrls, DaemonSettings, Origins, RedisUrl
 
 
 class Settings(DaemonSettings):
@@ -80,7 +80,7 @@ class Settings(DaemonSettings):
     upstream_waiting_max: int = Field(
         1024, ge=0, description="Requests that may wait for a replica; beyond it the answer is 429."
     )
-    limits_url: SecretStr | None = Field(
+    limits_url: RedisUrl | None = Field(
         None,
         description="A Valkey or Redis through which several gateways keep the limits of keys together"
         " (`redis://…`); each keeps its own without one, and while it does not answer.",
@@ -95,12 +95,3 @@ class Settings(DaemonSettings):
     ejection_s: float = Field(
         1.0, ge=0, description="Seconds for which a replica that did not answer is passed over."
     )
-
-    @field_validator("limits_url")
-    @classmethod
-    def _is_a_url_of_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(
-            ("redis://", "rediss://", "unix://")
-        ):
-            raise ValueError("this is not a URL such as redis://127.0.0.1:6379")
-        return value

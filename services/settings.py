@@ -49,8 +49,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _internal_token(secret: SecretStr) -> SecretStr:
-    if INTERNAL_TOKEN.fullmatch(secret.get_secret_value()) is None:
-        raise ValueError("it takes 16 to 256 printable ASCII characters without spaces")
+    tokens = secret.get_secret_value().split()
+    if len(tokens) not in (1, 2) or not all(INTERNAL_TOKEN.fullmatch(token) for token in tokens):
+        raise ValueError("it takes 16 to 256 printable ASCII characters without spaces, or two such")
     return secret
 
 
@@ -72,14 +73,20 @@ def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _redis_url(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("this is not a URL such as redis://127.0.0.1:6379")
+    return secret
+
+
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 OllamaUrl = Annotated[str, AfterValidator(_ollama_url)]
 BaseUrls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_base_urls)]
 """One or several URLs, separated by commas in the environment."""
 OllamaUrls = Annotated[tuple[OllamaUrl, ...], NoDecode, BeforeValidator(_split)]
 """None, one or several, separated by commas, each as `OLLAMA_HOST` is read."""
-
-
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+"""A Valkey or Redis. A secret, since a URL of one may hold its password."""
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_origins)]
 """None, one or several origins of web pages, separated by commas; `*` for any."""
 
@@ -126,7 +133,8 @@ class DaemonSettings(EnvironmentSettings):
     internal_token: Annotated[SecretStr, AfterValidator(_internal_token)] | None = Field(
         None,
         validation_alias="STILLHOUSE_INTERNAL_TOKEN",
-        description="What our daemons show one another; with it, one that is asked past the gateway refuses.",
+        description="What our daemons show one another; with it, one that is asked past the gateway refuses. "
+        "Of two, on a line each, the first is shown and both are accepted: so one follows the other.",
     )
     tls_certificate: FilePath | None = Field(
         None, description="PEM file of the certificate to serve HTTPS with, and those that vouch for it."
@@ -174,8 +182,13 @@ class DaemonSettings(EnvironmentSettings):
     @property
     def internal_headers(self) -> dict[str, str]:
         """What a request to another of our daemons carries. Nobody else may be sent these."""
+        return {INTERNAL_HEADER: self.internal_tokens[0]} if self.internal_tokens else {}
+
+    @property
+    def internal_tokens(self) -> tuple[str, ...]:
+        """What is accepted of another of our daemons; the first is what we show."""
         token = self.internal_token
-        return {INTERNAL_HEADER: token.get_secret_value()} if token is not None else {}
+        return tuple(token.get_secret_value().split()) if token is not None else ()
 
     @classmethod
     def variable(cls, field: str) -> str:

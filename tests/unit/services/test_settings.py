@@ -36,6 +36,26 @@ def test_a_wrong_address_is_refused(monkeypatch: pytest.MonkeyPatch, value: str)
         GatewaySettings()
 
 
+@pytest.mark.parametrize("url", ["redis://h:6379/0", "rediss://:secret@h", "unix:///run/valkey.sock"])
+def test_a_shared_store_is_named_by_a_url_of_redis(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("EMBEDD_L2_URL", url)
+    monkeypatch.setenv("GATEWAY_LIMITS_URL", url)
+    for found in (EmbeddSettings().l2_url, GatewaySettings().limits_url):
+        assert found is not None
+        assert found.get_secret_value() == url
+
+
+@pytest.mark.parametrize("settings", [EmbeddSettings, GatewaySettings])
+def test_another_url_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, settings: type[EmbeddSettings | GatewaySettings]
+) -> None:
+    for variable in ("EMBEDD_L2_URL", "GATEWAY_LIMITS_URL"):
+        monkeypatch.setenv(variable, "http://:secret@h:6379")
+    with pytest.raises(ValidationError, match="redis://127") as refused:
+        settings()
+    assert "secret" not in str(refused.value)
+
+
 def test_settings_are_frozen() -> None:
     settings = GatewaySettings()
     with pytest.raises(ValidationError):
