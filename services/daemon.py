@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from prometheus_client import disable_created_metrics
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
@@ -37,6 +37,7 @@ from services.middleware import (
     UNEXPECTED,
     BodyLimitMiddleware,
     Frame,
+    HeadMiddleware,
     RequestMiddleware,
     error_headers,
 )
@@ -191,6 +192,7 @@ def build(
         internal_token=token.get_secret_value().encode() if token is not None else None,
         tracer=app.tracer,
     )
+    app.surround(HeadMiddleware)
     app.surround(partial(BodyLimitMiddleware, bytes_max=settings.body_bytes_max))
     app.surround(partial(RequestMiddleware, frame=frame))
     app.direct = direct(frame) if direct is not None else None
@@ -277,12 +279,23 @@ def _from_http(request: Request, error: HTTPException) -> PlatformError:
     if error.status_code == 404:
         return NotFound(f"there is no route {where}", code="unknown_route")
     if error.status_code == 405:
-        return MethodNotAllowed(f"{where} is not allowed; the path has other methods")
+        return MethodNotAllowed(f"{where} is not allowed; the path has {_methods_of(request)}")
     if error.status_code == 400 and isinstance(error.__cause__, UnicodeDecodeError | ValueError):
         return InvalidRequest("the body is not valid JSON", code="invalid_json")
     return (
         InvalidRequest(str(error.detail)) if error.status_code < 500 else PlatformError("unexpected failure")
     )
+
+
+def _methods_of(request: Request) -> str:
+    """All methods of a path. The framework knows those of the first route alone that has it."""
+    methods = {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.path_regex.match(request.scope["path"])
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 async def _to_envelope(request: Request, error: Exception) -> Response:
@@ -291,7 +304,9 @@ async def _to_envelope(request: Request, error: Exception) -> Response:
         failure: PlatformError = from_validation(error)
     elif isinstance(error, HTTPException):
         failure = _from_http(request, error)
-        headers.update(error.headers or {})
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if failure.status == MethodNotAllowed.status:
+            headers["allow"] = _methods_of(request)
     elif isinstance(error, PlatformError):
         failure = error
     else:  # told in full by RequestMiddleware, which sees it next

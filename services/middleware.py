@@ -216,6 +216,28 @@ class _Sender:
         await self._send(message)
 
 
+class HeadMiddleware:
+    """Answers HEAD where there is a GET: with its status and headers, and no body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # A copy, since the server goes by the method too, and frames an answer to GET in another way.
+        asked = {**scope, "method": "GET"}
+        try:
+            await self._app(asked, receive, send_head)
+        finally:
+            scope["route"] = asked.get("route")  # by which metrics and logs know it
+
+
 class BodyLimitMiddleware:
     """Refuses bodies over the limit: at once when the length is declared, at the limit when it is not.
 

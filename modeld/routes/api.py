@@ -48,21 +48,18 @@ routes.dependencies.append(Depends(body_present))
 
 
 @routes.get("/", include_in_schema=False)
-@routes.head("/", include_in_schema=False)
 async def root() -> Response:
     """What Ollama's command line looks for before anything else."""
     return PlainTextResponse("modeld is running, and speaks the Ollama API")
 
 
 @routes.get("/api/version")
-@routes.head("/api/version", include_in_schema=False)
 async def version() -> Json:
     """The version of the Ollama API that is spoken here."""
     return {"version": VERSION}
 
 
 @routes.get("/api/tags")
-@routes.head("/api/tags", include_in_schema=False)
 async def tags(engine: EngineDep) -> Json:
     """The models that can be used."""
     return {

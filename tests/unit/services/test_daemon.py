@@ -67,6 +67,13 @@ def tiny(*, trusted: bool = True, checks: dict[str, Check] | None = None) -> Dae
         assert current is not None
         return {"principal": current.principal, "roles": current.roles, "trace": current.traceparent}
 
+    @routes.put("/things/{name}", status_code=204)
+    async def put_thing(name: str) -> None: ...
+
+    @routes.get("/things/{name}")
+    async def get_thing(name: str) -> dict[str, str]:
+        return {"name": name}
+
     @routes.get("/fails/{kind}")
     async def fails(kind: str) -> None:
         failures: dict[str, Exception] = {
@@ -153,6 +160,30 @@ async def test_unknown_routes_and_wrong_methods() -> None:
     assert (missing.status_code, error_of(missing).type) == (404, "not_found_error")
     assert (wrong.status_code, error_of(wrong).code) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "POST"
+
+
+async def test_a_wrong_method_is_told_all_the_right_ones() -> None:
+    async with client_for(tiny()) as client:
+        wrong = await client.delete("/things/a")
+        metrics = await client.post("/metrics")
+        openapi = await client.post("/openapi.json")
+    assert wrong.headers["allow"] == "GET, HEAD, PUT"
+    assert "GET, HEAD, PUT" in error_of(wrong).message
+    assert metrics.headers["allow"] == openapi.headers["allow"] == "GET, HEAD"
+
+
+async def test_head_is_get_without_its_body() -> None:
+    async with client_for(tiny()) as client:
+        whole, head = await client.get("/things/a"), await client.head("/things/a")
+        failed = await client.head("/fails/conflict")
+        lacking, unknown = await client.head("/work"), await client.head("/nowhere")
+        counted = (await client.get("/metrics")).text
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == whole.headers["content-length"]
+    assert (failed.status_code, lacking.status_code, unknown.status_code) == (409, 405, 404)
+    assert not failed.content + lacking.content + unknown.content
+    assert 'method="HEAD"' in counted
+    assert 'route="/things/{name}"' in counted
 
 
 async def test_a_slash_too_many_is_another_path() -> None:
