@@ -93,3 +93,9 @@ class IterateResponse(Model):
     attempts: list[IterateAttempt]
     episode_id: RunId
     config_hash: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Those of all attempts, as far as they were counted."""
+        usages = [one.usage for one in self.attempts]
+        return sum((usage.prompt_tokens or 0) + (usage.completion_tokens or 0) for usage in usages)

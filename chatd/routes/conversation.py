@@ -23,13 +23,17 @@ from chatd.engine.calls import Call
 from chatd.engine.surfaces import Heading, Surface, Writer
 from chatd.routes.parts import EPISODE_HEADER, POLICY_HEADER, RUN_HEADER, episode_of
 from schemas.chat import ChatRequest, GateSpec
+from schemas.runs import Usage
 from services import context, ids
 from services.errors import PlatformError
+from services.metering import METERED_HEADER, comment
 
 log = structlog.get_logger(__name__)
 
 STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-HEARD: Final = frozenset(name.encode() for name in (POLICY_HEADER, EPISODE_HEADER, *CALLER_HEADERS))
+HEARD: Final = frozenset(
+    name.encode() for name in (POLICY_HEADER, EPISODE_HEADER, METERED_HEADER, *CALLER_HEADERS)
+)
 """What a conversation heeds of its request's headers."""
 
 
@@ -43,13 +47,17 @@ class Told:
 
 @dataclass(slots=True)
 class Conversation:
-    """What is asked, and by whom. `headers` are those of the answer, or of the failure in its place."""
+    """What is asked, and by whom. `headers` are those of the answer, or of the failure in its place.
+
+    `metered`: the tokens of a stream are told whether its caller wants to know them or not.
+    """
 
     request: ChatRequest
     surface: Surface
     caller: Caller
     policy: GateSpec | None
     episode_id: str | None
+    metered: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -92,10 +100,18 @@ class Conversation:
                         yield begun + writer.delta(delta)
                         begun = b""
                     else:
-                        yield begun + writer.end(delta)
+                        yield begun + self._cost(delta.usage) + writer.end(delta)
         except PlatformError as error:
             log.warning("stream failed", code=error.code)
             yield _broken(writer, error)
+
+    def _cost(self, usage: Usage | None) -> bytes:
+        """The tokens, said before the end, after which nobody may be listening."""
+        if not self.metered or usage is None:
+            return b""
+        if usage.prompt_tokens is None or usage.completion_tokens is None:
+            return b""
+        return comment(usage.prompt_tokens + usage.completion_tokens)
 
     async def _gated(self, gate: Gate, spec: GateSpec) -> Told:
         episode_id = self.episode_id
@@ -111,7 +127,7 @@ class Conversation:
         writer = self.surface.writer(heading)
         said, last = gated.deltas()
         spoken = writer.delta(said) if said.has_content else b""
-        return Told(b"".join((writer.begin(), spoken, writer.end(last))))
+        return Told(b"".join((writer.begin(), spoken, self._cost(last.usage), writer.end(last))))
 
 
 def conversation(request: ChatRequest, surface: Surface, scope: Scope) -> Conversation:
@@ -127,6 +143,7 @@ def conversation(request: ChatRequest, surface: Surface, scope: Scope) -> Conver
         caller_of(said),
         read_policy(said.get(POLICY_HEADER)),
         episode_of(said.get(EPISODE_HEADER)),
+        metered=METERED_HEADER in said,
     )
 
 

@@ -7,6 +7,7 @@ from schemas.iterate import IterateRequest, IterateResponse
 from services import daemon, ids
 from services.disconnect import while_connected
 from services.errors import Forbidden
+from services.metering import METERED_HEADER, TOKENS_HEADER
 
 routes = daemon.router()
 
@@ -28,4 +29,6 @@ async def iterate(
         async with while_connected(request.receive):
             answer = await refiner.run(body, episode_id)
         headers[RUN_HEADER] = answer.attempts[-1].run_id
+        if METERED_HEADER in request.headers:
+            headers[TOKENS_HEADER] = str(answer.tokens)
         return Response(answer.model_dump_json(), media_type="application/json", headers=headers)

@@ -6,6 +6,7 @@ from gateway.engine.embeddings import Rendezvous, Vectors, Wanted
 from gateway.engine.fleet import Fleet
 from gateway.engine.limits import Bucket, Limiter
 from gateway.engine.members import Members
+from gateway.engine.meter import TokenMeter
 from gateway.engine.overhead import Overhead, Transit
 from gateway.engine.replicas import ReplicaMetrics
 from gateway.engine.shared import shared_limits
@@ -24,6 +25,7 @@ __all__ = [
     "Principal",
     "Rendezvous",
     "ReplicaMetrics",
+    "TokenMeter",
     "Transit",
     "Vectors",
     "Wanted",

@@ -13,7 +13,7 @@ from fastapi import Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.backends import Headers, Outgoing, Reply
-from gateway.engine import Doorkeeper, Fleet, Limiter, Overhead, Principal, Transit
+from gateway.engine import Doorkeeper, Fleet, Limiter, Overhead, Principal, TokenMeter, Transit
 from schemas.runs import VerdictRecord
 from schemas.verdicts import Verdict
 from services import context, daemon
@@ -21,6 +21,7 @@ from services.clients import DistillClient
 from services.disconnect import ClientGone, unless_gone
 from services.errors import Forbidden, PlatformError
 from services.keys import Scope as KeyScope
+from services.metering import METERED_HEADER
 from services.middleware import arrived_s
 
 log = structlog.get_logger(__name__)
@@ -191,6 +192,7 @@ NOT_RELAYED: Final = HOP_HEADERS | {b"x-request-id", b"date", b"server"}
 INTERNAL_PREFIX: Final = b"x-stillhouse-"
 GATE_HEADER: Final = b"x-stillhouse-validate"
 """What the chats of a key must pass; chatd holds to it."""
+METERED: Final = METERED_HEADER.encode()
 
 
 def forwarded(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -215,6 +217,7 @@ def outgoing_of(
     request: context.RequestContext,
     principal: Principal,
     *,
+    limiter: Limiter | None,
     sent: Callable[[], None],
 ) -> Outgoing:
     """The request as the daemon gets it: with our word on who asks, and under which ids."""
@@ -224,6 +227,8 @@ def outgoing_of(
     headers += encoded(request.headers())
     if principal.gate and passage.daemon == "chatd":
         headers.append((GATE_HEADER, principal.gate.encode()))
+    if limiter is not None and limiter.tokens is not None and passage.daemon == "chatd":
+        headers.append((METERED, b"1"))
     target = path + b"?" + query if query else path
     return Outgoing(passage.method, target, headers, body, passage.repeatable, sent)
 
@@ -234,37 +239,17 @@ def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 def relayed(headers: Headers, limiter: Limiter | None) -> list[tuple[bytes, bytes]]:
     """What of a daemon's headers the client gets to see, and how much its key may still use."""
-    passed = [(name, value) for name, value in headers if name.lower() not in NOT_RELAYED]
+    passed = [
+        (name, value)
+        for name, value in headers
+        if (lowered := name.lower()) not in NOT_RELAYED and not lowered.startswith(INTERNAL_PREFIX)
+    ]
     return passed if limiter is None else passed + encoded(limiter.headers())
 
 
-def meter_for(limiter: Limiter | None) -> "TokenMeter | None":
+def meter_for(limiter: Limiter | None) -> TokenMeter | None:
     """A meter, where the caller's tokens are counted."""
     return None if limiter is None or limiter.tokens is None else TokenMeter()
-
-
-class TokenMeter:
-    """Counts the tokens of an answer as it passes: as reported where it says so, one an event otherwise."""
-
-    _REPORTED = re.compile(rb'"(total|input|output)_tokens"\s*:\s*(\d{1,12})')
-    _TAIL = 64
-
-    def __init__(self) -> None:
-        self._events = 0
-        self._reported = {b"total": 0, b"input": 0, b"output": 0}
-        self._tail = b""
-
-    def feed(self, chunk: bytes) -> None:
-        window = self._tail + chunk
-        self._events += chunk.count(b"\ndata:") + chunk.startswith(b"data:")
-        for match in self._REPORTED.finditer(window):
-            self._reported[match[1]] = max(self._reported[match[1]], int(match[2]))
-        self._tail = window[-self._TAIL :]
-
-    @property
-    def tokens(self) -> int:
-        reported = self._reported
-        return reported[b"total"] or reported[b"input"] + reported[b"output"] or self._events
 
 
 class RelayResponse(Response):
@@ -291,6 +276,8 @@ class RelayResponse(Response):
 
     async def _pump(self, send: Send) -> None:
         meter = meter_for(self._limiter)
+        if meter is not None:
+            meter.head(self._reply.headers)
         try:
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -416,7 +403,9 @@ def _forward(passage: Passage) -> Callable[..., Awaitable[Response]]:
         body = await request.body()
         check_content(passage, principal, body)
         transit = transit_of(passage, request.scope)
-        outgoing = outgoing_of(passage, request.scope, body, current, principal, sent=transit.sent)
+        outgoing = outgoing_of(
+            passage, request.scope, body, current, principal, limiter=limiter, sent=transit.sent
+        )
         async with AsyncExitStack() as stack:
             try:
                 opening = stack.enter_async_context(fleets[passage.daemon].exchange(outgoing))

@@ -71,7 +71,9 @@ class RelayDoor:
         scope["route"] = self
         transit = transit_of(passage, scope)
         visit = _Visit(self._frame, exchange, request, limiter, transit)
-        outgoing = outgoing_of(passage, scope, exchange.body, request, principal, sent=transit.sent)
+        outgoing = outgoing_of(
+            passage, scope, exchange.body, request, principal, limiter=limiter, sent=transit.sent
+        )
         visit.call = fleet.start(outgoing, visit)
         exchange.when_full, exchange.when_ready = visit.call.pause, visit.call.resume
         return True
@@ -125,6 +127,8 @@ class _Visit:
         exchange.when_gone = self._leave
 
     def head(self, status: int, headers: Headers) -> None:
+        if self._meter is not None:
+            self._meter.head(headers)
         length = None
         passed = []
         for header in relayed(headers, self._limiter):

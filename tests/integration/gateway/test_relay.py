@@ -165,6 +165,26 @@ async def test_limits_hold_on_the_short_way(tmp_path: Path) -> None:
     assert gateway.taken == [True, True, False, True, False]
 
 
+@pytest.mark.parametrize("short", [True, False])
+async def test_tokens_that_only_the_gateway_is_told_are_charged(tmp_path: Path, *, short: bool) -> None:
+    counted, uncounted = key(tmp_path, name="t", tpm=1000), key(tmp_path, name="r", rpm=100)
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-stillhouse-tokens: 60\r\n\r\n{}"
+    async with (
+        stub(answers(head)) as daemon,
+        house(tmp_path, [daemon.url]) as gateway,
+        gateway.client() as client,
+    ):
+        body = b"{}" if short else in_pieces(b"{}")
+        answer = await client.post("/v1/iterate", content=body, headers=counted)
+        again = await client.post("/v1/iterate", content=body if short else in_pieces(b"{}"), headers=counted)
+        await client.post("/v1/iterate", content=b"{}", headers=uncounted)
+        await client.post(SEARCH, content=b"{}", headers=counted | {"x-stillhouse-metered": "1"})
+    assert "x-stillhouse-tokens" not in answer.headers
+    assert again.headers["x-ratelimit-remaining-tokens"] == "940"
+    asked = [b"x-stillhouse-metered" in dict(one.headers) for one in daemon.asked]
+    assert asked == [True, True, False, False]
+
+
 async def test_a_verdict_on_a_run_is_handed_on(tmp_path: Path) -> None:
     verdict = {
         "ok": True,

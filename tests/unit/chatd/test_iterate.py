@@ -101,6 +101,18 @@ async def test_first_pass(world: World) -> None:
     assert world.validators.requests[0]["run_id"] == run.run_id
 
 
+async def test_the_gateway_is_told_the_tokens_of_all_attempts(world: World) -> None:
+    world.script(says({"a": 0}), says({"a": 1}))
+    world.validators.judge = wants(a=1)
+    async with world.client() as client:
+        answer = await client.post("/v1/iterate", json=ASK, headers={"x-stillhouse-metered": "1"})
+    spent = [
+        one["usage"]["prompt_tokens"] + one["usage"]["completion_tokens"] for one in answer.json()["attempts"]
+    ]
+    assert len(spent) == 2
+    assert answer.headers["x-stillhouse-tokens"] == str(sum(spent))
+
+
 async def test_a_repair_is_told_code_place_and_fixed_value(world: World) -> None:
     provider = world.script(says({"a": 0, "b": 2}), says({"a": 1, "b": 2}))
     world.validators.judge = wants(a=1)

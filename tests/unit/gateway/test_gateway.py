@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.app import create_app
 from gateway.backends import FakeUpstream, NotReached, Reply, reply
-from gateway.engine import Bucket
-from gateway.routes.passages import PASSAGES, TokenMeter
+from gateway.engine import Bucket, TokenMeter
+from gateway.routes.passages import PASSAGES
 from gateway.settings import Settings
 from services.daemon import Daemon
 from services.errors import PlatformError
@@ -199,6 +199,12 @@ def test_the_meter_reads_reports_across_chunks_and_counts_events_otherwise() -> 
     for chunk in (b'data: {"usage":{"total_to', b'kens": 42}}\n\n'):
         meter.feed(chunk)
     assert meter.tokens == 42
+
+
+def test_the_meter_takes_a_comment_for_a_report() -> None:
+    meter = TokenMeter()
+    meter.feed(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n: "total_tokens":9\n\ndata: [DONE]\n\n')
+    assert meter.tokens == 9
 
 
 def test_the_meter_adds_up_what_messages_report() -> None:
