@@ -75,6 +75,9 @@ class Model(BaseModel):
 
 
 class OpenAIModel(BaseModel):
-    """A body of an OpenAI-compatible route: unknown fields are ignored, as clients expect."""
+    """A body of an OpenAI-compatible route: unknown fields are ignored, as clients expect.
 
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+    Values are of the type that the API says: a text is no number and no truth value, as with OpenAI.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)

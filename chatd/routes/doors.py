@@ -26,7 +26,7 @@ from services import context
 from services.daemon import LONG_NUMBER
 from services.errors import PlatformError
 from services.middleware import CLIENT_GONE, UNEXPECTED, Frame, error_headers
-from services.protocol import DirectExchange, Doors
+from services.protocol import DirectExchange, Doors, says_json
 from services.tasks import TaskSet
 
 log = structlog.get_logger(__name__)
@@ -85,7 +85,7 @@ class ChatDoor:
     def take(self, exchange: DirectExchange) -> bool:
         """Whether the request is answered here."""
         scope, body = exchange.scope, exchange.body
-        if self._frame.drain.draining or not _is_json(scope["headers"]) or LONG_NUMBER.search(body):
+        if self._frame.drain.draining or not says_json(scope) or LONG_NUMBER.search(body):
             return False
         try:
             request, surface = self._read(orjson.loads(body))
@@ -100,10 +100,6 @@ class ChatDoor:
         tasks: TaskSet = scope["state"]["visits"]
         visit.task = tasks.start(visit.run(), name="chat")
         return True
-
-
-def _is_json(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"content-type" and value.startswith(b"application/json") for name, value in headers)
 
 
 class _Visit:
@@ -177,7 +173,7 @@ class _Visit:
             self._exchange.cut()
             return
         if error.status >= 500:
-            log.warning("request failed", code=error.code, reason=error.message)
+            log.warning("request failed", code=error.code, reason=error.summary)
         headers = {**self._talk.headers, **error_headers(error)}
         self._talk.headers = headers
         self._respond(error.status, [JSON], error.envelope(self._who.request_id).model_dump_json().encode())

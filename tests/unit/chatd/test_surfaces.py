@@ -59,6 +59,45 @@ async def test_a_key_s_policy_holds_on_every_surface(world: World, path: str, *,
 
 
 @anyio
+@pytest.mark.parametrize("headers", [{}, POLICY])
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_stream_tells_the_gateway_its_tokens(
+    world: World, path: str, headers: dict[str, str]
+) -> None:
+    world.validators.judge = lambda _: []
+    world.script(Step.saying('{"a": 1}'), Step.saying('{"a": 1}'))
+    body = {"model": "fake", "stream": True, **BODIES[path]}
+    async with world.client() as client:
+        plain = await client.post(path, json=body, headers=headers)
+        metered = await client.post(path, json=body, headers={**headers, "x-stillhouse-metered": "1"})
+    said = [line for line in metered.text.splitlines() if line.startswith(":")]
+    assert said == [': "total_tokens":9']
+    assert metered.text.index(said[0]) < metered.text.rindex("data:")
+    assert not [line for line in plain.text.splitlines() if line.startswith(":")]
+
+
+@anyio
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        *((path, "stream", value) for path in BODIES for value in ("yes", 1, "true")),
+        ("/v1/chat/completions", "max_tokens", "5"),
+        ("/v1/chat/completions", "temperature", "0.5"),
+        ("/v1/chat/completions", "stream_options", {"include_usage": "yes"}),
+        ("/v1/responses", "max_output_tokens", 5.5),
+        ("/v1/messages", "max_tokens", True),
+    ],
+)
+async def test_a_value_of_another_type_is_refused(world: World, path: str, field: str, value: Any) -> None:
+    provider = world.script(Step.saying("hi"))
+    async with world.client() as client:
+        answer = await client.post(path, json={"model": "fake", **BODIES[path], field: value})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"].startswith(field)
+    assert provider.requests == []
+
+
+@anyio
 @pytest.mark.parametrize("path", BODIES)
 async def test_without_a_verdict_nothing_leaves_on_any_surface(world: World, path: str) -> None:
     world.validators.down = True
