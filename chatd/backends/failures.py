@@ -25,8 +25,6 @@ REASON_CHARS_MAX: Final = 500
 NO_REASON: Final = "no reason given"
 CONTEXT_LENGTH: Final = "context_length_exceeded"
 CONTENT_POLICY: Final = "content_policy_violation"
-OVERLOADED: Final = 529
-"""Not of the standard, but of Anthropic and those who copy it."""
 
 _SECONDS: Final = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 _CONTEXT: Final = re.compile(
@@ -56,7 +54,8 @@ def failure(  # noqa: PLR0911 - a table of statuses
     `code` is the provider's own. `retry_after_s` is as the provider said it, up to an hour.
     """
     reason = redact(reason)[:REASON_CHARS_MAX] or NO_REASON
-    said = f"{provider} answered {status}: {reason}"
+    summary = f"{provider} answered {status}"
+    said = f"{summary}: {reason}"
     match status:
         case 400 | 413 | 422 if code in _CONTEXT_CODES or (status != 413 and _CONTEXT.search(reason)):
             return InvalidRequest(reason, code=CONTEXT_LENGTH, param="messages")
@@ -71,15 +70,16 @@ def failure(  # noqa: PLR0911 - a table of statuses
         case 404:
             return NotFound(reason, code="model_not_found", param="model")
         case 408 | 504:
-            return UpstreamTimeout(said)
+            return UpstreamTimeout(said, summary=summary)
         case 413:
             return TooLarge(said)
         case 429:
             return Overloaded(said, code="upstream_rate_limited", retry_after_s=retry_after(headers))
-        case 503 | 529:
-            return Unavailable(said, code=f"{provider}_busy", retry_after_s=retry_after(headers))
+        case 503 | 529:  # 529 is Anthropic's own, and of those who copy it
+            wait_s = retry_after(headers)
+            return Unavailable(said, code=f"{provider}_busy", retry_after_s=wait_s, summary=summary)
         case _:
-            return UpstreamError(said, retry_after_s=retry_after(headers))
+            return UpstreamError(said, retry_after_s=retry_after(headers), summary=summary)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -238,10 +238,6 @@ def finish_reason(said: object, *, with_tool_calls: bool) -> FinishReason:
     return "tool_calls" if with_tool_calls and reason == "stop" else reason
 
 
-def truncated(provider: str) -> UpstreamError:
-    return UpstreamError(f"{provider} ended its stream before the answer was finished", code="truncated")
-
-
 def text_in(provider: str, value: object) -> str:
     """A text of an answer; null counts as empty. Raises `UpstreamError` for anything else."""
     if value is None:

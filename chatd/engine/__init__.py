@@ -1,9 +1,10 @@
 """The work of `chatd`: dispatch, iterate, gate, record."""
 
+from chatd.engine.answered import Answered, Opened
 from chatd.engine.budget import Ledger
 from chatd.engine.caller import CALLER_HEADERS, Caller, caller_of
 from chatd.engine.calls import new_origin
-from chatd.engine.dispatch import Answered, Dispatcher, Opened
+from chatd.engine.dispatch import Dispatcher
 from chatd.engine.explain import explain
 from chatd.engine.gate import Gate, Gated
 from chatd.engine.iterate import Refiner

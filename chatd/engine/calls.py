@@ -47,10 +47,6 @@ class Order:
             most = self.snapshot.config.budgets.reserve_completion_tokens
         return prompt_tokens(self.request) + most
 
-    @property
-    def asked_model(self) -> str:
-        return self.route.asked
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:

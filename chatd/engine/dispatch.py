@@ -4,14 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Final, Literal, TypeVar
 
 import structlog
 
-from chatd.backends import Completion, Delta, Provider, without
+from chatd.backends import Completion, Delta, without
 from chatd.engine import catalogue
+from chatd.engine.answered import Answered, Deltas, Opened
+from chatd.engine.asking import Asking, digest_of
 from chatd.engine.attempts import Attempt
 from chatd.engine.budget import Ledger
 from chatd.engine.cache import Cache, Kept, key_of
@@ -24,7 +25,7 @@ from chatd.engine.formats import FormatCheck
 from chatd.engine.limits import Lines
 from chatd.engine.metrics import Metrics
 from chatd.engine.retry import RETRY_AFTER_MAX_S, Course, told
-from chatd.engine.sources import StreamSource, WholeSource, in_one
+from chatd.engine.sources import StreamSource, in_one
 from chatd.engine.spans import Spans
 from chatd.engine.spool import Spool
 from schemas.chat import ChatRequest, ModelCard, ModelList
@@ -37,52 +38,12 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 Work = Callable[[Attempt, ChatRequest], Awaitable[Result]]
 
-DIGEST_TIMEOUT_S: Final = 2.0
 SLACK_S: Final = 0.005
 """A timer may fire this much too early."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """An answer in one piece. `headers` go with it."""
-
-    call: Call
-    completion: Completion
-    headers: dict[str, str]
-
-
-class Deltas:
-    """What a stream says, its first delta included. Closing it ends the call."""
-
-    def __init__(self, first: Delta, rest: AsyncGenerator[Delta, None]) -> None:
-        self._first: Delta | None = first
-        self._rest = rest
-
-    def __aiter__(self) -> "Deltas":
-        return self
-
-    async def __anext__(self) -> Delta:
-        if (first := self._first) is not None:
-            self._first = None
-            return first
-        return await anext(self._rest)
-
-    async def aclose(self) -> None:
-        self._first = None
-        await self._rest.aclose()
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A stream whose first delta is there: from here on nothing but what it says can change."""
-
-    call: Call
-    deltas: Deltas
-    headers: dict[str, str]
-
-
 class Dispatcher:
-    """Chooses who is asked, keeps the clocks, writes the records. Belongs to one event loop."""
+    """Chooses who is asked, has them asked, writes the records. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -99,6 +60,7 @@ class Dispatcher:
         self._metrics = metrics
         self._spans = Spans(tracer)
         self._tasks = tasks
+        self._asking = Asking(tasks)
         self.cache = Cache()
         self.doors = Doors(Standings(), Lines(), ledger)
         metrics.watch(self.doors.standings, self.doors.lines)
@@ -161,7 +123,7 @@ class Dispatcher:
         until = time.monotonic() + min(waits) if waits else None
 
         async def work(attempt: Attempt, request: ChatRequest) -> Completion:
-            return await self._whole(attempt, request, until)
+            return await self._asking.whole(attempt, request, until)
 
         attempt, completion = await self._dispatch(call, work, stream=False, until=until)
         call.finish(completion)
@@ -248,7 +210,7 @@ class Dispatcher:
         call.target = target
         try:
             with self._spans.around(attempt):
-                attempt.digest = call.digest = await _digest(target.provider, target.model)
+                attempt.digest = call.digest = await digest_of(target)
                 result = await work(attempt, self._asked(call, attempt))
         except PlatformError as error:
             await attempt.close_source()
@@ -308,47 +270,7 @@ class Dispatcher:
         call.origin.headers.update(told(error, spent=spent))
         return error
 
-    # --- what is done at a target ---------------------------------------------------------------
-
-    def _keeper_of(self, attempt: Attempt) -> TaskSet | None:
-        return self._tasks if attempt.target.spec.on_disconnect == "drain" else None
-
-    async def _whole(self, attempt: Attempt, request: ChatRequest, until: float | None) -> Completion:
-        target = attempt.target
-        limit_s = target.spec.timeouts.total_s
-        if until is not None:
-            limit_s = min(limit_s, until - time.monotonic())
-        source = WholeSource(
-            partial(target.provider.complete, request, key=attempt.key), self._keeper_of(attempt)
-        )
-        attempt.source = source
-        try:
-            async with asyncio.timeout(limit_s):
-                return await source.result()
-        except TimeoutError:
-            raise _too_slow(attempt, f"finish within {limit_s:.3g} s") from None
-
-    async def _begun(self, call: Call, attempt: Attempt, request: ChatRequest) -> tuple[StreamSource, Delta]:
-        """A stream with its first delta that says something."""
-        target = attempt.target
-        source = StreamSource(
-            target.provider.name,
-            target.provider.stream(request, key=attempt.key),
-            self._keeper_of(attempt),
-        )
-        attempt.source = source
-        limit_s = _least(target.spec.timeouts.first_token_s, call.order.caller.patience_s)
-        return source, await self._next(attempt, source, limit_s, f"say anything in {limit_s:.3g} s")
-
-    async def _next(self, attempt: Attempt, source: StreamSource, limit_s: float, what: str) -> Delta:
-        left_s = attempt.target.spec.timeouts.total_s - attempt.elapsed_s
-        if left_s < limit_s:
-            limit_s, what = left_s, f"finish within {attempt.target.spec.timeouts.total_s:.3g} s"
-        try:
-            async with asyncio.timeout(limit_s):
-                return await source.next()
-        except TimeoutError:
-            raise _too_slow(attempt, what) from None
+    # --- a stream -------------------------------------------------------------------------------
 
     async def _stream(self, call: Call) -> AsyncGenerator[Delta, None]:
         order = call.order
@@ -357,19 +279,18 @@ class Dispatcher:
             if (kept := self._kept(call, key)) is not None:
                 completion, last = kept.completion, in_one(kept.completion)
             else:
+                patience_s = order.caller.patience_s
 
                 async def work(attempt: Attempt, request: ChatRequest) -> tuple[StreamSource, Delta]:
-                    return await self._begun(call, attempt, request)
+                    return await self._asking.begin(attempt, request, patience_s)
 
-                patience_s = order.caller.patience_s
                 until = time.monotonic() + patience_s if patience_s is not None else None
                 attempt, (source, last) = await self._dispatch(call, work, stream=True, until=until)
                 call.gathered = source.gathered
                 call.ttft_ms = call.elapsed_ms()
-                idle_s = _least(attempt.target.spec.timeouts.idle_s, patience_s)
                 while last.finish_reason is None:
                     yield last
-                    last = await self._going_on(attempt, source, idle_s)
+                    last = await self._asking.go_on(attempt, source, patience_s)
                 completion = source.gathered.completion()
                 call.finish(completion)
                 attempt.succeed(call.usage)
@@ -378,16 +299,6 @@ class Dispatcher:
         if last.has_content:
             yield _unfinished(last)
         yield Delta(finish_reason=completion.finish_reason, usage=call.usage, raw_usage=completion.raw_usage)
-
-    async def _going_on(self, attempt: Attempt, source: StreamSource, idle_s: float) -> Delta:
-        try:
-            return await self._next(attempt, source, idle_s, f"go on for {idle_s:.3g} s")
-        except PlatformError as error:
-            attempt.fail(error, generated=True)
-            log.info(
-                "attempt failed", provider=attempt.target.provider.name, code=error.code, stage="after commit"
-            )
-            raise
 
     # --- what remains ---------------------------------------------------------------------------
 
@@ -483,23 +394,6 @@ def _left_to_drain(call: Call) -> Attempt | None:
 async def _close_sources(call: Call) -> None:
     for attempt in call.attempts:
         await attempt.close_source()
-
-
-async def _digest(provider: Provider, model: str) -> str | None:
-    """The model's digest where it can be had quickly; a provider that is down shows in the call itself."""
-    try:
-        async with asyncio.timeout(DIGEST_TIMEOUT_S):
-            return await provider.digest(model)
-    except (PlatformError, TimeoutError):
-        return None
-
-
-def _too_slow(attempt: Attempt, what: str) -> UpstreamTimeout:
-    return UpstreamTimeout(f"{attempt.target.provider.name} did not {what}")
-
-
-def _least(limit_s: float, patience_s: float | None) -> float:
-    return limit_s if patience_s is None else min(limit_s, patience_s)
 
 
 def _unfinished(delta: Delta) -> Delta:
