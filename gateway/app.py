@@ -21,8 +21,6 @@ from gateway.engine import (
     Watch,
     shared_limits,
 )
-from gateway.engine.embeddings import Member
-from gateway.engine.fleet import Replica
 from gateway.engine.members import Connected
 from gateway.routes import doors, porter, routes
 from gateway.settings import Settings
@@ -91,7 +89,8 @@ def create_app(
             tasks.start(
                 every(settings.keys_reload_interval_s, doorkeeper.reload, name="reload keys"), name="keys"
             )
-            watch = Watch(partial(_watched, fleets, rendezvous), timeout_s=settings.watch_timeout_s)
+            watch = Watch([rendezvous, *fleets.values()], timeout_s=settings.watch_timeout_s)
+            stack.push_async_callback(watch.close)
             tasks.start(every(settings.watch_interval_s, watch.look, name="look at replicas"), name="watch")
             checks = _checks(doorkeeper, fleets)
             itself = Itself(
@@ -126,6 +125,8 @@ def create_app(
         settings,
         registry=registry,
         trusted=False,
+        is_open=lambda: doorkeeper.open,
+        origins=settings.cors_origins,
         direct=partial(doors, body_bytes_max=settings.body_bytes_max, pages=pages),
         porter=partial(porter, per_s_max=settings.refusals_per_s_max, pages=pages),
     )
@@ -198,10 +199,6 @@ async def _open_rendezvous(settings: Settings, stack: AsyncExitStack) -> Rendezv
     members = _members(settings, "embedd", settings.embedd_urls, connect=connect, use=rendezvous.set_replicas)
     await _keep_up(settings, members, stack)
     return rendezvous
-
-
-def _watched(fleets: Mapping[str, Fleet], rendezvous: Rendezvous) -> list[Replica | Member]:
-    return [*rendezvous.replicas, *(replica for fleet in fleets.values() for replica in fleet.replicas)]
 
 
 def _members(

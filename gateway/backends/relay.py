@@ -101,7 +101,7 @@ class Upstream(Protocol):
         """Raises `PlatformError` when it does not answer, `TimeoutError` when it does not connect in time."""
 
     def lose(self) -> None:
-        """Give up every exchange under way, as when its connection breaks."""
+        """Give up every exchange under way, as when its connection breaks, and what waits for a place."""
 
     async def close(self) -> None: ...
 
@@ -117,6 +117,7 @@ class HttpUpstream:
         self._calls: set[_HttpCall] = set()
         self._exchanges: set[Exchange] = set()
         self._next_look: asyncio.TimerHandle | None = None
+        self._losses = 0
 
     @property
     def url(self) -> str:
@@ -161,7 +162,11 @@ class HttpUpstream:
     # --- with one -------------------------------------------------------------------------------
 
     async def open(self, outgoing: Outgoing) -> Reply:
+        losses = self._losses
         await self._bulkhead.enter()
+        if losses != self._losses:
+            self._bulkhead.leave()
+            raise self.unreachable()
         try:
             exchange = await self._begin(outgoing)
         except BaseException:
@@ -177,11 +182,7 @@ class HttpUpstream:
                 outgoing.method.encode(), outgoing.target, outgoing.headers, outgoing.body
             )
         except NotConnected as error:
-            raise NotReached(
-                f"{self.daemon} does not answer at {self._client.base_url}",
-                code=f"{self.daemon}_down",
-                maybe_done=False,
-            ) from error
+            raise self.unreachable() from error
         outgoing.sent()
         self._exchanges.add(exchange)
         try:
@@ -225,10 +226,10 @@ class HttpUpstream:
         await ping(self._client, self.daemon)
 
     def lose(self) -> None:
+        self._losses += 1
         for call in list(self._calls):
             call.lose()
-        for exchange in list(self._exchanges):
-            exchange.close()
+        self._client.close()  # idle connections too: who knows whether their other ends still live
 
     @property
     def in_flight(self) -> int:
@@ -238,6 +239,13 @@ class HttpUpstream:
         self._client.close()
 
     # --- what failures mean ---------------------------------------------------------------------
+
+    def unreachable(self) -> PlatformError:
+        return NotReached(
+            f"{self.daemon} does not answer at {self._client.base_url}",
+            code=f"{self.daemon}_down",
+            maybe_done=False,
+        )
 
     def unanswered(self) -> PlatformError:
         return NotReached(

@@ -98,7 +98,7 @@ class Rendezvous:
     ) -> None:
         """`wait_s` and `held_max` are for the time that embedd takes to restart: see `Hold`."""
         self._ejection_s = ejection_s
-        self._hold = Hold(self.ping, wait_s=wait_s, held_max=held_max)
+        self._hold = Hold(self.ping, silent=self._all_silent, wait_s=wait_s, held_max=held_max)
         self._tasks = TaskSet()
         self._members: list[Member] = []
         self.set_replicas(replicas)
@@ -114,6 +114,14 @@ class Rendezvous:
     @property
     def replicas(self) -> Sequence[Member]:
         return self._members
+
+    def silenced(self) -> None:
+        """One of the replicas is silent from now on. With all of them so, nobody waits for a restart."""
+        if self._all_silent():
+            self._hold.give_up()
+
+    def _all_silent(self) -> bool:
+        return all(member.silent for member in self._members)
 
     def standings(self) -> list[Standing]:
         """How the replicas stand."""
@@ -213,6 +221,9 @@ class Rendezvous:
         """Raise, with the reason, unless a replica answers."""
         failure: Exception = Unavailable("embedd has no replica", code="embedd_down")
         for member in self._members:
+            if member.silent:  # the watch asks it
+                failure = Unavailable(f"{member.replica.url} gives no sign of life", code="embedd_down")
+                continue
             try:
                 await member.replica.ping()
             except (PlatformError, TimeoutError) as error:

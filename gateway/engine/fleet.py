@@ -59,7 +59,7 @@ class Fleet:
     ) -> None:
         """`wait_s` and `held_max` are for the time that a daemon takes to restart: see `Hold`."""
         self.daemon = daemon
-        self.hold = Hold(self.ping, wait_s=wait_s, held_max=held_max)
+        self.hold = Hold(self.ping, silent=self._all_silent, wait_s=wait_s, held_max=held_max)
         self._replicas: list[Replica] = []
         self._ejection_s = ejection_s
         self._tasks = TaskSet()
@@ -151,6 +151,14 @@ class Fleet:
             passing.start_task()
         return passing
 
+    def silenced(self) -> None:
+        """One of the replicas is silent from now on. With all of them so, nobody waits for a restart."""
+        if self._all_silent():
+            self.hold.give_up()
+
+    def _all_silent(self) -> bool:
+        return all(replica.silent for replica in self._replicas)
+
     def eject(self, replica: Replica) -> None:
         """Pass a replica over for a while."""
         replica.ejected_until = time.monotonic() + self._ejection_s
@@ -175,6 +183,9 @@ class Fleet:
         """Raise, with the reasons, unless one replica answers. `Draining`: one does, but is about to stop."""
         failures: list[PlatformError] = []
         for replica in self._replicas:
+            if replica.silent:  # the watch asks it
+                failures.append(Unavailable(f"{replica.upstream.url} gives no sign of life"))
+                continue
             try:
                 await replica.upstream.ping()
             except PlatformError as error:

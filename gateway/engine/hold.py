@@ -15,15 +15,23 @@ class Hold:
 
     None waits beyond `wait_s` after the daemon was gone: from then on its callers are told at once. While it
     is still there, and only says that it is about to stop, each waits so long at most. No more than
-    `held_max` wait.
+    `held_max` wait, and nobody does while it is `silent`: that is no restart.
     """
 
-    def __init__(self, ping: Callable[[], Awaitable[None]], *, wait_s: float, held_max: int) -> None:
+    def __init__(
+        self,
+        ping: Callable[[], Awaitable[None]],
+        *,
+        silent: Callable[[], bool] = lambda: False,
+        wait_s: float,
+        held_max: int,
+    ) -> None:
         self._ping = ping
+        self._silent = silent
         self._wait_s = wait_s
         self._held_max = held_max
         self._held = 0
-        self._back: asyncio.Future[None] | None = None
+        self._back: asyncio.Future[bool] | None = None
         self._tasks = TaskSet()
         self.down_since: float | None = None
         """By the loop's clock. Whoever hears from the daemon sets it to None."""
@@ -34,7 +42,7 @@ class Hold:
 
     async def back(self, began: float) -> bool:
         """Wait, as one that has waited since `began`. Whether the daemon is there, and worth another try."""
-        if self._left_s(began) <= 0 or self._held >= self._held_max:
+        if self._left_s(began) <= 0 or self._held >= self._held_max or self._silent():
             return False
         self._held += 1
         try:
@@ -47,39 +55,51 @@ class Hold:
         while (left_s := self._left_s(began)) > 0:
             try:
                 async with asyncio.timeout(left_s):
-                    await asyncio.shield(back)
+                    return await asyncio.shield(back)
             except TimeoutError:
                 continue  # it may have gone only since
-            return True
         return False
+
+    def give_up(self) -> None:
+        """Tell all who wait that it will not be back soon."""
+        if self._back is not None:
+            self._back.set_result(False)
+            self._back = None
 
     def _left_s(self, began: float) -> float:
         since = began if self.down_since is None else self.down_since
         return since + self._wait_s - asyncio.get_running_loop().time()
 
-    def _looked_for(self) -> asyncio.Future[None]:
-        """Done when the daemon is there. One looks for all who wait."""
+    def _looked_for(self) -> asyncio.Future[bool]:
+        """Whether the daemon is there again, once that is known. One looks for all who wait."""
         if self._back is None:
             self._back = asyncio.get_running_loop().create_future()
             self._tasks.start(self._look(self._back), name="look for a daemon")
         return self._back
 
-    async def _look(self, back: asyncio.Future[None]) -> None:
+    async def _look(self, back: asyncio.Future[bool]) -> None:
         try:
-            while self._held:
+            while self._held and not back.done():
                 await asyncio.sleep(LOOK_S)  # at first too: who finds it there, and is refused, comes again
-                try:
-                    await self._ping()
-                except Draining:
-                    pass
-                except (PlatformError, TimeoutError):
-                    if self.down_since is None:
-                        self.down_since = asyncio.get_running_loop().time()
-                else:
-                    back.set_result(None)
-                    return
+                if await self._is_there() and not back.done():
+                    back.set_result(True)
         finally:
-            self._back = None
+            if self._back is back:
+                self._back = None
+
+    async def _is_there(self) -> bool:
+        """A look that fails tells that the daemon was gone when it began, however long it took."""
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._ping()
+        except Draining:
+            return False
+        except (PlatformError, TimeoutError):
+            if self.down_since is None:
+                self.down_since = began
+            return False
+        return True
 
     async def close(self) -> None:
         await self._tasks.close()

@@ -85,6 +85,22 @@ async def test_a_daemon_that_is_there_and_refuses_is_not_asked_for_ever() -> Non
     assert 0 < times <= 6
 
 
+async def test_a_look_that_takes_long_tells_that_it_was_gone_when_the_look_began() -> None:
+    """As behind a wire that was cut, where connecting takes its full time."""
+
+    async def ping() -> None:
+        await asyncio.sleep(0.7)
+        raise TimeoutError
+
+    hold = Hold(ping, wait_s=1.0, held_max=1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert not await hold.turn().back()
+    assert hold.down_since is not None
+    assert hold.down_since - began < 0.7
+    await hold.close()
+
+
 async def test_only_so_many_wait() -> None:
     hold = Hold(Restarting(3).ping, wait_s=60, held_max=2)
     assert sorted(await asyncio.gather(*(hold.turn().back() for _ in range(5)))) == [False] * 3 + [True] * 2
