@@ -1,12 +1,16 @@
 """The command line: its frame, and the one place where failures become words and an exit status."""
 
+import tempfile
+import traceback
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from services.errors import InvalidRequest, PlatformError
+from services.telemetry import redact
 from stillhouse.commands import bench, demo, distill, keys, models, replay, runs, status, up, validate, vector
 
 EXAMPLES = """\
@@ -35,8 +39,12 @@ STILLHOUSE_API_KEY. Exit status: 0 done, 1 a check failed, 2 usage.
 """
 
 
+LIBRARYS_OWN: Final = (typer.Exit, typer.Abort, TyperException, BrokenPipeError)
+"""What typer itself turns into words and a status. At a broken pipe, whoever read us has seen enough."""
+
+
 class Commands(TyperGroup):
-    """Our commands: an expected failure is one message on stderr and a status, never a stack trace.
+    """Our commands: a failure of ours or of the system is one message on stderr, never a stack trace.
 
     The status is 2 where a daemon refused what it was asked as making no sense, like a wrong option, else 1.
     """
@@ -44,11 +52,29 @@ class Commands(TyperGroup):
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # typer's own context is the one given
         try:
             return super().invoke(ctx)
+        except LIBRARYS_OWN:
+            raise
         except PlatformError as error:
             named = error.param is None or error.param in error.message
             about = "" if named else f" (`{error.param}`)"
             typer.echo(f"stillhouse: {error.message}{about}", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
+        except OSError as error:  # a folder that is not there, a disk that is full
+            about = f"{error.filename}: " if error.filename is not None else ""
+            typer.echo(f"stillhouse: {about}{error.strerror or error}", err=True)
+            raise typer.Exit(1) from None
+        except Exception as error:  # noqa: BLE001 - the last boundary: what is told here is a defect of ours
+            typer.echo(f"stillhouse: {_reported(error)}", err=True)
+            raise typer.Exit(1) from None
+
+
+def _reported(error: Exception) -> str:
+    """What to say of a defect, after putting down where it was met."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", prefix="stillhouse-", suffix=".log", delete=False
+    ) as file:
+        file.write(redact("".join(traceback.format_exception(error))))
+    return f"unexpected failure ({type(error).__name__}), a defect of ours; {file.name} says where"
 
 
 app = typer.Typer(

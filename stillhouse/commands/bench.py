@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 
 import orjson
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
+from stillhouse.commands.progress import progress
 from stillhouse.load import Load, Measured, offer
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import CliSettings, load_settings
@@ -88,11 +88,14 @@ def bench(
 def _offered(settings: CliSettings, target: Target, load: Load) -> Measured:
     key = settings.api_key
     headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
-    out = console(stderr=True)
-    with Progress(console=out, disable=not out.is_terminal, transient=True) as bar:
-        task = bar.add_task(target.value, total=load.seconds)
+    with progress(console(stderr=True), target.value) as report:
         return asyncio.run(
-            offer(settings.gateway_url, headers, load, lambda passed: bar.update(task, completed=passed))
+            offer(
+                settings.gateway_url,
+                headers,
+                load,
+                lambda passed: report(target.value, min(1.0, passed / load.seconds)),
+            )
         )
 
 

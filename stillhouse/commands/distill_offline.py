@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.proof import Audit, AuditFinding
-from stillhouse.commands.distill_progress import progress_bar
+from stillhouse.commands.progress import progress
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.root import import_root
 from stillhouse.settings import load_settings
@@ -150,16 +150,8 @@ def _run(arguments: Sequence[str]) -> tuple[int, bytes]:
 
 def _watch(stderr: IO[bytes]) -> list[str]:
     """Show progress until the end; returns whatever else was said."""
-    out = console(stderr=True)
-    if not out.is_terminal:
-        return _each(stderr, lambda fraction: _say_tenths(out, fraction))
-    with progress_bar(out, "audit") as report:
+    with progress(console(stderr=True), "audit") as report:
         return _each(stderr, lambda fraction: report("audit", fraction))
-
-
-def _say_tenths(out: Console, fraction: float) -> None:
-    if round(fraction * 100) % 10 == 0:
-        out.print(f"audit: {fraction:.0%}")
 
 
 def _each(stderr: IO[bytes], report: Callable[[float], None]) -> list[str]:

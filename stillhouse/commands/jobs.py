@@ -12,7 +12,7 @@ from schemas.distill import Job, JobAccepted, JobRequest
 from services.errors import Unavailable, UpstreamTimeout
 from services.faults import reason_of
 from stillhouse.client import GatewayClient
-from stillhouse.commands.distill_progress import progress_bar
+from stillhouse.commands.progress import progress
 from stillhouse.output import console, print_json
 from stillhouse.settings import load_settings
 
@@ -43,7 +43,13 @@ def finish(gateway: GatewayClient, asked: Mapping[str, Any]) -> Job:
     """Start a job of what was asked, Nones left out, and follow it to its end, done or failed."""
     # Only what was asked for is sent: a stage refuses options that are not its own, even at their defaults.
     body = _request(asked).model_dump(mode="json", exclude_unset=True)
-    return follow(gateway, gateway.post("/v1/distill/jobs", JobAccepted, body).job_id)
+    job_id = gateway.post("/v1/distill/jobs", JobAccepted, body).job_id
+    try:
+        return follow(gateway, job_id)
+    except KeyboardInterrupt:
+        told = f"the job goes on; `stillhouse distill jobs {job_id} --wait` follows it again"
+        console(stderr=True).print(told)
+        raise
 
 
 def end(job: Job, *, json: bool) -> None:
@@ -61,7 +67,7 @@ def follow(gateway: GatewayClient, job_id: str) -> Job:
     out = console(stderr=True)  # so that --json leaves stdout to programs
     if not out.is_terminal:
         return _poll(gateway, job_id, lambda job: out.print(f"{job.stage}: {job.state}, {job.progress:.0%}"))
-    with progress_bar(out, "queued") as report:
+    with progress(out, "queued") as report:
         return _poll(gateway, job_id, lambda job: report(f"{job.stage} {job.state}", job.progress))
 
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from schemas.status import PlatformStatus, ReplicaStatus
@@ -21,6 +21,12 @@ PATH = "/v1/status"
 
 STYLES = {"ready": "green", "degraded": "yellow", "unavailable": "red", "silent": "red"}
 COLUMNS = ("replica", "state", "req/s", "5xx/s", "p50", "p99", "in flight", "waiting", "memory", "more")
+LEFT = ("replica", "state", "more")
+GAP_CHARS = 2
+FIRST_NEEDED = ("replica", "state", "req/s", "p99", "5xx/s", "waiting", "in flight", "p50", "memory")
+"""Where a terminal has no room for all columns, these come first."""
+MORE_CHARS_MIN = 40
+"""Narrower than this, the last column stands below the table."""
 
 FINAL = (Unauthenticated, Forbidden, InvalidRequest)
 """Failures that do not pass by waiting."""
@@ -70,7 +76,7 @@ def _stream(views: Iterator[PlatformStatus | PlatformError]) -> None:
 def _live(views: Iterator[PlatformStatus | PlatformError], out: Console) -> None:
     with Live(console=out, auto_refresh=False, screen=False) as live:
         for view in views:
-            live.update(_shown(view), refresh=True)
+            live.update(_shown(view, out.width), refresh=True)
 
 
 def _lines(views: Iterator[PlatformStatus | PlatformError], out: Console) -> None:
@@ -85,23 +91,47 @@ def _lines(views: Iterator[PlatformStatus | PlatformError], out: Console) -> Non
                 out.print(f"{view.as_of:%H:%M:%S} {daemon.name} {replica.url} {figures}", soft_wrap=True)
 
 
-def _shown(view: PlatformStatus | PlatformError) -> Table | Text:
+def _shown(view: PlatformStatus | PlatformError, width: int) -> RenderableType:
+    """A line a replica, whatever the width: who watches wants to see all of them."""
     if not isinstance(view, PlatformStatus):
         return Text(view.message, style="red")
+    rows = [(STYLES[replica.state], cells) for replica, cells in _labelled(view)]
+    columns = _that_fit([cells for _, cells in rows], width)
+    beside = "more" in columns
     table = Table(
-        *COLUMNS,
+        *(Column(name, justify="left" if name in LEFT else "right", no_wrap=True) for name in columns),
         title=f"{view.state} at {view.as_of.astimezone():%H:%M:%S}",
         title_style=STYLES[view.state],
         title_justify="left",
+        box=None,
+        padding=(0, GAP_CHARS, 0, 0),
     )
-    for column in table.columns[2:-1]:
-        column.justify = "right"
+    for style, cells in rows:
+        table.add_row(*(Text(cells[name], style=style if name == "state" else "") for name in columns))
+    notes = [] if beside else [f"{cells['replica']}: {cells['more']}" for _, cells in rows if cells["more"]]
+    return Group(table, *(Text(note, no_wrap=True, overflow="ellipsis") for note in notes))
+
+
+def _labelled(view: PlatformStatus) -> Iterator[tuple[ReplicaStatus, dict[str, str]]]:
+    """Every replica with its cells by column, under the name that `stillhouse status` gives it."""
     for daemon in view.daemons:
         for number, replica in enumerate(daemon.replicas, 1):
-            _, state, *rest = _cells(replica)
             label = daemon.name if number == 1 else f"{daemon.name}.{number}"
-            table.add_row(label, Text(state, style=STYLES[replica.state]), *rest)
-    return table
+            yield replica, {**dict(zip(COLUMNS, _cells(replica), strict=True)), "replica": label}
+
+
+def _that_fit(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """The columns that there is room for, in their order; the last one only with much of it."""
+    chosen: set[str] = set()
+    left = width
+    for name in FIRST_NEEDED:
+        left -= max(len(name), *(len(cells[name]) for cells in rows)) + GAP_CHARS
+        if left < 0:
+            break
+        chosen.add(name)
+    if left >= MORE_CHARS_MIN:
+        chosen.add("more")
+    return [name for name in COLUMNS if name in chosen]
 
 
 def _cells(replica: ReplicaStatus) -> list[str]:

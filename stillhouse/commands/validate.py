@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 from pydantic import JsonValue, RootModel, ValidationError
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from schemas.errors import ErrorBody, ErrorEnvelope
 from schemas.verdicts import Finding, ValidateRequest, Verdict
 from services.faults import reason_of
 from stillhouse.client import GatewayClient
+from stillhouse.commands.progress import progress
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import load_settings
 
@@ -171,14 +171,13 @@ def _refused(message: str, code: str) -> ErrorEnvelope:
 
 
 def _answers(requests: Sequence[dict[str, Any]]) -> Iterator[Verdict | ErrorEnvelope]:
-    progress = console(stderr=True)
-    with GatewayClient(load_settings()) as gateway:
-        chunks = list(_chunks(requests))
-        for chunk in track(
-            chunks, "judging", console=progress, transient=True, disable=not progress.is_terminal
-        ):
+    done = 0
+    with GatewayClient(load_settings()) as gateway, progress(console(stderr=True), "judging") as report:
+        for chunk in _chunks(requests):
             for answer in gateway.post_lines("/v1/validate/batch", Line, chunk):
                 yield answer.root
+            done += len(chunk)
+            report(f"judging {_count(len(requests), 'line')}", done / len(requests))
 
 
 def _chunks(requests: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

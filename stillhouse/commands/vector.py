@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from schemas.vectors import (
@@ -27,6 +27,7 @@ from schemas.vectors import (
 from services.errors import Unavailable
 from stillhouse.client import GatewayClient
 from stillhouse.commands import vector_files, vector_migrate
+from stillhouse.commands.progress import Report, progress
 from stillhouse.commands.vector_plot import plot
 from stillhouse.commands.vector_sources import Source, Unreadable, glove, wordnet
 from stillhouse.output import JsonOption, console, print_json
@@ -114,13 +115,13 @@ def bench(
     )
     settings = load_settings()
     settings = settings.model_copy(update={"timeout_s": max(settings.timeout_s, TIMEOUT_S)})
-    with GatewayClient(settings) as gateway, _bar() as bar:
+    with GatewayClient(settings) as gateway, progress(console(stderr=True), "vector bench") as show:
         if name is not None:
-            answer = _measured(gateway, name, asked, bar)
+            answer = _measured(gateway, name, asked, show)
         else:
             source = _source(glove_path, wordnet_path, limit)
-            with _stored(gateway, source, model, bar) as made:
-                answer = _measured(gateway, made, asked, bar)
+            with _stored(gateway, source, model, show) as made:
+                answer = _measured(gateway, made, asked, show)
         if apply and name is not None and answer.best is not None:
             again = asked.model_copy(update={"sweep": Sweep(ef=[answer.best.ef]), "apply": True})
             applied = gateway.post(_path(name, "benchmark"), BenchmarkResponse, again)
@@ -135,19 +136,16 @@ def bench(
         raise typer.Exit(1)
 
 
-def _measured(gateway: GatewayClient, name: str, asked: BenchmarkRequest, bar: Progress) -> BenchmarkResponse:
+def _measured(gateway: GatewayClient, name: str, asked: BenchmarkRequest, show: Report) -> BenchmarkResponse:
     """One setting after another, up to the first that reaches the target, or all."""
-    task = bar.add_task("measuring", total=len(EFS))
     settings: list[BenchmarkedSetting] = []
-    for ef in EFS:
-        bar.update(task, description=f"measuring ef {ef}")
+    for number, ef in enumerate(EFS):
+        show(f"measuring ef {ef}", number / len(EFS))
         request = asked.model_copy(update={"sweep": Sweep(ef=[ef])})
         answer = gateway.post(_path(name, "benchmark"), BenchmarkResponse, request)
         settings += answer.settings
-        bar.advance(task)
         if answer.best is not None:
             break
-    bar.remove_task(task)
     return answer.model_copy(update={"settings": settings})
 
 
@@ -162,7 +160,7 @@ def _source(glove_path: Path | None, wordnet_path: Path | None, limit: int | Non
 
 
 @contextmanager
-def _stored(gateway: GatewayClient, source: Source, model: str, bar: Progress) -> Iterator[str]:
+def _stored(gateway: GatewayClient, source: Source, model: str, show: Report) -> Iterator[str]:
     """A collection with all points of a source, indexed, for the length of a block."""
     name = f"bench-{secrets.token_hex(4)}"
     spec = CollectionSpec(
@@ -170,14 +168,14 @@ def _stored(gateway: GatewayClient, source: Source, model: str, bar: Progress) -
     )
     gateway.put(_path(name), Collection, spec)
     try:
-        task = bar.add_task("storing", total=source.count)
+        stored = 0
         while batch := list(itertools.islice(source.points, BATCH)):
             body: dict[str, Any] = {"points": batch}
             gateway.put(_path(name, "points"), UpsertResponse, body)
-            bar.advance(task, len(batch))
-        bar.update(task, description="indexing", total=None)
+            stored += len(batch)
+            show("storing", min(1.0, stored / max(1, source.count)))
+        show("indexing", 0.0)
         _wait_for_index(gateway, name)
-        bar.remove_task(task)
         yield name
     finally:
         gateway.delete_if_there(_path(name))
@@ -192,12 +190,7 @@ def _wait_for_index(gateway: GatewayClient, name: str) -> None:
 
 
 def _path(name: str, rest: str = "") -> str:
-    return f"/v1/collections/{name}{'/' if rest else ''}{rest}"
-
-
-def _bar() -> Progress:
-    out = console(stderr=True)
-    return Progress(console=out, transient=True, disable=not out.is_terminal)
+    return f"/v1/collections/{quote(name, safe='')}{'/' if rest else ''}{rest}"
 
 
 # --- what people see --------------------------------------------------------------------------

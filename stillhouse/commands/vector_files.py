@@ -18,7 +18,7 @@ from schemas.vectors import (
 )
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError
 from stillhouse.client import GatewayClient
-from stillhouse.commands.distill_progress import progress_bar
+from stillhouse.commands.progress import progress
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import load_settings
 
@@ -79,7 +79,7 @@ def export(
 ) -> None:
     """Write every point, with its vector, to a Parquet file."""
     parquet = _parquet()
-    with GatewayClient(load_settings()) as gateway, progress_bar(console(stderr=True), "export") as show:
+    with GatewayClient(load_settings()) as gateway, progress(console(stderr=True), "export") as show:
         collection = gateway.get(_path(name), Collection)
         cursor: str | None = None
         with parquet.PointWriter(file, collection) as writer:
@@ -105,7 +105,7 @@ def import_(
 ) -> None:
     """Write the points of a Parquet file. A collection that is not there is made as the exported one was."""
     reader = _parquet().PointReader(file)
-    with GatewayClient(load_settings()) as gateway, progress_bar(console(stderr=True), "import") as show:
+    with GatewayClient(load_settings()) as gateway, progress(console(stderr=True), "import") as show:
         _check_model(_target(gateway, name, reader.collection), reader.collection, texts=texts)
         done = 0
         for points in reader.points(PAGE, texts_only=texts):
@@ -147,7 +147,7 @@ def snapshot(
     json: JsonOption = False,
 ) -> None:
     """Have a snapshot made: one file, from which the collection can be restored anywhere."""
-    with GatewayClient(load_settings()) as gateway, progress_bar(console(stderr=True), "snapshot") as show:
+    with GatewayClient(load_settings()) as gateway, progress(console(stderr=True), "snapshot") as show:
         made = gateway.post(_path(name, "/snapshots"), Snapshot, {})
         if to is not None:
             draft = to.with_name(f".{to.name}.part")
@@ -204,7 +204,7 @@ def reembed(
 ) -> None:
     """Embed every text again. The old vectors are searched until the new ones are all there."""
     path = _path(name, "/reembed")
-    with GatewayClient(load_settings()) as gateway, progress_bar(console(stderr=True), "reembed") as show:
+    with GatewayClient(load_settings()) as gateway, progress(console(stderr=True), "reembed") as show:
         state = gateway.post(path, ReembedState, {"model": model} if model is not None else {})
         while state.state == "running":
             show(f"{state.done} of {state.total}", state.done / max(1, state.total))

@@ -9,7 +9,7 @@ import typer
 from schemas.vectors import Collection, Migration
 from services.errors import Conflict
 from stillhouse.client import GatewayClient
-from stillhouse.commands.distill_progress import progress_bar
+from stillhouse.commands.progress import progress
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import load_settings
 
@@ -31,7 +31,7 @@ def migrate(
 ) -> None:
     """Move a collection to another engine. It is served throughout; a failure leaves it where it was."""
     path = f"/v1/collections/{quote(name, safe='')}"
-    with GatewayClient(load_settings()) as gateway, progress_bar(console(stderr=True), "migrate") as show:
+    with GatewayClient(load_settings()) as gateway, progress(console(stderr=True), "migrate") as show:
         state: Migration | None = gateway.post(f"{path}/migrate", Migration, {"engine": to})
         while state is not None and state.state == "running":
             show(f"{state.done} of {state.total}", state.done / max(1, state.total))

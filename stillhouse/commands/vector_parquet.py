@@ -98,6 +98,8 @@ class PointReader:
         if "id" not in names or not names & {"vector", "text"}:
             raise InvalidRequest(f"{path} has no columns `id` and `vector` or `text`, but {sorted(names)}")
         self._columns = sorted(names & {"id", "id_number", "role", "text", "payload", "vector"})
+        if "vector" in names and not _are_vectors(self._file.schema_arrow.field("vector").type):
+            raise InvalidRequest(f"{path}: the column `vector` holds no lists of numbers")
         self.rows: int = self._file.metadata.num_rows
         described = (self._file.schema_arrow.metadata or {}).get(COLLECTION)
         try:
@@ -107,8 +109,27 @@ class PointReader:
 
     def points(self, batch: int, *, texts_only: bool = False) -> Iterator[list[Point]]:
         """Points as an upsert takes them, `batch` at a time. `texts_only`: no vector beside a text."""
-        for rows in self._file.iter_batches(batch_size=batch, columns=self._columns):
-            yield [_point(row, texts_only=texts_only) for row in _rows(rows)]
+        done = 0
+        batches = self._file.iter_batches(batch_size=batch, columns=self._columns)
+        while True:
+            try:
+                rows = next(batches, None)
+                points = (
+                    [_point(row, texts_only=texts_only) for row in _rows(rows)] if rows is not None else None
+                )
+            except (OSError, ValueError) as error:  # a page that is not whole, a payload that is no JSON
+                raise InvalidRequest(
+                    f"the file cannot be read from row {done} on: {error}; {done} points are written"
+                ) from error
+            if points is None:
+                return
+            yield points
+            done += len(points)
+
+
+def _are_vectors(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return lists and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -55,10 +55,13 @@ def _shape(file: IO[bytes], path: Path) -> tuple[int, int]:
     if head[:6] != MAGIC:
         raise Unreadable(f"{path}: this is no .npy file")
     wide = head[6] > 1
-    (length,) = struct.unpack("<I" if wide else "<H", file.read(4 if wide else 2))
-    told = ast.literal_eval(file.read(length).decode("latin-1"))
-    shape = told["shape"]
-    if told["descr"] != FLOATS or told["fortran_order"] or len(shape) != 2:
+    try:
+        (length,) = struct.unpack("<I" if wide else "<H", file.read(4 if wide else 2))
+        told = ast.literal_eval(file.read(length).decode("latin-1"))
+        shape, descr, by_columns = told["shape"], told["descr"], told["fortran_order"]
+    except (struct.error, SyntaxError, ValueError, LookupError, TypeError):
+        raise Unreadable(f"{path}: the head of the .npy file is not whole") from None
+    if descr != FLOATS or by_columns or len(shape) != 2:
         raise Unreadable(f"{path}: rows of little-endian float32 numbers are needed")
     return shape[0], shape[1]
 
@@ -74,7 +77,10 @@ def wordnet(path: Path, limit: int | None) -> Source:
     folder = path if (path / "data.noun").exists() else path / "dict"
     if not (folder / "data.noun").exists():
         raise Unreadable(f"{path} has no data.noun; it should be WordNet's folder `dict`")
-    texts = list(_glosses(folder))[:limit]
+    try:
+        texts = list(_glosses(folder))[:limit]
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{folder}: {error}") from None
     points = ({"id": name, "text": text} for name, text in texts)
     return Source(len(texts), None, points)
 

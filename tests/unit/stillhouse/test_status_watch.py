@@ -1,6 +1,7 @@
 """`stillhouse status --watch`: a table on a terminal, lines elsewhere, JSON for programs."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,8 @@ from tests.unit.stillhouse.conftest import StubGateway
 
 Run = Callable[..., Result]
 ROUTE = "GET /v1/status"
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+MOVE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 FAST = Latency(p50_ms=0.21, p99_ms=12.4)
 STATUS = PlatformStatus(
@@ -110,6 +113,23 @@ def test_on_a_terminal_there_is_a_table(
     assert "degraded at" in result.output
     for words in ("embedd.2", "0.21 ms", "64 MiB", "req/s"):
         assert words in result.output
+
+
+@pytest.mark.parametrize(
+    ("columns", "beside"), [(200, ("more", "memory", "p50")), (80, ("waiting", "p99")), (40, ("req/s",))]
+)
+def test_a_terminal_of_any_width_shows_every_replica(
+    run: Run, gateway: StubGateway, monkeypatch: pytest.MonkeyPatch, columns: int, beside: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("LINES", "24")
+    gateway.answers[ROUTE] = [(200, told())]
+    output = run("status", "--watch", "--looks", "1").output
+    lines = MOVE.sub("\n", STYLE.sub("", output)).splitlines()
+    assert max(map(len, lines)) <= columns
+    for words in ("embedd ", "embedd.2", "distill ", "silent, ejected", "hits 75%", "no answer", *beside):
+        assert any(words in line for line in lines), words
 
 
 def test_a_gateway_that_is_away_is_asked_again(
