@@ -36,9 +36,23 @@ class Dashboard:
     panels: Sequence[Panel]
 
 
+def total(series: str, by: str = "") -> str:
+    """Of all replicas together."""
+    return f"sum by ({by}) ({series})" if by else f"sum({series})"
+
+
+def worst(series: str, by: str = "") -> str:
+    """Of the replica that has most: for what each of them says of the same thing."""
+    return f"max by ({by}) ({series})" if by else f"max({series})"
+
+
 def rate(series: str, by: str = "") -> str:
-    total = f"rate({series}{WINDOW})"
-    return f"sum by ({by}) ({total})" if by else f"sum({total})"
+    return total(f"rate({series}{WINDOW})", by)
+
+
+def in_an_hour(series: str, by: str = "") -> str:
+    """How often something rare happened: a counter itself would fall back to 0 with each restart."""
+    return total(f"increase({series}[1h])", by)
 
 
 def quantile(share: float, histogram: str, by: str = "") -> str:
@@ -99,15 +113,19 @@ GATEWAY: Final = [
     Panel(
         "Replicas",
         "short",
-        [("gateway_replicas", "{{daemon}}"), ("gateway_replicas_ejected", "{{daemon}} ejected")],
+        [
+            (worst("gateway_replicas", "daemon"), "{{daemon}}"),
+            (worst("gateway_replicas_ejected", "daemon"), "{{daemon}} passed over"),
+        ],
+        "Where several gateways do not agree, the most that one of them sees.",
     ),
-    Panel("Under way to daemons", "short", [("gateway_upstream_in_flight", "{{daemon}}")]),
+    Panel("Under way to daemons", "short", [(total("gateway_upstream_in_flight", "daemon"), "{{daemon}}")]),
     Panel(
         "Shared limits",
         "short",
         [
             ("gateway_shared_limits_up", "in use at {{instance}}"),
-            ("increase(gateway_shared_limits_errors_total[5m])", "errors at {{instance}}"),
+            ("increase(gateway_shared_limits_errors_total[1h])", "errors in an hour at {{instance}}"),
         ],
         "Where GATEWAY_LIMITS_URL names a store.",
     ),
@@ -115,7 +133,11 @@ GATEWAY: Final = [
 HITS, MISSES = rate("embedd_cache_hits_total"), rate("embedd_cache_misses_total")
 EMBEDD: Final = [
     Panel("Cache hits", "percentunit", [(share(HITS, f"({HITS} + {MISSES})"), "share")]),
-    Panel("Cache", "bytes", [("embedd_cache_bytes", "vectors"), ("embedd_fragment_bytes", "encoded")]),
+    Panel(
+        "Cache",
+        "bytes",
+        [(total("embedd_cache_bytes"), "vectors"), (total("embedd_fragment_bytes"), "encoded")],
+    ),
     Panel(
         "Evictions and joins",
         "cps",
@@ -148,16 +170,16 @@ EMBEDD: Final = [
 ]
 VECTORD: Final = [
     times("Search", "vectord_search_seconds", "mode"),
-    Panel("Recall at 10", "percentunit", [("vectord_recall_at_10", "{{collection}}")]),
+    Panel("Recall at 10", "percentunit", [("min by (collection) (vectord_recall_at_10)", "{{collection}}")]),
     Panel(
         "Leaks of the gate",
         "short",
         [
-            ("vectord_gate_leaks_total", "stopped after the index"),
-            ("vectord_canary_leaks_total", "seen by canaries"),
-            ("vectord_canaries_missing_total", "canaries not found"),
+            (in_an_hour("vectord_gate_leaks_total"), "stopped after the index"),
+            (in_an_hour("vectord_canary_leaks_total"), "seen by canaries"),
+            (in_an_hour("vectord_canaries_missing_total"), "canaries not found"),
         ],
-        "All of them must stay 0.",
+        "In an hour. All of them must stay 0.",
     ),
     Panel(
         "Points",
@@ -204,9 +226,14 @@ CHATD: Final = [
     Panel(
         "Cost",
         "currencyUSD",
-        [("sum by (provider) (increase(chatd_cost_usd_total[1h]))", "{{provider}} an hour")],
+        [(in_an_hour("chatd_cost_usd_total", "provider"), "{{provider}}")],
+        "In an hour, as far as prices are known.",
     ),
-    Panel("Attempts under way", "short", [("chatd_in_flight", "under way"), ("chatd_waiting", "waiting")]),
+    Panel(
+        "Attempts under way",
+        "short",
+        [(total("chatd_in_flight"), "under way"), (total("chatd_waiting"), "waiting")],
+    ),
     Panel("Circuits open", "short", [("chatd_circuits_open", "{{instance}}")]),
     Panel(
         "Spool",
@@ -240,22 +267,43 @@ DISTILL: Final = [
             (rate("distill_records_repeated_total"), "known already"),
         ],
     ),
-    Panel("Log", "bytes", [("distill_log_bytes", "on the disk"), ("distill_waiting_bytes", "waiting")]),
+    Panel(
+        "Log",
+        "bytes",
+        [(total("distill_log_bytes"), "on the disk"), (total("distill_waiting_bytes"), "waiting")],
+    ),
     Panel("Records a group", "short", [(quantile(0.5, "distill_group_records"), "p50")]),
     Panel("Groups made durable", "cps", [(rate("distill_fsyncs_total"), "fsyncs")]),
     Panel(
-        "Jobs", "short", [("distill_jobs_total", "{{stage}} {{state}}"), ("distill_job_running", "running")]
+        "Jobs",
+        "short",
+        [
+            (in_an_hour("distill_jobs_total", "stage, state"), "{{stage}} {{state}}"),
+            (total("distill_job_running"), "running"),
+        ],
+        "Ended in an hour, and running now.",
     ),
-    Panel("Left out by stages", "short", [("distill_quarantined_total", "{{stage}}")]),
-    Panel("Datasets", "short", [("distill_datasets", "datasets")]),
-    Panel("Drift", "short", [("distill_drifted", "{{what}}")], "Differences that are no accident."),
+    Panel(
+        "Left out by stages",
+        "short",
+        [(in_an_hour("distill_quarantined_total", "stage"), "{{stage}}")],
+        "Records in an hour.",
+    ),
+    Panel("Datasets", "short", [(total("distill_datasets"), "datasets")]),
+    Panel(
+        "Drift",
+        "short",
+        [(worst("distill_drifted", "what"), "{{what}}")],
+        "Differences that are no accident.",
+    ),
     Panel(
         "Contexts caught",
         "short",
         [
-            ("distill_contexts_caught_total", "{{reason}}"),
-            ("distill_own_group_contexts_total", "of the own group"),
+            (in_an_hour("distill_contexts_caught_total", "reason"), "{{reason}}"),
+            (in_an_hour("distill_own_group_contexts_total"), "of the own group"),
         ],
+        "Passages in an hour.",
     ),
 ]
 VALIDATORS: Final = [
@@ -266,17 +314,31 @@ VALIDATORS: Final = [
     Panel(
         "Files that cannot be used",
         "short",
-        [("validators_roster_refused", "roster"), ("validators_policy_refused", "policy")],
+        [(worst("validators_roster_refused"), "roster"), (worst("validators_policy_refused"), "policy")],
     ),
 ]
 MODELD: Final = [
     Panel("Tokens", "cps", [(rate("modeld_tokens_total", "model, direction"), "{{model}} {{direction}}")]),
     Panel("Texts embedded", "cps", [(rate("modeld_embedded_texts_total", "model"), "{{model}}")]),
-    Panel("Requests that wait", "short", [("modeld_waiting", "{{kind}}")]),
-    Panel("Models in memory", "short", [("modeld_loaded", "{{model}}")]),
+    Panel("Requests that wait", "short", [(total("modeld_waiting", "kind"), "{{kind}}")]),
+    Panel("Models in memory", "short", [(total("modeld_loaded", "model"), "{{model}}")]),
+]
+OBJECTIVES: Final = [
+    Panel(
+        "Budget of errors, burning",
+        "short",
+        [(f"gateway:errors:ratio_{window} / 0.001", window) for window in ("1h", "6h", "3d")],
+        "1: what the objective allows in 30 days is gone in 30 days. 14.4: in two.",
+    ),
+    Panel(
+        "Budget of overhead, burning",
+        "short",
+        [(f"gateway:slow:ratio_{window} / 0.01", window) for window in ("1h", "6h", "3d")],
+        "The same of requests that lost more than 25 ms in the gateway.",
+    ),
 ]
 OVERVIEW: Final = [
-    Panel("Up", "short", [("sum by (job) (up)", "{{job}}")]),
+    Panel("Up", "short", [(total("up", "job"), "{{job}}")]),
     Panel("Requests", "reqps", [(rate(f"{REQUESTS}_count", "job"), "{{job}}")]),
     Panel(
         "Answers with 5xx",
@@ -298,6 +360,7 @@ OVERVIEW: Final = [
         [(quantile(0.99, "gateway_overhead_seconds", "daemon"), "{{daemon}}")],
     ),
     Panel("Event loop lag, p99", "s", [(quantile(0.99, "event_loop_lag_seconds", "job"), "{{job}}")]),
+    *OBJECTIVES,
     named("Cache hits", EMBEDD),
     named("Tokens", CHATD),
     named("Cost", CHATD),
@@ -306,7 +369,7 @@ OVERVIEW: Final = [
     named("Records kept", DISTILL),
     named("Recall at 10", VECTORD),
     named("Leaks of the gate", VECTORD),
-    Panel("Memory", "bytes", [("sum by (job) (process_resident_memory_bytes)", "{{job}}")]),
+    Panel("Memory", "bytes", [(total("process_resident_memory_bytes", "job"), "{{job}}")]),
 ]
 OWN: Final = {
     "gateway": GATEWAY,

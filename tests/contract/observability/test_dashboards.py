@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.observability import dashboards
+from gateway.engine import overhead
 from services.testing import client_for
 from tests.generate import DAEMONS, settings_type
 
@@ -37,6 +38,12 @@ NUMBERS: Final = r"\b\d[\d.]*[a-z]*\b"
 NOT_NAMES: Final = re.compile(f"{TEXTS}|{SELECTORS}|{GROUPING}|{NUMBERS}")
 NAME: Final = re.compile(r"[a-zA-Z_:][\w:]*(?!\s*\()\b(?!\s*\()")
 LABELS: Final = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
+RATED: Final = re.compile(r"\b(?:rate|increase)\(([\w:]+)")
+BY: Final = re.compile(r"\bby\s*\(([^)]*)\)")
+BURNING: Final = re.compile(r"(\w+:\w+):ratio_(\w+) > ([\d.]+) \* ([\d.]+)")
+MINUTES: Final = {"m": 1, "h": 60, "d": 24 * 60}
+COUNTED_FROM_NOTHING: Final = {"TornTail", "JobFailed"}
+"""Alerts on counters that nobody has seen before something happened, so that there was no increase."""
 
 
 def names_in(expression: str) -> set[str]:
@@ -63,8 +70,8 @@ def test_a_metric_that_does_not_exist_would_be_noticed(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """The names of the series that each daemon can have, by its own `/metrics`."""
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """The series that each daemon can have, by its own `/metrics`, and of which kind each is."""
 
     async def scraped(daemon: str) -> str:
         values = {"data": tmp_path_factory.mktemp(daemon), **OPTIONAL.get(daemon, {})}
@@ -74,16 +81,21 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
             await client.get("/nothing")
             return (await client.get("/metrics")).text
 
-    return {daemon: set(_series(run(scraped, daemon))) for daemon in DAEMONS}
+    return {daemon: dict(_series(run(scraped, daemon))) for daemon in DAEMONS}
 
 
-def _series(text: str) -> Iterator[str]:
+def _series(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split()
-            yield name
+            yield name, kind
             if kind == "histogram":
-                yield from (f"{name}_bucket", f"{name}_sum", f"{name}_count")
+                yield from ((f"{name}_{part}", "counter") for part in ("bucket", "sum", "count"))
+
+
+@pytest.fixture(scope="module")
+def kinds(published: dict[str, dict[str, str]]) -> dict[str, str]:
+    return {name: kind for series in published.values() for name, kind in series.items()}
 
 
 def expressions() -> Iterator[tuple[str, str]]:
@@ -101,22 +113,49 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
-def test_every_metric_that_is_asked_for_exists(published: dict[str, set[str]]) -> None:
-    known = set().union(*published.values(), PROMETHEUS_OWN, PROCESS)
+def test_every_metric_that_is_asked_for_exists(kinds: dict[str, str]) -> None:
+    known = kinds.keys() | PROMETHEUS_OWN | PROCESS
     known |= {rule["record"] for rule in rules() if "record" in rule}
     unknown = {where: names_in(expression) - known for where, expression in expressions()}
     assert {where: names for where, names in unknown.items() if names} == {}
 
 
-def test_every_daemon_has_what_all_have(published: dict[str, set[str]]) -> None:
+def test_rates_are_of_counters_and_counters_are_read_as_rates(kinds: dict[str, str]) -> None:
+    for where, expression in expressions():
+        rated = set(RATED.findall(expression))
+        assert {kinds[name] for name in rated} <= {"counter"}, where
+        if where not in COUNTED_FROM_NOTHING:
+            assert "counter" not in {kinds.get(name) for name in names_in(expression) - rated}, where
+
+
+def test_quantiles_are_of_buckets_that_keep_their_bounds() -> None:
+    for where, expression in expressions():
+        for one in expression.split("histogram_quantile(")[1:]:
+            assert re.match(r"[\d.]+, sum by \(le[,)]", one), where
+            assert "_bucket" in one, where
+
+
+def test_every_line_of_a_graph_has_a_name_of_its_own() -> None:
+    """What is not put together is told apart by its replica, the rest by what it is put together by."""
+    for dashboard in dashboards.dashboards():
+        for panel in dashboard.panels:
+            for expression, legend in panel.queries:
+                by = {label.strip() for labels in BY.findall(expression) for label in labels.split(",")}
+                own = {"instance"} if not re.search(r"\b(?:sum|max|min)\b", expression) else by - {"le"}
+                told = set(re.findall(r"{{(\w+)}}", legend))
+                assert told >= own or ":ratio_" in expression, (dashboard.name, panel.title, legend)
+
+
+def test_every_daemon_has_what_all_have(published: dict[str, dict[str, str]]) -> None:
     for daemon, names in published.items():
         assert {
             dashboards.REQUESTS,
             "http_requests_in_flight",
             "event_loop_lag_seconds",
             "event_loop_tasks",
-        } <= names, daemon
-    assert {"gen_ai_client_token_usage", "gen_ai_client_operation_duration_seconds"} <= published["chatd"]
+        } <= names.keys(), daemon
+    chatd = published["chatd"].keys()
+    assert {"gen_ai_client_token_usage", "gen_ai_client_operation_duration_seconds"} <= chatd
     assert "gateway_overhead_seconds" in published["gateway"]
 
 
@@ -174,3 +213,43 @@ def test_labels_that_select_http_series_exist() -> None:
     for where, expression in expressions():
         for selector in re.findall(r"http_server_request_duration_seconds\w*\{([^}]*)\}", expression):
             assert set(LABELS.findall(selector)) <= http, where
+
+
+def _minutes(window: str) -> int:
+    return int(window[:-1]) * MINUTES[window[-1]]
+
+
+def test_budgets_burn_over_a_long_window_and_a_twelfth_of_it() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    burning = {rule["alert"]: BURNING.findall(rule["expr"]) for rule in rules() if "alert" in rule}
+    alerts = {alert: conditions for alert, conditions in burning.items() if conditions}
+    assert {series for conditions in alerts.values() for series, *_ in conditions} == {
+        "gateway:errors",
+        "gateway:slow",
+    }
+    for alert, conditions in alerts.items():
+        for (series, long, *bound), (other, short, *same) in zip(
+            conditions[::2], conditions[1::2], strict=True
+        ):
+            assert (series, bound) == (other, same), alert
+            assert _minutes(long) == 12 * _minutes(short), alert
+            assert {f"{series}:ratio_{window}" for window in (long, short)} <= recorded, alert
+
+
+def test_a_window_is_recorded_over_itself() -> None:
+    for rule in rules():
+        if "record" in rule:
+            windows = set(re.findall(r"\[(\w+)\]", rule["expr"]))
+            assert windows == {rule["record"].rpartition("_")[2]}
+
+
+def test_the_bound_of_the_objective_is_one_of_the_histogram() -> None:
+    asked = {bound for rule in rules() for bound in re.findall(r'le="([^"]+)"', rule["expr"])}
+    assert asked == {"0.025"}
+    assert asked <= set(map(str, overhead.SECONDS))
+
+
+def test_a_daemon_that_is_gone_altogether_is_missed() -> None:
+    (rule,) = (rule for rule in rules() if rule.get("alert") == "DaemonAbsent")
+    missed = set(re.findall(r'absent\(up{job="(\w+)"}\)', rule["expr"]))
+    assert missed == set(DAEMONS) - {"modeld"}, "an Ollama may take modeld's place"
