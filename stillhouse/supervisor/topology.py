@@ -52,9 +52,7 @@ def topology(
     nothing is mounted.
     """
     daemons = _daemons(file, specs)
-    started = list(names) or list(daemons)
-    counts = {name: file.services[name].deploy.replicas for name in started if name in daemons}
-    replicas = replicas_of(list(daemons.values()), started, {**counts, **(scale or {})})
+    replicas = _replicas(file, daemons, list(names) or list(daemons), scale or {})
     world = _World(file, folder, data, daemons, replicas)
     variables = {name: world.environment(name) for name in daemons}
     return Topology(
@@ -64,6 +62,18 @@ def topology(
         tuple(world.volumes()),
         tuple(world.notes()),
     )
+
+
+def _replicas(
+    file: ComposeFile, daemons: Mapping[str, DaemonSpec], names: Sequence[str], scale: Mapping[str, int]
+) -> tuple[Replica, ...]:
+    """The processes to run. None, where a daemon is scaled to 0 as Compose allows."""
+    counts = {name: file.services[name].deploy.replicas for name in names if name in daemons} | dict(scale)
+    started = [name for name in names if name not in daemons or counts[name] > 0]
+    if not started:
+        raise InvalidRequest("all daemons are scaled to 0, so that nothing would run")
+    running = {name: count for name, count in counts.items() if count > 0 or name not in daemons}
+    return replicas_of(list(daemons.values()), started, running)
 
 
 def _daemons(file: ComposeFile, specs: Sequence[DaemonSpec]) -> dict[str, DaemonSpec]:
@@ -79,6 +89,11 @@ def _daemons(file: ComposeFile, specs: Sequence[DaemonSpec]) -> dict[str, Daemon
             raise InvalidRequest(
                 f"the service {name!r} is built with DAEMON={daemon}; a service has the name of the daemon"
                 f" that it runs, one of {', '.join(known)}"
+            )
+        if foreign := file.services[name].foreign:
+            raise InvalidRequest(
+                f"`services.{name}.{foreign[0]}` is not understood here; a process is told by"
+                f" {', '.join(sorted(Service.model_fields))} alone"
             )
     return {spec.name: _published(spec, file.services[spec.name]) for spec in specs if spec.name in found}
 

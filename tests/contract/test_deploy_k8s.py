@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from services.testing import client_for
-from tests.contract.test_deploy_compose import entry, variables_of
+from tests.contract.test_deploy_compose import entry, environment, peers_of, variables_of
 from tests.generate import DAEMONS, OPENAPI_FOLDER, ROOT, settings_type
 from tests.integration.deploy.kubernetes import faults
-from tests.integration.deploy.kustomize import Object, documents, render
+from tests.integration.deploy.kustomize import Object, render
 
 FOLDER = ROOT / "deploy" / "k8s"
 OVERLAYS = ("small", "production")
@@ -26,6 +26,11 @@ CUSTOM = {"ServiceMonitor"}
 """Kinds that no schema of Kubernetes describes; they have a test of their own."""
 
 RENDERED = {name: render(FOLDER / name) for name in OVERLAYS}
+TOOLS = render(FOLDER / "tools")
+KUSTOMIZE = next(
+    (command for command in (["kustomize", "build"], ["kubectl", "kustomize"]) if shutil.which(command[0])),
+    [],
+)
 PORTS: dict[str, int] = {**entry().PORTS, "limits": 6379}
 
 
@@ -88,9 +93,26 @@ def test_it_is_what_kubernetes_takes(each: Object) -> None:
     assert faults(each) == []
 
 
-def test_the_command_line_is_what_kubernetes_takes() -> None:
-    (pod,) = documents(FOLDER / "tools" / "cli.yaml")
+@pytest.mark.parametrize("pod", TOOLS, ids=label_of)
+def test_a_tool_is_what_kubernetes_takes(pod: Object) -> None:
     assert faults(pod) == []
+
+
+@pytest.mark.parametrize("pod", TOOLS, ids=label_of)
+def test_a_tool_is_where_its_volume_is(pod: Object) -> None:
+    """A volume that one node alone can mount is on the node of the daemon that uses it."""
+    (rule,) = pod["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert rule["topologyKey"] == "kubernetes.io/hostname"
+    daemon = rule["labelSelector"]["matchLabels"]["app.kubernetes.io/name"]
+    assert claims(pod["spec"]) <= claims(pod_of(find("small", "Deployment", daemon)))
+
+
+def claims(pod: Object) -> set[str]:
+    return {
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
 
 
 @pytest.mark.parametrize("path", ["spec.replica", "spec.template.spec.containers.0.readinesProbe"])
@@ -104,14 +126,12 @@ def test_what_kubernetes_does_not_know_is_found(path: str) -> None:
     assert len(faults(each)) == 1
 
 
-@pytest.mark.skipif(shutil.which("kustomize") is None, reason="kustomize is not installed")
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.skipif(not KUSTOMIZE, reason="neither kustomize nor kubectl is installed")
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "tools"])
 def test_we_render_as_kustomize_does(overlay: str) -> None:
-    done = subprocess.run(
-        ["kustomize", "build", str(FOLDER / overlay)], capture_output=True, check=True, timeout=60
-    )
+    done = subprocess.run([*KUSTOMIZE, str(FOLDER / overlay)], capture_output=True, check=True, timeout=60)
     theirs = {label_of(each): each for each in yaml.safe_load_all(done.stdout)}
-    assert theirs == {label_of(each): each for each in RENDERED[overlay]}
+    assert theirs == {label_of(each): each for each in render(FOLDER / overlay)}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -127,8 +147,7 @@ def pods() -> list[Any]:
         for overlay in OVERLAYS
         for each in of_kind(overlay, "Deployment", "StatefulSet")
     ]
-    (cli,) = documents(FOLDER / "tools" / "cli.yaml")
-    return [*found, pytest.param(cli["spec"], id="cli")]
+    return [*found, *(pytest.param(pod["spec"], id=label_of(pod)) for pod in TOOLS)]
 
 
 @pytest.mark.parametrize("pod", pods())
@@ -188,6 +207,16 @@ def test_every_setting_exists(overlay: str) -> None:
     assert {variable.removesuffix("_FILE") for variable in config(overlay)} <= known
 
 
+@every_workload
+def test_a_daemon_is_told_what_the_compose_file_tells_it(each: Object) -> None:
+    """Where its peers are, above all: in a pod nobody else is at 127.0.0.1."""
+    name = each["metadata"]["name"]
+    given = {variable["name"] for variable in daemon_of(each).get("env", [])} | set(config("small"))
+    assert peers_of(name) <= given
+    needed = {variable for variable, value in environment(name).items() if not value.endswith(":-}")}
+    assert needed <= given
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_services_lead_to_their_pods(overlay: str) -> None:
     pods = of_kind(overlay, "Deployment", "StatefulSet")
@@ -229,11 +258,26 @@ def test_the_network_lets_through_what_is_configured_and_no_more(overlay: str) -
             }
             assert "from" in rule or own == "gateway"
         for rule in policy.get("egress", []):
+            if any(port["port"] == 53 for port in rule["ports"]):
+                continue
             out |= {
                 (own, peer) for peer in peers(rule.get("to", [])) if rule["ports"] == [{"port": PORTS[peer]}]
             }
     assert into == out == configured
     assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nothing_leaves_the_cluster_but_for_providers(overlay: str) -> None:
+    """Nor by names: who may ask any server for one can tell it anything."""
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        for rule in policy["spec"].get("egress", []):
+            assert rule["to"]
+            blocks = [to["ipBlock"]["cidr"] for to in rule["to"] if "ipBlock" in to]
+            if policy["metadata"]["name"] == "chatd-providers":
+                assert rule["ports"] == [{"port": 443}]
+            else:
+                assert all(block.startswith("169.254.") for block in blocks)
 
 
 def peers(selectors: list[Object]) -> set[str]:
@@ -283,6 +327,20 @@ def test_prometheus_finds_every_daemon(name: str) -> None:
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_roll_out_never_waits_for_a_volume_that_its_predecessor_holds(overlay: str) -> None:
+    modes = {
+        each["metadata"]["name"]: each["spec"]["accessModes"]
+        for each in of_kind(overlay, "PersistentVolumeClaim")
+    }
+    for each in of_kind(overlay, "Deployment"):
+        alone = any(modes[claim] == ["ReadWriteOnce"] for claim in claims({"volumes": [], **pod_of(each)}))
+        strategy = each["spec"].get("strategy", {})
+        assert (strategy.get("type") == "Recreate") == alone
+        if alone:
+            assert "rollingUpdate" not in strategy
+
+
 def test_replicas_of_a_deployment_share_only_what_many_can_mount() -> None:
     for claim in of_kind("production", "PersistentVolumeClaim"):
         assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
@@ -292,8 +350,7 @@ def test_replicas_of_a_deployment_share_only_what_many_can_mount() -> None:
 def test_images_are_those_of_the_compose_file(name: str) -> None:
     compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"][name]["image"]
     if name == "cli":
-        (pod,) = documents(FOLDER / "tools" / "cli.yaml")
-        assert pod["spec"]["containers"][0]["image"] == compose
+        assert {pod["spec"]["containers"][0]["image"] for pod in TOOLS} == {compose}
     else:
         (each,) = [each for each in workloads("small") if each["metadata"]["name"] == name]
         assert daemon_of(each)["image"] == compose

@@ -63,6 +63,20 @@ def test_a_daemon_may_finish_what_it_has() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_a_daemon_is_exposed_to_little() -> None:
+    """By systemd's own measure, from 0 to 10, which goes by all that a unit leaves open."""
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=20"]
+    done = subprocess.run(
+        [*command, str(FOLDER / "stillhouse@.service")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_takes_them(tmp_path: Path) -> None:
     text = (FOLDER / "stillhouse@.service").read_text().replace("/opt/stillhouse/bin/python", sys.executable)
     names = [f"stillhouse@{name}.service" for name in DAEMONS]

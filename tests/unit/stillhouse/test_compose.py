@@ -89,6 +89,32 @@ def test_a_scale_that_is_asked_for_goes_before_the_files(file: Path) -> None:
     assert [each.port for each in replicas if each.spec.name == "embedd"] == [4101, 4201, 4301]
 
 
+@pytest.mark.parametrize("where", ["file", "argument"])
+def test_none_of_a_daemon_runs_where_it_is_scaled_to_nothing(file: Path, where: str) -> None:
+    if where == "file":
+        file.write_text(FILE.replace("replicas: 2", 'replicas: "${EMBEDDS:-0}"'))
+    found = plan(file, scale={"embedd": 0} if where == "argument" else {})
+    assert [each.label for each in found.replicas] == ["gateway", "chatd"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (dict.fromkeys(("gateway", "embedd", "chatd"), 0), "nothing would run"),
+        ({"ollama": 0}, "there is no daemon 'ollama'"),
+    ],
+)
+def test_scaling_to_nothing_has_bounds(file: Path, scale: dict[str, int], said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        plan(file, scale=scale)
+
+
+def test_what_means_something_to_containers_alone_is_passed_over(file: Path) -> None:
+    alone = "    read_only: true\n    depends_on: [chatd]\n    x-note: mine\n"
+    file.write_text(FILE.replace("    secrets: [openai]\n", f"    secrets: [openai]\n{alone}"))
+    assert len(plan(file).replicas) == 4
+
+
 def test_some_daemons_may_be_run_alone(file: Path) -> None:
     found = plan(file, "gateway", "embedd", scale={"embedd": 1})
     assert [each.label for each in found.replicas] == ["gateway", "embedd"]
@@ -199,7 +225,18 @@ def test_variables_are_filled_in_as_compose_does(file: Path, text: str, value: s
         ),
         ("services:", "services: [", "is not YAML"),
         ("services:", "service:", "`services`: Field required"),
-        ("replicas: 2", "replicas: 0", "`services.embedd.deploy.replicas`"),
+        ("replicas: 2", "replicas: -1", "`services.embedd.deploy.replicas`"),
+        (
+            "    secrets: [openai]",
+            "    secrets: [openai]\n    env_file: x.env",
+            "`services.embedd.env_file` is not understood here",
+        ),
+        ("    secrets: [openai]", "    enviroment: {}", "`services.embedd.enviroment` is not understood"),
+        (
+            "secrets:\n  openai",
+            "include: [more.yaml]\nsecrets:\n  openai",
+            "`include` is not understood here",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(file: Path, old: str, new: str, said: str) -> None:
