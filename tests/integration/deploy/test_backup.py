@@ -1,4 +1,4 @@
-"""The backup of docs/operations.md: volumes copied while daemons are stopped, restored elsewhere and whole."""
+"""The backup of docs/operations.md: volumes copied while daemons are stopped, then restored elsewhere."""
 
 import tarfile
 import time
