@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypedDict
 
 from embedd.backends import Backend, OllamaBackend, OpenAIBackend, SharedCache, Transport, ValkeyCache
-from embedd.engine import Engine, FragmentCache, Limits, Metrics, Pool, VectorCache, WarmFile
+from embedd.engine import Engine, FragmentCache, Limits, Metrics, Pool, Spans, VectorCache, WarmFile
 from embedd.routes import HopDoor, hop_route, routes
 from embedd.settings import Settings
 from services import daemon
@@ -31,10 +31,15 @@ def create_app(
     registry = CollectorRegistry()
 
     @asynccontextmanager
-    async def lifespan(_: Daemon) -> AsyncIterator[State]:
+    async def lifespan(app: Daemon) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             metrics = Metrics(registry)
-            pool = Pool(backends or await _open_backends(settings, stack), metrics, _limits(settings))
+            pool = Pool(
+                backends or await _open_backends(settings, stack),
+                metrics,
+                _limits(settings),
+                Spans(app.tracer),
+            )
             cache = VectorCache(
                 bytes_max=settings.cache_bytes_max,
                 policy=settings.cache_policy,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any
 
@@ -16,7 +16,8 @@ from embedd.engine import Embedded, Engine
 from embedd.settings import Settings
 from schemas import hop
 from schemas.embeddings import EmbeddingRequest, EmbeddingResponse
-from services import context, daemon, tracing
+from services import context, daemon, ids, tracing
+from services.context import RequestContext
 from services.disconnect import ClientGone, unless_gone
 from services.errors import InvalidRequest, PlatformError
 from services.middleware import UNEXPECTED, Frame
@@ -29,6 +30,9 @@ ROWS_A_CHUNK = 64
 
 INPUT_TYPES = (None, "query", "document")
 ENCODINGS = ("base64", "float")
+
+Part = tuple[int, bytes]
+"""Of the answer to a frame: the status that its call would have had by itself, and the bytes."""
 
 Later = Callable[[hop.Call], Coroutine[Any, Any, bytes]]
 """Makes the part of a call that takes a while."""
@@ -189,8 +193,9 @@ class Hop:
             if part is None:
                 slow.append(call)
             else:
-                ready.append(part)
-                _trace(tracer, (call,), time.perf_counter() - started)
+                status, data = part
+                ready.append(data)
+                _trace(tracer, call, status, time.perf_counter() - started)
         engine.count_hits(sum(len(call.texts) for call in calls) - sum(len(call.texts) for call in slow))
         head = [(b"content-type", hop.CONTENT_TYPE)]
         await send({"type": "http.response.start", "status": 200, "headers": head})
@@ -236,26 +241,45 @@ class Hop:
         done.put_nowait(part)
 
 
-def _at_once(engine: Engine, settings: Settings, call: hop.Call) -> bytes | None:
+def _at_once(engine: Engine, settings: Settings, call: hop.Call) -> Part | None:
     """The part of a call that needs no waiting: cached as a whole, or refused. None for the others."""
     try:
         texts = checked_texts(call.texts, settings)
         embedded = engine.cached(engine.order(call.model, texts, call.input_type, truncate=call.truncate))
-        return None if embedded is None else _part(engine, call, embedded)
+        return None if embedded is None else (200, _part(engine, call, embedded))
     except PlatformError as error:
-        return _refusal(call, error)
+        return error.status, _refusal(call, error)
 
 
 async def _later(engine: Engine, settings: Settings, tracer: Tracer | None, call: hop.Call) -> bytes:
+    """The part of a call that is computed, under the ids of its caller's request."""
     started = time.perf_counter()
+    request = _continued(tracer, call)
+    status = PlatformError.status
     try:
-        texts = checked_texts(call.texts, settings)
-        order = engine.order(call.model, texts, call.input_type, truncate=call.truncate)
-        return _part(engine, call, await engine.embed(order))
+        with context.within(request):
+            texts = checked_texts(call.texts, settings)
+            order = engine.order(call.model, texts, call.input_type, truncate=call.truncate)
+            part = _part(engine, call, await engine.embed(order))
+        status = 200
     except PlatformError as error:
-        return _refusal(call, error)
+        status = error.status
+        part = _refusal(call, error)
+    except asyncio.CancelledError:
+        status = ClientGone.status
+        raise
     finally:
-        _trace(tracer, (call,), time.perf_counter() - started)
+        if tracer is not None:
+            seconds = time.perf_counter() - started
+            tracer.served(request, route=hop.PATH, method="POST", status=status, seconds=seconds)
+    return part
+
+
+def _continued(tracer: Tracer | None, call: hop.Call) -> RequestContext:
+    """The request that a call is a part of."""
+    if tracer is None:
+        return RequestContext(call.request_id, ids.child_traceparent(call.traceparent))
+    return tracer.continued(call.request_id, call.traceparent)
 
 
 def _untraced(scope: Scope) -> Tracer | None:
@@ -267,12 +291,11 @@ def _untraced(scope: Scope) -> Tracer | None:
     return tracer
 
 
-def _trace(tracer: Tracer | None, calls: Sequence[hop.Call], seconds: float) -> None:
-    """A span for each call, which was answered: refusals are answers too."""
+def _trace(tracer: Tracer | None, call: hop.Call, status: int, seconds: float) -> None:
+    """A span for a call that was answered at once."""
     if tracer is not None:
-        for call in calls:
-            request = tracer.continued(call.request_id, call.traceparent)
-            tracer.served(request, route=hop.PATH, method="POST", status=200, seconds=seconds)
+        request = tracer.continued(call.request_id, call.traceparent)
+        tracer.served(request, route=hop.PATH, method="POST", status=status, seconds=seconds)
 
 
 def _part(engine: Engine, call: hop.Call, embedded: Embedded) -> bytes:
@@ -315,7 +338,7 @@ class HopDoor:
         if cancelled or self._frame.drain.draining or not _well_formed(source, calls, cancelled):
             return False
         started = time.perf_counter()
-        parts: list[bytes] = []
+        parts: list[Part] = []
         for call in calls:
             part = _at_once(engine, state["settings"], call)
             if part is None:
@@ -324,10 +347,12 @@ class HopDoor:
         engine.count_hits(sum(len(call.texts) for call in calls))
         exchange.scope["route"] = HOP_ROUTE
         request = self._frame.begin(exchange.scope)
-        _trace(self._frame.tracer, calls, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        for call, (status, _) in zip(calls, parts, strict=True):
+            _trace(self._frame.tracer, call, status, seconds)
         tracing.leave_out(request)
         headers = [(b"content-type", hop.CONTENT_TYPE), (b"x-request-id", request.request_id.encode())]
-        exchange.respond(200, headers, b"".join(parts))
+        exchange.respond(200, headers, b"".join(data for _, data in parts))
         self._frame.end(exchange.scope, request, 200, time.perf_counter() - started)
         return True
 

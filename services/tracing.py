@@ -15,8 +15,9 @@ from services.settings import DaemonSettings
 Kind = Literal["server", "client"]
 Attributes = Mapping[str, str | int]
 
-SAMPLED: Final = "01"
-NOT_SAMPLED: Final = "00"
+SAMPLED: Final = 0x01
+RANDOM: Final = 0x02
+"""Says that the trace id is random throughout; it goes on to others as it came."""
 LOW_BITS: Final = 1 << 64
 """The part of a trace id that decides whether it is sampled, as OpenTelemetry's own samplers do it."""
 
@@ -72,7 +73,11 @@ class FakeExporter:
 
 
 def sampled(traceparent: str) -> bool:
-    return traceparent.endswith(SAMPLED)
+    return bool(_flags(traceparent) & SAMPLED)
+
+
+def _flags(traceparent: str) -> int:
+    return int(traceparent[-2:], 16)
 
 
 class Tracer:
@@ -92,7 +97,7 @@ class Tracer:
         wanted = sampled(own) and (
             (trusted and parent_of(offered) is not None) or int(own[19:35], 16) < self._bound
         )
-        return own[:-2] + (SAMPLED if wanted else NOT_SAMPLED)
+        return f"{own[:-2]}{_flags(own) & RANDOM | wanted:02x}"
 
     def served(
         self, request: RequestContext, *, route: str, method: str, status: int, seconds: float
@@ -134,7 +139,8 @@ class Tracer:
 
 def leave_out(request: RequestContext) -> None:
     """Record nothing of a request itself, since it stands for several others."""
-    request.traceparent = request.traceparent[:-2] + NOT_SAMPLED
+    own = request.traceparent
+    request.traceparent = f"{own[:-2]}{_flags(own) & RANDOM:02x}"
 
 
 def parent_of(offered: str | None) -> str | None:
@@ -153,14 +159,19 @@ def child() -> Iterator[RequestContext | None]:
     if request is None:
         yield None
         return
+    own = child_of(request)
+    with context.within(own):
+        yield own
+
+
+def child_of(request: RequestContext) -> RequestContext:
+    """A span of its own for something that is done for a request."""
     parent = request.traceparent
-    own = replace(
+    return replace(
         request,
         traceparent=f"{parent[:36]}{random.getrandbits(64) | 1:016x}{parent[52:]}",
         parent_id=parent[36:52],
     )
-    with context.within(own):
-        yield own
 
 
 def open_tracer(daemon: str, settings: DaemonSettings) -> Tracer | None:

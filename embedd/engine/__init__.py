@@ -5,6 +5,7 @@ from embedd.engine.core import Embedded, Engine, ItemsFailed, Order
 from embedd.engine.lanes import PROBES
 from embedd.engine.metrics import Metrics
 from embedd.engine.pool import Limits, Pool
+from embedd.engine.spans import Spans
 from embedd.engine.warm import WarmFile
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Metrics",
     "Order",
     "Pool",
+    "Spans",
     "VectorCache",
     "WarmFile",
 ]

@@ -219,6 +219,7 @@ class Engine:
             self._flights[key] = flight
             flight.done.add_done_callback(partial(self._landed, key, flight))
         flights = joined | dict(zip(fresh, started, strict=True))
+        self._pool.spans.wanted(flights.values())
         try:
             await asyncio.wait([flight.done for flight in flights.values()])
         finally:
@@ -308,7 +309,8 @@ def _named(places: Sequence[int], first: BaseException, errors: Iterable[BaseExc
     listed = ", ".join(f"`input.{index}`" for index in places[:PLACES_NAMED_MAX])
     more = f" and {len(places) - PLACES_NAMED_MAX} more" if len(places) > PLACES_NAMED_MAX else ""
     kind = ItemsFailed if mistakes else UpstreamError
-    return kind(f"{listed}{more}: {cause.message}", code=cause.code, param=f"input.{places[0]}")
+    message, param = f"{listed}{more}: {cause.message}", f"input.{places[0]}"
+    return kind(message, code=cause.code, param=param, summary=cause.summary)
 
 
 def _fragment(entry: Entry, encoding: EncodingFormat, dimensions: int | None) -> bytes:

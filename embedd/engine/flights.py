@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from embedd.engine.cache import Entry
+from services.context import RequestContext
 from services.errors import Overloaded
 
 CHARS_A_TOKEN: Final = 3
@@ -23,6 +24,14 @@ class Plan:
     truncate: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A request that is traced and waits for a text, and since when (`time.perf_counter`)."""
+
+    request: RequestContext
+    since_s: float
+
+
 @dataclass(eq=False, slots=True)
 class Flight:
     """One text on its way to its vector, and how many wait for it. `batch` is set while it is out."""
@@ -36,6 +45,7 @@ class Flight:
     waiters: int = 1
     tries: int = 0
     batch: "Batch | None" = None
+    askers: list[Asker] = field(default_factory=list)
 
     @property
     def tokens_estimate(self) -> int:

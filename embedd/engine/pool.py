@@ -17,6 +17,7 @@ from embedd.engine.cache import Entry
 from embedd.engine.flights import Abandoned, Batch, Flight, Plan, apportioned
 from embedd.engine.lanes import MODEL_CHANGED, Distrusted, Lane, Lanes
 from embedd.engine.metrics import Metrics
+from embedd.engine.spans import Spans
 from services.errors import NotFound, Overloaded, PlatformError, Unavailable, UpstreamTimeout
 from services.tasks import TaskSet
 
@@ -44,7 +45,10 @@ class Limits:
 class Pool:
     """The backends, and the texts that wait for one. Belongs to one event loop."""
 
-    def __init__(self, backends: Sequence[Backend], metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, backends: Sequence[Backend], metrics: Metrics, limits: Limits, spans: Spans | None = None
+    ) -> None:
+        self.spans = spans or Spans(None)
         self._metrics = metrics
         self._limits = limits
         self._queues: OrderedDict[Plan, Queue] = OrderedDict()
@@ -244,17 +248,21 @@ class Pool:
                 self._metrics.queue_seconds.observe(started - flight.queued_at)
         self._metrics.calls.inc()
         self._metrics.batch_texts.observe(len(batch))
+        failure: str | None = "aborted"
         try:
             computed = await lane.backend.embed(
                 plan.model, [flight.text for flight in batch], truncate=plan.truncate
             )
             await self.lanes.confirm(lane, plan)
             self.lanes.check_dimension(plan, computed)
-        except (PlatformError, ItemsRefused):
+            failure = None
+        except (PlatformError, ItemsRefused) as error:
+            failure = error.code if isinstance(error, PlatformError) else "items_refused"
             self._metrics.failures.inc()
             raise
         finally:
             self._metrics.upstream_seconds.observe(time.perf_counter() - started)
+            self.spans.called(plan, batch, started, failure)
         return computed
 
     async def close(self) -> None:

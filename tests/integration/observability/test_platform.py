@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from schemas.status import PlatformStatus, ReplicaStatus
 from services.testing import free_port
@@ -57,7 +57,19 @@ class Outside:
         assert len(found) == count, [(name, span.name) for name, span in found]
         return {(name, span.kind): span for name, span in found}
 
-    def answer(self, path: str, traceparent: str | None, body: bytes) -> bytes:
+    def trace_of(self, trace_id: str, daemons: set[str]) -> dict[str, Span]:
+        """The server spans of a trace by daemon, once these daemons have sent theirs."""
+        deadline = time.monotonic() + PATIENCE_S
+        found: dict[str, Span] = {}
+        while not daemons <= found.keys() and time.monotonic() < deadline:
+            time.sleep(0.02)
+            spans = [(name, span) for name, span in self.spans if span.trace_id.hex() == trace_id]
+            found = {name: span for name, span in spans if span.kind == SERVER}
+        assert found.keys() == daemons
+        return found
+
+    def answer(self, path: str, traceparent: str | None, body: bytes) -> bytes | None:
+        """What is answered; None for a failure."""
         if path == "/v1/traces":
             for one in ExportTraceServiceRequest.FromString(body).resource_spans:
                 names = {item.key: item.value.string_value for item in one.resource.attributes}
@@ -69,6 +81,8 @@ class Outside:
             return orjson.dumps({"model": "talk", "embeddings": vectors, "prompt_eval_count": len(vectors)})
         assert traceparent is not None
         self.traceparents.append(traceparent)
+        if orjson.loads(body)["model"] == "broken":
+            return None
         time.sleep(THINKING_S)
         return orjson.dumps(ANSWER) + b"\n"
 
@@ -90,8 +104,9 @@ def outside() -> Iterator[Outside]:
             body = self.rfile.read(int(self.headers["content-length"]))
             self._answer(seen.answer(self.path, self.headers["traceparent"], body))
 
-        def _answer(self, body: bytes) -> None:
-            self.send_response(200)
+        def _answer(self, answer: bytes | None) -> None:
+            body = b"{}" if answer is None else answer
+            self.send_response(200 if answer is not None else 500)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -182,14 +197,37 @@ def test_one_chat_is_one_trace_from_the_gateway_to_the_model(platform: Platform,
 
 
 def test_embeddings_are_traced_through_the_hop_computed_or_cached(platform: Platform) -> None:
-    for trace_id in ("b" * 32, "c" * 32):  # the second is cached
+    for trace_id, count in (("b" * 32, 3), ("c" * 32, 2)):  # the second is cached
         platform.post("/v1/embeddings", {"model": "talk", "input": "a text"}, trace_id)
-        trace = platform.outside.trace(trace_id, 2)
+        trace = platform.outside.trace(trace_id, count)
         door, served = trace["gateway", SERVER], trace["embedd", SERVER]
         assert door.parent_span_id.hex() == CLIENT_SPAN
         assert served.parent_span_id == door.span_id
+        if count == 3:
+            called = trace["embedd", CLIENT]
+            assert called.parent_span_id == served.span_id
+            assert (called.name, attributes(called)["gen_ai.provider.name"]) == ("embeddings talk", "ollama")
     # A frame holds the texts of several callers, so it has no trace of its own.
     assert all(span.parent_span_id for name, span in platform.outside.spans if name == "embedd")
+
+
+def test_failures_are_traced_through_the_short_ways(platform: Platform) -> None:
+    asked = {
+        "8" * 32: ("/v1/embeddings", {"model": "nobody-has-it", "input": "a text"}, "embedd", 404),
+        "9" * 32: ("/v1/chat/completions", {**CHAT, "model": "ollama/broken"}, "chatd", 502),
+        "7" * 32: ("/v1/validate", {"kind": "fill", "artifact": {}}, None, 503),  # there are no validators
+    }
+    for trace_id, (path, body, daemon, status) in asked.items():
+        headers = {"traceparent": f"00-{trace_id}-{CLIENT_SPAN}-03"}
+        assert platform.client.post(path, json=body, headers=headers).status_code == status
+        spans = platform.outside.trace_of(trace_id, {"gateway", *([daemon] if daemon else [])})
+        for span in spans.values():
+            said = attributes(span)
+            assert said["http.response.status_code"] == status
+            assert (span.status.code == Status.STATUS_CODE_ERROR) == (status >= 500)
+            assert said.get("error.type") == (str(status) if status >= 500 else None)
+    asked_models = [span for _, span in platform.outside.spans if span.name == "chat broken"]
+    assert {span.status.code for span in asked_models} == {Status.STATUS_CODE_ERROR}
 
 
 def test_the_status_tells_who_serves_and_how(platform: Platform) -> None:

@@ -95,6 +95,8 @@ async def test_a_failure_of_ours_is_an_error_and_one_of_the_caller_is_none() -> 
         (1.0, False, "00", False),
         (0.0, True, None, False),
         (1.0, False, None, True),
+        (0.0, True, "03", True),  # the bit beside it says that the trace id is random
+        (1.0, False, "02", False),
     ],
 )
 async def test_who_decides(ratio: float, trusted: bool, flags: str | None, recorded: bool) -> None:
@@ -103,7 +105,8 @@ async def test_who_decides(ratio: float, trusted: bool, flags: str | None, recor
     answer = (await get(traced(exporter, ratio=ratio, trusted=trusted), **headers)).json()
     assert len(exporter.spans) == recorded
     for told in (answer["own"], answer["child"]):
-        assert told.endswith("-01") == recorded, "the next one must know"
+        assert tracing.sampled(told) == recorded, "the next one must know"
+        assert (int(told[-2:], 16) & 2) == (int(flags or "00", 16) & 2), "it is passed on as it came"
 
 
 @given(TRACE_IDS, st.floats(0, 1), st.floats(0, 1))
