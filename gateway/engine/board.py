@@ -67,7 +67,9 @@ class Board:
         """How every replica is, as of now or of at most `KEPT_S` ago."""
         async with self._asked:
             if self._last is None or time.monotonic() - self._last[0] >= KEPT_S:
-                self._last = (time.monotonic(), await self._look())
+                status = await self._look()
+                # From its end on: who waited for a look that took long is not to wait for one more.
+                self._last = (time.monotonic(), status)
             return self._last[1]
 
     async def _look(self) -> PlatformStatus:
@@ -81,15 +83,9 @@ class Board:
         return PlatformStatus(as_of=datetime.now(UTC), state=_overall(daemons), daemons=daemons)
 
     async def _own(self) -> DaemonStatus:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                ready: ReadyState | None = await self._itself.ready()
-        except TimeoutError:
-            ready = None
+        ready = await self._itself.ready()  # each of its checks has a limit of its own, and a name to tell
         standing = Standing(self._itself.url, 0, ejected=False)
-        return DaemonStatus(
-            name="gateway", replicas=(self._told(standing, self._itself.metrics(), ready, "checks"),)
-        )
+        return DaemonStatus(name="gateway", replicas=(self._told(standing, self._itself.metrics(), ready),))
 
     async def _fleet(self, name: str, standings: Sequence[Standing]) -> DaemonStatus:
         replicas = await asyncio.gather(*(self._replica(standing) for standing in standings))
@@ -101,7 +97,7 @@ class Board:
         )
         if isinstance(metrics, str):
             return _silent(standing, metrics)
-        return self._told(standing, metrics.decode("utf-8", "replace"), _ready(readiness), "/readyz")
+        return self._told(standing, metrics.decode("utf-8", "replace"), _ready(readiness))
 
     async def _read(self, url: str, path: str) -> bytes | str:
         """What a replica answers, or in words why there is nothing."""
@@ -113,11 +109,11 @@ class Board:
         except TimeoutError:
             return self._no_answer
 
-    def _told(self, standing: Standing, metrics: str, ready: ReadyState | None, asked: str) -> ReplicaStatus:
+    def _told(self, standing: Standing, metrics: str, ready: ReadyState | None) -> ReplicaStatus:
         now = figures.read(metrics)
         earlier, window_s = self._before(standing.url, now)
         memory, in_flight = now.value(figures.MEMORY), now.value(figures.IN_FLIGHT)
-        state, missing = self._state(ready, asked)
+        state, missing = self._state(ready)
         return ReplicaStatus(
             url=standing.url,
             state=state,
@@ -147,10 +143,10 @@ class Board:
             return figures.NOTHING, _uptime_s(now)
         return seen.figures, self._seen[url].at_s - seen.at_s
 
-    def _state(self, ready: ReadyState | None, asked: str) -> tuple[ReplicaState, dict[str, str]]:
+    def _state(self, ready: ReadyState | None) -> tuple[ReplicaState, dict[str, str]]:
         """A replica that gives its metrics serves, even where its dependencies take long to look at."""
         if ready is None:
-            return "degraded", {asked: self._no_answer}
+            return "degraded", {"/readyz": self._no_answer}
         missing = {
             name: dependency.reason or "not there"
             for name, dependency in ready.dependencies.items()

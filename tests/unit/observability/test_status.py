@@ -98,6 +98,24 @@ async def test_a_replica_that_hangs_is_given_up() -> None:
     assert (replica.state, replica.missing) == ("silent", {"/metrics": "no answer within 0.01 s"})
 
 
+async def test_whoever_waited_for_a_long_look_waits_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("gateway.engine.board.time.monotonic", lambda: now_s)
+
+    class Slow(FakeProber):
+        async def read(self, url: str, path: str) -> bytes:
+            nonlocal now_s
+            now_s += 10.0  # a frozen replica: the look takes longer than its result is kept
+            await asyncio.sleep(0)
+            return await super().read(url, path)
+
+    prober = Slow(answering("http://c", CHATD))
+    asked = board(prober, chatd=[Standing("http://c", 0, ejected=False)])
+    first, *others = await asyncio.gather(*(asked.status() for _ in range(3)))
+    assert all(one is first for one in others)
+    assert len(prober.asked) == 2
+
+
 async def test_many_who_ask_at_once_cost_one_look() -> None:
     prober = FakeProber(answering("http://c", CHATD))
     asked = board(prober, chatd=[Standing("http://c", 0, ejected=False)])
