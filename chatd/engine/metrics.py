@@ -15,8 +15,9 @@ OPERATION: Final = "chat"
 MODELS_MAX: Final = 64
 OTHER_MODEL: Final = "other"
 
-TOKEN_BUCKETS: Final = tuple(4**power for power in range(11))
-OPERATION_BUCKETS_S: Final = tuple(0.01 * 2**power for power in range(15))
+TOKEN_BUCKETS: Final = tuple(4**power for power in range(14))
+OPERATION_BUCKETS_S: Final = tuple(round(0.01 * 2**power, 2) for power in range(14))
+"""These two as OpenTelemetry's conventions have them, so that other platforms' can be laid beside ours."""
 TTFT_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -116,7 +117,7 @@ class Metrics:
     def spent(self, provider: str, model: str, usage: Usage) -> None:
         """Add tokens and money, as far as they are known."""
         for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
-            if tokens:
+            if tokens is not None:
                 self._usage(OPERATION, provider, self._model(model), kind).observe(tokens)
         self._tokens(provider, "prompt").inc(usage.prompt_tokens or 0)
         self._tokens(provider, "completion").inc(usage.completion_tokens or 0)
