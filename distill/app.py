@@ -11,7 +11,18 @@ from typing import TypedDict
 import structlog
 
 from distill.backends import Disk, HttpPeers, OsDisk, Peers
-from distill.engine import SHIPPED, Engine, Jobs, Limits, Log, LogLimits, Metrics, StageSettings
+from distill.engine import (
+    SHIPPED,
+    Engine,
+    Jobs,
+    Limits,
+    Log,
+    LogLimits,
+    Metrics,
+    StageSettings,
+    places,
+    shards,
+)
 from distill.engine.receipts import Receipts
 from distill.engine.replay import ReplaySettings
 from distill.routes import RunsDoor, routes
@@ -43,8 +54,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Daemon) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            index = data / "distill" / "index" / f"log-{settings.writer_id or 'own'}.sqlite"
-            store = Log(data / "log", settings.writer_id, _limits(settings), under, metrics, index=index)
+            index = data / shards.FOLDER / shards.INDEX / f"log-{settings.writer_id or 'own'}.sqlite"
+            store = Log(data / places.LOG, settings.writer_id, _limits(settings), under, metrics, index=index)
             stack.callback(store.close)
             await _open(store)
             await _ready_to_sign(data)

@@ -15,9 +15,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from distill.engine.episodes import is_replay
 from distill.engine.partindex import key_of
-from distill.engine.scan import moment, verdict_code
+from distill.engine.scan import verdict_code
 from distill.engine.sources.turn import text_of
+from distill.engine.times import moment
 from schemas.evidence import Category
 from services import files
 
@@ -46,8 +48,6 @@ CODE: Final = np.dtype([("row", "<u4"), ("code", "<u4")])
 """A code of row `row`, as a place in the list of words."""
 
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
-REPLAYED: Final = "replay."
-"""How the episodes of replays begin."""
 UNDATED: Final = np.iinfo(np.int64).min
 
 Json = dict[str, Any]
@@ -101,7 +101,7 @@ class Builder:
                 CATEGORIES.index(category),
                 verdict_code(verdict),
                 evidence["repair_of"] is None,
-                (evidence["episode_id"] or "").startswith(REPLAYED),
+                is_replay(evidence),
             )
         )
         found = {finding["code"] for finding in verdict["findings"]} if verdict else ()
@@ -184,9 +184,3 @@ def read(path: Path) -> Columns | None:
             for kind, count in zip((ROW, CODE, CODE), head["counts"], strict=True)
         )
     return Columns(rows, findings, reasons, head["words"])
-
-
-def id_words(rows: Table) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The first 128 bits of the ids, as two numbers each: in their order, ids are in theirs."""
-    words = np.frombuffer(np.ascontiguousarray(rows["id"]).tobytes(), ">u8").reshape(-1, 4)
-    return words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from distill.engine.exports import MANIFEST, RECEIPT
+from distill.engine.places import MANIFEST, RECEIPT
 from schemas.distill import DatasetPage
 from schemas.evidence import DatasetManifest
 from services.errors import NotFound

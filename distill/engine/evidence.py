@@ -13,7 +13,6 @@ import structlog
 from pydantic import ValidationError
 
 from distill.engine import compare, datasets, drift, intake, replay, search, shards
-from distill.engine.exports.run import DATASETS
 from distill.engine.identity import evidence_id_of
 from distill.engine.index import Entry, Outcome, Owner
 from distill.engine.intake import Line, Parsed, Refused
@@ -22,6 +21,7 @@ from distill.engine.library import Library, reading
 from distill.engine.life import life_of
 from distill.engine.log import Log
 from distill.engine.metrics import Metrics
+from distill.engine.places import DATASETS
 from distill.engine.review.desk import Desk
 from distill.engine.search import Wanted
 from schemas.distill import DatasetPage, EvidencePage, FeedbackRequest, RunLife, RunView
@@ -108,7 +108,7 @@ class Engine:
     def _parse(self, lines: Sequence[Line], principal: str | None) -> Parsed:
         return intake.parse_lines(lines, principal, depth_max=self._depth_max)
 
-    def receive(self, body: bytes, principal: str | None, *, single: bool) -> "Received":
+    def receive(self, body: bytes, principal: str | None, *, single: bool) -> Received:
         """Read one record or NDJSON. Raises `InvalidRequest` for a body that is refused as a whole."""
         if single:
             return Received(
@@ -118,11 +118,11 @@ class Engine:
         received.take(self._parse(intake.lines_of(body, lines_max=self._lines_max), principal))
         return received
 
-    def offer(self, received: "Received") -> asyncio.Future[list[Outcome]]:
+    def offer(self, received: Received) -> asyncio.Future[list[Outcome]]:
         """Hand records to the log; `accepted` makes the answer of what the future holds."""
         return self._log.offer(received.entries)
 
-    def accepted(self, received: "Received", outcomes: Sequence[Outcome]) -> RunsAccepted:
+    def accepted(self, received: Received, outcomes: Sequence[Outcome]) -> RunsAccepted:
         """The answer. Raises `Conflict` where a single record was refused by the log."""
         self._metrics.repeated.inc(outcomes.count("repeated"))
         refused = list(received.refused)

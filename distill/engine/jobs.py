@@ -18,6 +18,7 @@ from distill.engine.inputs import Input
 from distill.engine.log import Log
 from distill.engine.materialize import Limits, Materialized, materialize
 from distill.engine.metrics import Metrics
+from distill.engine.places import IMPORTS
 from distill.engine.pool import Pool
 from distill.engine.progress import Progress, Stopped
 from distill.engine.receipts import Receipts
@@ -47,9 +48,6 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "drift": drift.OPTIONS,
 }
 """The stages there are, and what each can be told."""
-
-IMPORTS: Final = "imports"
-"""Below the data folder: files of other systems, in a folder for each source."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,8 @@
 """Evidence and categories as the stages left them: shard by shard and in step, or by id."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -11,6 +10,7 @@ import orjson
 
 from distill.engine import columns, lookup, shards, words
 from distill.engine.lookup import Found, Lookup
+from distill.engine.openfiles import OpenFiles
 from distill.engine.products import id_of, line_with, lines_from
 from distill.engine.shards import EvidenceManifest, EvidenceShard, ScoredManifest
 from schemas.evidence import Category, Scored
@@ -18,8 +18,6 @@ from services.errors import Conflict
 
 CHAIN_MAX: Final = 64
 """Attempts that one repaired answer may go back over."""
-OPEN_MAX: Final = 64
-"""Files of shards that are held open at a time."""
 
 Answer = TypeVar("Answer")
 
@@ -94,7 +92,7 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._data = folder.parent
-        self._readers = _Readers()
+        self._files = OpenFiles()
 
     @cached_property
     def evidence_manifest(self) -> EvidenceManifest | None:
@@ -132,10 +130,6 @@ class Library:
         _, scored = self._manifests()
         return scored.scorer_version, scored.policy_version
 
-    def size_bytes(self) -> int:
-        evidence, _ = self._manifests()
-        return sum(shard.evidence.bytes for shard in evidence.shards)
-
     def shards(self) -> list[Shard]:
         """The shards in the order of the log. Raises `Conflict` when score is behind."""
         evidence, scored = self._manifests()
@@ -155,16 +149,16 @@ class Library:
 
     def has(self, evidence_id: str) -> bool:
         """Whether there is evidence of this id."""
-        return self.lookup is not None and self.lookup.find(bytes.fromhex(evidence_id)) is not None
+        return self._find(evidence_id) is not None
 
     def item(self, evidence_id: str) -> Item | None:
         """The piece with this id, in whichever shard it is."""
-        found = self.lookup.find(bytes.fromhex(evidence_id)) if self.lookup else None
+        found = self._find(evidence_id)
         return Item(self.evidence_line(found), partial(self._scored, found)) if found is not None else None
 
     def lines_of(self, evidence_id: str) -> tuple[bytes | None, bytes | None]:
         """The lines of a piece and of its category, each where there is one."""
-        found = self.lookup.find(bytes.fromhex(evidence_id)) if self.lookup else None
+        found = self._find(evidence_id)
         return (self.evidence_line(found), self.scored_line(found)) if found is not None else (None, None)
 
     def first(self, item: Item) -> Item | None:
@@ -178,6 +172,9 @@ class Library:
                 return current
             current = self.item(before)
         return None
+
+    def _find(self, evidence_id: str) -> Found | None:
+        return self.lookup.find(bytes.fromhex(evidence_id)) if self.lookup is not None else None
 
     def _manifests(self) -> tuple[EvidenceManifest, ScoredManifest]:
         evidence, scored = self.evidence_manifest, self.scored_manifest
@@ -194,26 +191,26 @@ class Library:
 
     def columns_of(self, shard: EvidenceShard) -> Path | None:
         """Where the columns of a shard lie, if it was scored."""
-        scored = self._scored_files.get((shard.name, shard.evidence.sha256))
+        scored = self.scored_file(shard)
         return columns.path_of(self.index, scored) if scored is not None else None
 
     def rows_with(self, shard: EvidenceShard, asked: Sequence[str]) -> words.Rows | None:
         """The rows of a shard that may have words; None where no index tells."""
-        scored = self._scored_files.get((shard.name, shard.evidence.sha256))
+        scored = self.scored_file(shard)
         return words.rows_with(words.path_of(self.index, scored), asked) if scored is not None else None
 
     def found_at(self, shard: int, row: int) -> Found:
         """The line that is the `row`-th of a shard, by the shard's place in the manifest."""
         assert self.evidence_manifest is not None
         path = lookup.ids_of(self.index, self.evidence_manifest.shards[shard])
-        entry = self._readers.read(path, row * lookup.ENTRY.itemsize, lookup.ENTRY.itemsize)
+        entry = self._files.read(path, row * lookup.ENTRY.itemsize, lookup.ENTRY.itemsize)
         return replace(lookup.found_in(entry), shard=shard)
 
     def evidence_line(self, found: Found) -> bytes:
         """The line of a piece of evidence."""
         assert self.evidence_manifest is not None
         path = self._data / self.evidence_manifest.shards[found.shard].evidence.name
-        return self._readers.read(path, found.offset, found.length)
+        return self._files.read(path, found.offset, found.length)
 
     def _scored(self, found: Found) -> bytes:
         line = self.scored_line(found)
@@ -224,9 +221,12 @@ class Library:
     def scored_line(self, found: Found) -> bytes | None:
         """The category's line, when there is one of this very evidence."""
         assert self.evidence_manifest is not None
-        shard = self.evidence_manifest.shards[found.shard]
-        path = self._scored_files.get((shard.name, shard.evidence.sha256))
+        path = self.scored_file(self.evidence_manifest.shards[found.shard])
         return line_with(path, found.id.hex()) if path is not None else None
+
+    def scored_file(self, shard: EvidenceShard) -> Path | None:
+        """Where the categories of this very evidence lie, if it was scored."""
+        return self._scored_files.get((shard.name, shard.evidence.sha256))
 
     @cached_property
     def _scored_files(self) -> dict[tuple[str, str], Path]:
@@ -240,9 +240,18 @@ class Library:
     # --- for lists ----------------------------------------------------------------------------
 
     def category_of(self, evidence_id: str) -> Category | None:
-        found = self.lookup.find(bytes.fromhex(evidence_id)) if self.lookup else None
+        found = self._find(evidence_id)
         line = self.scored_line(found) if found is not None else None
         return Scored.model_validate_json(line).category if line is not None else None
+
+
+@lru_cache(maxsize=1)
+def opened(folder: Path, _stamp: str) -> Library:
+    """The library of this process in a state that `_stamp` tells from others.
+
+    For who works on one shard of many: the library is opened once a run, not once a shard.
+    """
+    return Library(folder)
 
 
 def reading(folder: Path, ask: Callable[[Library], Answer]) -> Answer:
@@ -251,28 +260,6 @@ def reading(folder: Path, ask: Callable[[Library], Answer]) -> Answer:
         return ask(Library(folder))
     except FileNotFoundError:
         return ask(Library(folder))
-
-
-class _Readers:
-    """Files that lines are read from, the last ones held open."""
-
-    def __init__(self) -> None:
-        self._open: OrderedDict[Path, Any] = OrderedDict()
-
-    def read(self, path: Path, offset: int, length: int) -> bytes:
-        file = self._open.pop(path, None)
-        if file is None:
-            file = path.open("rb", buffering=0)
-        self._open[path] = file
-        if len(self._open) > OPEN_MAX:
-            self._open.popitem(last=False)[1].close()
-        file.seek(offset)
-        data: bytes = file.read(length)
-        return data
-
-    def __del__(self) -> None:
-        for file in self._open.values():
-            file.close()
 
 
 def _given(line: bytes) -> bytes:

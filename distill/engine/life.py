@@ -9,10 +9,8 @@ from typing import Any, Final
 import orjson
 
 from distill.engine import search
-from distill.engine.compare.results import TASKS
-from distill.engine.compare.run import REPLAYS
-from distill.engine.exports.run import DATASETS
 from distill.engine.library import Library
+from distill.engine.places import DATASETS, REPLAYS, TASKS
 from distill.engine.search import Wanted
 from schemas.distill import EpisodeRun, ExportedRow, ReplayedTask, RunLife
 from schemas.evidence import Evidence, Scored

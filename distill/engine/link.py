@@ -16,9 +16,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from distill.engine import partindex
+from distill.engine import keyed, partindex
 from distill.engine.inputs import Part
-from distill.engine.partindex import FENCES, PartIndex, Table
+from distill.engine.keyed import Flags, Ints
+from distill.engine.partindex import FENCES, PartIndex, Table, halves_of
 from distill.engine.sources import AGAIN, OWN
 
 RANGE_ENTRIES = 1 << 17
@@ -38,11 +39,8 @@ JOIN: Final = np.dtype(
 
 REPEATED, CONFLICT, COPIES, VERDICT, FEEDBACK, EPISODE_FEEDBACK, REVIEW, REPAIR_OF, REPAIRED_BY = range(9)
 
-Ints = NDArray[np.int64]
 Packed = NDArray[np.uint64]
-Flags = NDArray[np.bool_]
 Parts = NDArray[np.uint32]
-Keys = tuple[Packed, Packed]
 
 
 def origin_of(segment: str) -> int:
@@ -92,19 +90,10 @@ class _Sink:
     def put(self, part: NDArray[Any], joins: Table) -> None:
         order = np.argsort(part, kind="stable")
         part, joins = part[order], joins[order]
-        for start, end in _runs_of(part):
+        for start, end in keyed.runs_of(part):
             self.slices.setdefault(int(part[start]), []).append((self.at + start, end - start))
         self.file.write(joins.tobytes())
         self.at += len(joins)
-
-
-def _runs_of(values: NDArray[Any]) -> Iterator[tuple[int, int]]:
-    """Where equal neighbours begin and end."""
-    if not len(values):
-        return
-    edges = np.flatnonzero(values[1:] != values[:-1]) + 1
-    starts = [0, *edges.tolist()]
-    yield from zip(starts, [*edges.tolist(), len(values)], strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +148,14 @@ class _Linking:
 
     def _link_runs(self, sink: _Sink, first: int, last: int) -> None:
         runs, parts = self._gather("runs", first, last)
-        order = _ordered(runs["hi"], runs["lo"], parts, runs["row"])
+        order = keyed.ordered(runs["hi"], runs["lo"], parts, runs["row"])
         runs, parts = runs[order], parts[order]
-        starts = _starts(runs, "hi", "lo")
+        starts = keyed.starts(runs, "hi", "lo")
         group = np.cumsum(starts) - 1
         winner = np.flatnonzero(starts)
         self._sort_out(sink, runs, parts, winner[group], ~starts)
         notes, note_parts = self._fresh_notes("run_notes", first, last)
-        target = _matched(_keys(runs[winner]), _keys(notes))
+        target = keyed.matched(keyed.keys_of(runs[winner]), keyed.keys_of(notes))
         self._count(target)
         found = np.flatnonzero(target >= 0)
         notes, note_parts, target = notes[found], note_parts[found], winner[target[found]]
@@ -194,7 +183,7 @@ class _Linking:
     def _join_notes(self, sink: _Sink, runs: "_Places", notes: Table, note_parts: Parts) -> None:
         """Join all feedback, and the latest verdict, each to its run."""
         target = _packed(runs.parts, runs.rows)
-        order = _ordered(target, notes["what"], notes["ts"], notes["dhi"], notes["dlo"])
+        order = keyed.ordered(target, notes["what"], notes["ts"], notes["dhi"], notes["dlo"])
         notes, note_parts, target = notes[order], note_parts[order], target[order]
         is_verdict = notes["what"] == partindex.VERDICT
         last = np.ones(len(notes), np.bool_)
@@ -210,9 +199,9 @@ class _Linking:
     def _fresh_notes(self, name: str, first: int, last: int) -> tuple[Table, Parts]:
         """Notes in order of their keys, repetitions counted and left out."""
         notes, parts = self._gather(name, first, last)
-        order = _ordered(notes["hi"], notes["lo"], notes["dhi"], notes["dlo"], parts, notes["row"])
+        order = keyed.ordered(notes["hi"], notes["lo"], notes["dhi"], notes["dlo"], parts, notes["row"])
         notes, parts = notes[order], parts[order]
-        fresh = np.flatnonzero(_starts(notes, "hi", "lo", "dhi", "dlo"))
+        fresh = np.flatnonzero(keyed.starts(notes, "hi", "lo", "dhi", "dlo"))
         self._duplicates += len(notes) - len(fresh)
         return notes[fresh], parts[fresh]
 
@@ -245,10 +234,10 @@ class _Linking:
         overriding: tuple[Packed, NDArray[np.uint8]],
     ) -> None:
         attempts, parts = self._gather("attempts", first, last)
-        counts = np.flatnonzero(~_is_in(_packed(parts, attempts["row"]), losers))
+        counts = np.flatnonzero(~keyed.are_in(_packed(parts, attempts["row"]), losers))
         attempts, parts = attempts[counts], parts[counts]
         names = ("lo", "task", "ts", "name_hi", "name_lo")
-        order = _ordered(attempts["hi"], *(attempts[name] for name in names), parts)
+        order = keyed.ordered(attempts["hi"], *(attempts[name] for name in names), parts)
         attempts, parts = attempts[order], parts[order]
         order = self._by_name(attempts, parts)
         attempts, parts = attempts[order], parts[order]
@@ -259,11 +248,11 @@ class _Linking:
     def _by_name(self, attempts: Table, parts: Parts) -> Ints:
         """The order of attempts, with ties in time settled by the whole of the runs' ids."""
         order = np.arange(len(attempts))
-        tied = ~_starts(attempts, "hi", "lo", "task", "ts", "name_hi", "name_lo")
+        tied = ~keyed.starts(attempts, "hi", "lo", "task", "ts", "name_hi", "name_lo")
         if not tied.any():
             return order
         group = np.cumsum(~tied)
-        for start, end in _runs_of(group):
+        for start, end in keyed.runs_of(group):
             if end - start > 1:
                 names = [self._name_at(int(parts[at]), int(attempts["row"][at])) for at in range(start, end)]
                 order[start:end] = start + np.array(sorted(range(end - start), key=lambda at: names[at]))
@@ -293,9 +282,9 @@ class _Linking:
 
     def _join_episode_notes(self, sink: _Sink, attempts: Table, parts: Parts, first: int, last: int) -> None:
         notes, note_parts = self._fresh_notes("episode_notes", first, last)
-        starts = np.flatnonzero(_starts(attempts, "hi", "lo"))
+        starts = np.flatnonzero(keyed.starts(attempts, "hi", "lo"))
         ends = np.append(starts[1:], len(attempts))
-        target = _matched(_keys(attempts[starts]), _keys(notes))
+        target = keyed.matched(keyed.keys_of(attempts[starts]), keyed.keys_of(notes))
         self._count(target)
         for at in np.flatnonzero(target >= 0).tolist():
             episode = np.arange(starts[target[at]], ends[target[at]])
@@ -314,11 +303,11 @@ class _Linking:
         for number, index in enumerate(self._indexes):
             rows = index.table("rows")
             lines = np.flatnonzero(rows["kind"] == partindex.IS_RUN).astype(np.uint32)
-            lines = lines[~_is_in(_packed(np.full(len(lines), number, np.uint32), lines), losers)]
+            lines = lines[~keyed.are_in(_packed(np.full(len(lines), number, np.uint32), lines), losers)]
             ids = _halves(rows["evidence_id"][lines])
             ids["row"] = lines
-            ids = ids[_ordered(ids["hi"], ids["lo"])]
-            target = _matched(_keys(ids), _keys(reviews))
+            ids = ids[keyed.ordered(ids["hi"], ids["lo"])]
+            target = keyed.matched(keyed.keys_of(ids), keyed.keys_of(reviews))
             here = np.flatnonzero(target >= 0)
             joins = self._joins_to(reviews[here], review_parts[here])
             joins["row"], joins["what"] = ids["row"][target[here]], REVIEW
@@ -348,68 +337,9 @@ class _Linking:
         return lists
 
 
-def _ordered(first: NDArray[Any], *rest: NDArray[Any]) -> Ints:
-    """The order by these keys, the first one first; equal entries stay as they are.
-
-    The first one tells nearly all apart, and to sort by it alone is thirty times as fast as `np.lexsort`; the
-    others are looked at where it does not.
-    """
-    first = np.ascontiguousarray(first)
-    order = np.argsort(first)
-    if len(order) < 2:
-        return order
-    values = first[order]
-    same = values[1:] == values[:-1]
-    tied = np.zeros(len(order), np.bool_)
-    tied[1:] |= same
-    tied[:-1] |= same
-    if tied.any():
-        some = np.sort(order[tied])
-        keys = [key[some] for key in reversed(rest)]
-        order[tied] = some[np.lexsort((*keys, first[some]))]
-    return order
-
-
-def _starts(table: Table, *names: str) -> Flags:
-    """Which entries of a sorted table differ from the one before in any of these columns."""
-    starts = np.zeros(len(table), np.bool_)
-    starts[:1] = True
-    for name in names:
-        starts[1:] |= table[name][1:] != table[name][:-1]
-    return starts
-
-
 def _packed(parts: Parts, rows: Parts) -> Packed:
     """Part and row in one number."""
     return parts.astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
-
-
-def _is_in(values: Packed, ordered: Packed) -> Flags:
-    if not len(ordered):
-        return np.zeros(len(values), np.bool_)
-    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    found: Flags = ordered[at] == values
-    return found
-
-
-def _keys(table: Table, prefix: str = "") -> Keys:
-    return table[f"{prefix}hi"], table[f"{prefix}lo"]
-
-
-def _matched(have: Keys, asked: Keys) -> Ints:
-    """For each asked key the place of the one with the same 128 bits, or -1. `have` has no key twice."""
-    count = len(have[0])
-    his = np.concatenate([have[0], asked[0]])
-    los = np.concatenate([have[1], asked[1]])
-    order = _ordered(his, los, np.arange(len(his)))  # what is there comes before who asks for it
-    his, los = his[order], los[order]
-    starts = np.ones(len(order), np.bool_)
-    starts[1:] = (his[1:] != his[:-1]) | (los[1:] != los[:-1])
-    leader = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-    target = np.full(len(his) - count, -1, np.int64)
-    asking = np.flatnonzero((order >= count) & (leader < count))
-    target[order[asking] - count] = leader[asking]
-    return target
 
 
 def _failed(attempts: Table, parts: Parts, overriding: tuple[Packed, NDArray[np.uint8]]) -> Flags:
@@ -432,7 +362,7 @@ def _repaired(attempts: Table, failed: Flags) -> Ints:
     failed. Only earlier ones count, so no chain runs in circles.
     """
     places = np.arange(len(attempts))
-    starts = _starts(attempts, "hi", "lo", "task")
+    starts = keyed.starts(attempts, "hi", "lo", "task")
     group = np.cumsum(starts)
     explicit = attempts["explicit"] != 0
     before = np.where(starts, -1, places - 1)
@@ -440,8 +370,10 @@ def _repaired(attempts: Table, failed: Flags) -> Ints:
     repaired = np.where(implied, before, -1)
     asking = np.flatnonzero(explicit)
     by_run = np.lexsort((attempts["run_lo"], attempts["run_hi"]))
-    unique = by_run[_starts(attempts[by_run], "run_hi", "run_lo")]
-    named = _matched(_keys(attempts[unique], "run_"), _keys(attempts[asking], "repairs_"))
+    unique = by_run[keyed.starts(attempts[by_run], "run_hi", "run_lo")]
+    named = keyed.matched(
+        keyed.keys_of(attempts[unique], "run_"), keyed.keys_of(attempts[asking], "repairs_")
+    )
     there = np.flatnonzero(named >= 0)
     later, draft = asking[there], unique[named[there]]
     fits = (group[draft] == group[later]) & (draft < later)
@@ -452,6 +384,5 @@ def _repaired(attempts: Table, failed: Flags) -> Ints:
 def _halves(ids: NDArray[np.void]) -> Table:
     """The first 128 bits of evidence ids, as keys with room for a row."""
     keys = np.zeros(len(ids), np.dtype([("hi", "<u8"), ("lo", "<u8"), ("row", "<u4")]))
-    words = np.frombuffer(ids.tobytes(), ">u8").reshape(-1, 4)
-    keys["hi"], keys["lo"] = words[:, 0], words[:, 1]
+    keys["hi"], keys["lo"] = halves_of(ids)
     return keys

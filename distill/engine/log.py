@@ -30,6 +30,7 @@ from distill.engine.index import (
     owner_of,
 )
 from distill.engine.metrics import Metrics
+from distill.engine.products import sha256_of
 from distill.engine.segments import LogDamaged, SegmentName
 from schemas.evidence import SegmentManifest
 from services import files
@@ -209,7 +210,7 @@ class Log:
     def _check_seal(self, name: SegmentName, manifest: SegmentManifest) -> None:
         path = self.folder / str(name)
         size = path.stat().st_size
-        if size != manifest.bytes or segments.digest(path) != manifest.sha256:
+        if size != manifest.bytes or sha256_of(path) != manifest.sha256:
             raise LogDamaged(
                 f"{name} is not what was sealed: {size} bytes, where {name.manifest} has {manifest.bytes},"
                 " or other content"

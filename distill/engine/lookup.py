@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.engine import shards
+from distill.engine.partindex import halves_of
 from distill.engine.products import ProductWriter
 from distill.engine.shards import EvidenceManifest, EvidenceShard
 from schemas.evidence import ProductFile
@@ -80,15 +81,10 @@ def write_lookup(task: tuple[Path, EvidenceManifest]) -> None:
                 for shard, (table, fence) in enumerate(zip(tables, fences, strict=True))
             ]
             entries = np.concatenate([np.empty(0, ENTRY), *pieces])
-            hi, lo = _words(entries)
+            hi, lo = halves_of(entries["id"])
             file.write(entries[np.lexsort((lo, hi))].tobytes())
     temporary.replace(path)
     shards.keep_only(path.parent, {path.name}, "all-*.table")
-
-
-def _words(entries: Entries) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    words = np.frombuffer(np.ascontiguousarray(entries["id"]).tobytes(), ">u8").reshape(-1, 4)
-    return words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)
 
 
 def _fences(table: Path) -> NDArray[np.int64]:

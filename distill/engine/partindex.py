@@ -22,6 +22,7 @@ MAGIC: Final = b"PARTIDX1"
 FENCES: Final = 256
 
 Table = NDArray[np.void]
+Halves = NDArray[np.uint64]
 
 ROW: Final = np.dtype(
     [("offset", "<u8"), ("length", "<u4"), ("kind", "u1"), ("evidence_id", "V32"), ("sha256", "V32")]
@@ -87,8 +88,15 @@ def key_of(*parts: str) -> Key:
 
 
 def halves(digest: bytes) -> Key:
+    """The first 128 bits."""
     hi, lo = struct.unpack_from(">QQ", digest)
     return hi, lo
+
+
+def halves_of(ids: NDArray[np.void]) -> tuple[Halves, Halves]:
+    """The same of many ids of 32 bytes; ordered by these numbers, ids are in their own order."""
+    words = np.frombuffer(np.ascontiguousarray(ids).tobytes(), ">u8").reshape(-1, 4)
+    return words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,23 @@ class ProductWriter:
         )
 
 
+def write_whole(path: Path, content: bytes, name: str) -> ProductFile:
+    """Put a file in place at once; receipts call it `name`."""
+    files.replace(path, content)
+    return ProductFile(
+        name=name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        lines=content.count(b"\n"),
+        bytes=len(content),
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a whole file. Blocks for as long as reading it takes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def id_of(line: bytes) -> str:
     """The `evidence_id` of an evidence or scored line, without parsing the rest."""
     match = ID_AT.search(line)

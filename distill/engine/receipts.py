@@ -36,7 +36,6 @@ PENDING: Final = ".pending"
 NAME: Final = re.compile(r"([0-9]{6,})-([a-z]+)\.dsse\.json")
 CODE: Final = ("distill", "schemas", "services")
 PACKAGES: Final = ("cryptography", "numpy", "orjson", "pydantic", "rfc8785")
-RECEIPT_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class ChainBroken(PlatformError):

@@ -1,12 +1,11 @@
 """The first reading of a part: each line checked once, and its keys noted for the joins."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from distill.engine import inputs, intake, partindex
 from distill.engine.assemble import evidence_of
@@ -14,14 +13,12 @@ from distill.engine.identity import id_of_turn
 from distill.engine.inputs import Part, RawLine
 from distill.engine.partindex import TABLES, Bad, Key, halves, key_of
 from distill.engine.sources import OWN, READERS, Turn, Unreadable
+from distill.engine.times import moment
 from schemas.evidence import Evidence
 from schemas.review import Review
 from schemas.runs import VerdictRecord
 from services.errors import InvalidRequest
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
-ANY_TIME: Final = TypeAdapter(AwareDatetime)
 NO_ID: Final = bytes(32)
 
 Json = dict[str, Any]
@@ -176,15 +173,6 @@ def _checked_id(kind: str, turn: Turn) -> bytes:
             where = ".".join(str(part) for part in first["loc"])
             raise Unreadable("record.invalid", f"`{where}`: {first['msg']}") from None
     return bytes.fromhex(evidence_id)
-
-
-def moment(text: str) -> int:
-    """Microseconds since 1970 of a time that its schema has let pass."""
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:  # forms that the schema knows and Python does not
-        when = ANY_TIME.validate_python(text)
-    return (when - EPOCH) // MICROSECOND
 
 
 def verdict_code(verdict: Json | None) -> int:

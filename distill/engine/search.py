@@ -14,18 +14,17 @@ import orjson
 from numpy.typing import NDArray
 
 from distill.engine import columns, words
-from distill.engine.columns import CATEGORIES, UNDATED, Columns, Table, id_words
+from distill.engine.columns import CATEGORIES, UNDATED, Columns, Table
 from distill.engine.library import Library
 from distill.engine.lookup import ENTRY, Found, ids_of
-from distill.engine.partindex import Key, PartIndex, key_of
-from distill.engine.scan import EPOCH, MICROSECOND, moment
+from distill.engine.partindex import Halves, Key, PartIndex, halves_of, key_of
 from distill.engine.shards import EvidenceShard
+from distill.engine.times import microseconds, moment
 from schemas.distill import EvidenceItem, EvidencePage
 from schemas.evidence import Category, Evidence, Scored
 
 Json = Mapping[str, Any]
 Flags = NDArray[np.bool_]
-Halves = NDArray[np.uint64]
 
 BELONGING: Final = ("episode_id", "run_id")
 """What few pieces share; these are found by key."""
@@ -99,8 +98,8 @@ class Wanted:
         if ts is None:
             return False
         when = moment(ts)
-        return (self.since is None or when >= _microseconds(self.since)) and (
-            self.until is None or when < _microseconds(self.until)
+        return (self.since is None or when >= microseconds(self.since)) and (
+            self.until is None or when < microseconds(self.until)
         )
 
     def _words_fit(self, evidence: Json) -> bool:
@@ -122,9 +121,9 @@ class Wanted:
         if self.code is not None:
             chosen &= self._coded(shard)
         if self.since is not None:
-            chosen &= rows["ts"] >= _microseconds(self.since)
+            chosen &= rows["ts"] >= microseconds(self.since)
         if self.until is not None:
-            chosen &= (rows["ts"] < _microseconds(self.until)) & (rows["ts"] != UNDATED)
+            chosen &= (rows["ts"] < microseconds(self.until)) & (rows["ts"] != UNDATED)
         return chosen
 
     def _models(self, shard: Columns) -> list[int]:
@@ -143,10 +142,6 @@ class Wanted:
         for codes in (shard.findings, shard.reasons):
             having[codes["row"][codes["code"] == place]] = True
         return having
-
-
-def _microseconds(when: datetime) -> int:
-    return (when - EPOCH) // MICROSECOND
 
 
 def _model(evidence: Json) -> str:
@@ -229,7 +224,7 @@ def _rows(
     ids: list[NDArray[np.uint64]] = [np.empty((2, 0), np.uint64)]
     for number, part in enumerate(parts):
         table, chosen = _chosen(library, part, wanted)
-        high, low = id_words(table[chosen])
+        high, low = halves_of(table["id"][chosen])
         beyond = np.ones(len(high), np.bool_) if after is None else _beyond(high, low, after)
         places.append(np.stack([np.full(len(chosen), number), chosen])[:, beyond])
         ids.append(np.stack([high, low])[:, beyond])

@@ -1,6 +1,5 @@
 """Segment files of the log: their names and order, their seals, and what is found in them at a start."""
 
-import hashlib
 import os
 import re
 from collections import defaultdict
@@ -138,12 +137,6 @@ def whole_bytes(path: Path) -> int:
     """How many bytes of a segment are whole lines; another process may be writing the next one."""
     with path.open("rb") as file:
         return _end_of_last_line(file.fileno(), file.seek(0, os.SEEK_END))
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unused(path: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 from pydantic import TypeAdapter
 
+from distill.engine.products import write_whole
 from schemas.base import Model
 from schemas.canonical import canonical_bytes
 from schemas.evidence import Count, ProductFile, Sha256
@@ -88,13 +89,7 @@ def key(*parts: str) -> str:
 
 def write_manifest(path: Path, manifest: Model) -> ProductFile:
     content = canonical_bytes(manifest.model_dump(mode="json")) + b"\n"
-    files.replace(path, content)
-    return ProductFile(
-        name=f"{FOLDER}/{path.name}",
-        sha256=hashlib.sha256(content).hexdigest(),
-        lines=content.count(b"\n"),
-        bytes=len(content),
-    )
+    return write_whole(path, content, f"{FOLDER}/{path.name}")
 
 
 def evidence_manifest(folder: Path) -> EvidenceManifest | None:

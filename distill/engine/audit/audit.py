@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from distill.engine import keys
+from distill.engine import keys, receipts, shards
 from distill.engine.audit import links, products, segments
 from distill.engine.audit.chain import Anchor, Chain, read_chain
-from distill.engine.audit.history import DATASETS
-from distill.engine.audit.links import PROVENANCE, Links, RawFiles, Sampling
+from distill.engine.audit.links import PROVENANCE, Links, Sampling
 from distill.engine.audit.rebuild import rebuild
 from distill.engine.audit.report import Report
 from distill.engine.keys import KeyUnusable, PublicKey
+from distill.engine.openfiles import OpenFiles
+from distill.engine.places import DATASETS, LOG
 from distill.engine.progress import Progress
 from schemas.proof import Audit, AuditOutcome
 from services.errors import NotFound
@@ -21,7 +22,7 @@ HASHING_SHARE: Final = 0.6
 """How much of the work hashing is, for the progress shown."""
 FOLLOWED_BY: Final = 0.7
 """How far the work is when links were followed and the rest is made anew."""
-WITH_SOURCES: Final = ("distill/evidence/", "distill/quarantine/")
+WITH_SOURCES: Final = tuple(f"{shards.FOLDER}/{name}/" for name in (shards.EVIDENCE, shards.QUARANTINE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def audit(data: Path, options: AuditOptions, progress: Progress) -> Audit:
         standing = chain.history.standing()
         rebuild(data, chain.history, standing, report, progress, start=FOLLOWED_BY)
     if not chain.sha256:
-        report.skip("receipts_none", "distill/receipts", "no stage has left a receipt here")
+        report.skip("receipts_none", receipts.FOLDER, "no stage has left a receipt here")
     return Audit(
         outcome=_outcome(report),
         key_id=key.id if key else None,
@@ -81,7 +82,7 @@ def _key(data: Path, options: AuditOptions, report: Report) -> PublicKey | None:
     try:
         return PublicKey.load(path)
     except NotFound as error:
-        if (data / "distill").is_dir() or options.public_key:
+        if (data / shards.FOLDER).is_dir() or options.public_key:
             report.find("key_missing", name, error.message)
     except KeyUnusable as error:
         report.find("key_invalid", name, error.message)
@@ -101,7 +102,8 @@ class _Holding:
         self._links_end = links_end
         self._vouched = chain.history.standing()
         self._read = chain.history.read
-        self._total = 2 * _bytes_of(data, "log") + _bytes_of(data, "distill") + _bytes_of(data, DATASETS)
+        made = _bytes_of(data, shards.FOLDER) + _bytes_of(data, DATASETS)
+        self._total = 2 * _bytes_of(data, LOG) + made
         self._done = 0
 
     def check_files(self) -> frozenset[str]:
@@ -124,8 +126,8 @@ class _Holding:
     def check_links(self, sampling: Sampling) -> None:
         """Follow rows, evidence and quarantine back to the raw bytes."""
         names = [name for name in sorted(self._vouched) if self._has_lines(name)]
-        with RawFiles(self._data, list(self._read)) as raw:
-            following = Links(self._data, raw, self._report)
+        with OpenFiles() as raw:
+            following = Links(self._data, list(self._read), raw, self._report)
             for done, name in enumerate(names):
                 self._progress.reach(done, len(names), start=HASHING_SHARE, end=self._links_end)
                 self._follow(following, name, sampling)

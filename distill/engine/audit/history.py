@@ -5,17 +5,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from distill.engine import keys, receipts, shards
+from distill.engine.exports.run import HOLDOUT_IDS
+from distill.engine.places import DATASETS, REPLAYS
 from schemas.evidence import ProductFile
 from schemas.proof import Receipt
 
 FOLDERS: Final = ("export", "replay", "compare")
 """Stages that leave a folder of its own for each thing that they make."""
-DATASETS: Final = "datasets"
-ROOTS: Final = ("distill", DATASETS)
-REPLAYS: Final = "replays"
-"""Products too, but not all files there are: a replay that was stopped leaves what it goes on from."""
-NOT_PRODUCTS: Final = ("distill/receipts", "distill/keys", "distill/index", "distill/holdout")
-"""Folders of `distill/` without products: looked at elsewhere, or made anew from the log when missing."""
+ROOTS: Final = (shards.FOLDER, DATASETS)
+"""Where every file is a product. Replays are products too, but one that was stopped leaves other files."""
+NOT_PRODUCTS: Final = (receipts.FOLDER, keys.FOLDER, f"{shards.FOLDER}/{shards.INDEX}", HOLDOUT_IDS)
+"""Folders below these without products: looked at elsewhere, or made anew from the log when missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,65 +3,29 @@
 import hashlib
 import os
 import random
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import orjson
 
 from distill.engine.audit.identify import evidence_id_of_content, evidence_id_of_line
 from distill.engine.audit.report import Report, numbered
+from distill.engine.openfiles import OpenFiles
+from distill.engine.places import IMPORTS, LOG
 from distill.engine.segments import LINE_BYTES_MAX
 from schemas.evidence import Evidence
 
 PROVENANCE: Final = ".provenance.jsonl"
-OPEN_FILES_MAX: Final = 64
 
 Json = dict[str, Any]
 
 
 def segment_of(uri: str) -> str:
     """What evidence calls a file that receipts call `uri`."""
-    return uri.removeprefix("log/").removeprefix("imports/")
-
-
-class RawFiles:
-    """The files that sources name, kept open, since links jump between them. A context manager."""
-
-    def __init__(self, data: Path, uris: Sequence[str]) -> None:
-        self._data = data
-        self._uris = {segment_of(uri): uri for uri in uris}
-        self._open: OrderedDict[str, int] = OrderedDict()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
-
-    def name(self, segment: str) -> str | None:
-        """The file's path below the data folder; None when no stage says that it read such a file."""
-        return self._uris.get(segment)
-
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        """The bytes of a link, fewer where the file ends before. Raises `OSError`."""
-        return os.pread(self._descriptor(name), length, offset)
-
-    def _descriptor(self, name: str) -> int:
-        if name not in self._open:
-            self._open[name] = os.open(self._data / name, os.O_RDONLY | os.O_CLOEXEC)
-            if len(self._open) > OPEN_FILES_MAX:
-                os.close(self._open.popitem(last=False)[1])
-        self._open.move_to_end(name)
-        return self._open[name]
+    return uri.removeprefix(f"{LOG}/").removeprefix(f"{IMPORTS}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +48,14 @@ class Sampling:
 
 
 class Links:
-    """Follows links and reports those that lead nowhere, or elsewhere."""
+    """Follows links and reports those that lead nowhere, or elsewhere.
 
-    def __init__(self, data: Path, raw: RawFiles, report: Report) -> None:
+    `uris` are the files that some stage says it read, and `raw` is what they are read with.
+    """
+
+    def __init__(self, data: Path, uris: Sequence[str], raw: OpenFiles, report: Report) -> None:
         self._data = data
+        self._uris = {segment_of(uri): uri for uri in uris}
         self._raw = raw
         self._report = report
 
@@ -193,7 +161,7 @@ class Links:
                 self._report.find("link_invalid", name, "this line names no source", line=number)
 
     def _compare(self, name: str, number: int, link: "_Link", evidence_id: object) -> None:
-        at = self._raw.name(link.segment)
+        at = self._uris.get(link.segment)
         if at is None:
             self._report.find(
                 "link_unvouched",
@@ -204,7 +172,7 @@ class Links:
             )
             return
         try:
-            raw = self._raw.read(at, link.offset, min(link.length, LINE_BYTES_MAX))
+            raw = self._raw.read(self._data / at, link.offset, min(link.length, LINE_BYTES_MAX))
         except FileNotFoundError:
             return  # said of the file itself, once: links into it cannot be followed
         found = hashlib.sha256(raw).hexdigest()

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 from distill.engine.audit.hashing import OnBytes, Part, whole
-from distill.engine.audit.history import DATASETS, NOT_PRODUCTS, ROOTS, History, Vouched, folder_of, is_made
+from distill.engine.audit.history import NOT_PRODUCTS, ROOTS, History, Vouched, folder_of, is_made
 from distill.engine.audit.report import Report
+from distill.engine.places import DATASETS, RECEIPT
 from schemas.evidence import ProductFile
-
-RECEIPT: Final = "receipt.dsse.json"
 
 Locate = Callable[[str], None]
 """Adds findings that say where in a differing file the difference is, as far as can be told."""

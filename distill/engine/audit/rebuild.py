@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from distill.engine import keys, rules
-from distill.engine.audit.history import History, Vouched
+from distill.engine import keys, rules, shards
+from distill.engine.audit.history import History, Vouched, folder_of
 from distill.engine.audit.report import Report
 from distill.engine.inputs import Input
 from distill.engine.materialize import Limits, materialize
+from distill.engine.places import IMPORTS, LOG
 from distill.engine.pool import Pool
 from distill.engine.progress import Progress
 from distill.engine.rules import SHIPPED, Rules
@@ -24,6 +25,9 @@ from schemas.proof import Receipt
 from services.errors import PlatformError
 
 LIMITS: Final = ("part_bytes", "line_bytes_max", "depth_max")
+EVIDENCE, QUARANTINE, SCORED = (
+    f"{shards.FOLDER}/{name}" for name in (shards.EVIDENCE, shards.QUARANTINE, shards.SCORED)
+)
 
 
 class _Impossible(Exception):
@@ -55,7 +59,7 @@ def rebuild(
     """Run `materialize` and `score` again, as their last receipts say, and compare. Needs room in TMPDIR."""
     made = history.current.get("materialize")
     if made is None:
-        report.skip("rebuild_impossible", "distill/evidence", "no materialize has left a receipt")
+        report.skip("rebuild_impossible", EVIDENCE, "no materialize has left a receipt")
         return
     middle = start + (1.0 - start) * 0.7
     with tempfile.TemporaryDirectory(prefix="stillhouse-rebuild-") as name, Pool(1) as pool:
@@ -63,15 +67,15 @@ def rebuild(
         keys.generate(again)  # what stages leave for themselves is sealed; nothing of it is kept
         try:
             products = _materialize(data, again, made, pool, _Share(progress, start, middle))
-            _compare("distill/evidence/", products, vouched, report)
-            _compare("distill/quarantine/", products, vouched, report)
+            _compare(EVIDENCE, products, vouched, report)
+            _compare(QUARANTINE, products, vouched, report)
             scored = history.current.get("score")
             if scored is not None:
                 _check_same_evidence(made, scored)
                 products = _score(again, scored, pool, _Share(progress, middle, 1.0))
-                _compare("distill/scored/", products, vouched, report)
+                _compare(SCORED, products, vouched, report)
         except (_Impossible, PlatformError) as error:
-            report.skip("rebuild_impossible", "distill/evidence", str(error))
+            report.skip("rebuild_impossible", EVIDENCE, str(error))
 
 
 def _materialize(
@@ -96,9 +100,9 @@ def _input(data: Path, uri: str, end: int) -> Input:
     path = data / uri
     if not path.is_file():
         raise _Impossible(f"{uri} is not there")
-    if uri.startswith("log/"):
+    if uri.startswith(f"{LOG}/"):
         return Input(OWN, path.name, path, end)
-    name = uri.removeprefix("imports/")
+    name = uri.removeprefix(f"{IMPORTS}/")
     return Input(name.partition("/")[0], name, path, end)
 
 
@@ -119,8 +123,8 @@ def _score(again: Path, receipt: Receipt, pool: Pool, progress: Progress) -> lis
 def _compare(
     folder: str, products: list[ProductFile], vouched: Mapping[str, Vouched], report: Report
 ) -> None:
-    made = {one.name: one for one in products if one.name.startswith(folder)}
-    names = {name for name in vouched if name.startswith(folder)}
+    made = {one.name: one for one in products if folder_of(one.name) == folder}
+    names = {name for name in vouched if folder_of(name) == folder}
     for name in sorted(names | made.keys()):
         report.checked["rebuilt"] += 1
         expected = vouched[name].product.sha256 if name in vouched else None

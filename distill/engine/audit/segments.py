@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +13,10 @@ from distill.engine.audit.hashing import OnBytes, parts_of
 from distill.engine.audit.history import Readings
 from distill.engine.audit.products import inside
 from distill.engine.audit.report import Report
+from distill.engine.places import LOG
 from distill.engine.segments import SEGMENT, SegmentName, read_lines
 from schemas.evidence import SegmentManifest
 
-LOG: Final = "log"
 SIDE: Final = re.compile(r"\.lock|runs-(?:[a-z0-9]{1,16}-)?[0-9]{6,}\.jsonl\.torn-[0-9]+(?:-[0-9]+)?")
 
 Locate = Callable[[str], None]
@@ -124,22 +124,15 @@ def _check_rest(folder: Path, name: SegmentName, start: int, report: Report, *, 
     path = folder / str(name)
     if path.stat().st_size <= start:
         return
-    for number, (offset, data) in enumerate(_lines_from(path, start), start=1):
-        if not data.endswith(b"\n"):
+    at = f"{LOG}/{name}"
+    for line in read_lines(path, start):
+        if not line.data.endswith(b"\n"):
             if sealed:
                 return  # the seal has said so
-            report.skip("tail_unfinished", f"{LOG}/{name}", f"the line at offset {offset} is being written")
-        elif not _is_record(data):
-            report.find(
-                "line_invalid", f"{LOG}/{name}", "this line is not a record", line=number, offset=offset
-            )
+            report.skip("tail_unfinished", at, f"the line at offset {line.offset} is being written")
+        elif not _is_record(line.data):
+            report.find("line_invalid", at, "this line is not a record", offset=line.offset)
         report.checked["lines_not_yet_read"] += 1
-
-
-def _lines_from(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
-    for line in read_lines(path):
-        if line.offset >= start:
-            yield line.offset, line.data
 
 
 def _is_record(data: bytes) -> bool:

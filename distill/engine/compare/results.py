@@ -11,13 +11,12 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from distill.engine.places import MANIFEST, TASKS
 from schemas.comparison import Counting
 from schemas.replay import Replay, ReplayManifest, ReplayOutcome
 from schemas.verdicts import Finding
 from services.errors import Conflict
 
-TASKS: Final = "tasks.jsonl"
-MANIFEST: Final = "manifest.json"
 TEXT_MAX: Final = 6000
 """Characters of an answer that are kept, and shown beside the other one."""
 FINDINGS_MAX: Final = 50

@@ -9,8 +9,9 @@ from typing import Final
 from distill.engine.compare.gate import Gate
 from distill.engine.compare.page import SHOWN_MAX, page
 from distill.engine.compare.pairing import paired
-from distill.engine.compare.results import MANIFEST, TASKS, ArmResults, read_arm
+from distill.engine.compare.results import ArmResults, read_arm
 from distill.engine.compare.verdict import Terms, differing, judged
+from distill.engine.places import MANIFEST, REPLAYS, TASKS
 from distill.engine.progress import Progress
 from distill.engine.receipts import Receipts, material_of, product_of
 from schemas.canonical import content_id
@@ -22,13 +23,12 @@ from schemas.replay import Replay
 from services import files
 from services.errors import InvalidRequest, NotFound
 
-REPLAYS: Final = "replays"
 COMPARISONS: Final = "comparisons"
 COMPARISON: Final = "comparison.json"
 REPORT: Final = "report.html"
 RECORDED: Final = "recorded"
 COMPARISON_ID: Final = re.compile(r"[0-9a-f]{16}")
-LAYOUT: Final = "1"
+LAYOUT: Final = "2"
 """Part of a comparison's id: other figures, or another report, of the same replays have another one."""
 
 OPTIONS: Final = frozenset(

@@ -50,8 +50,12 @@ def wilson(rate: float, n: float, confidence: float) -> Interval:
 def mcnemar(better: int, worse: int) -> float:
     """The exact two-sided p of McNemar's test, from the numbers of pairs that differ in either direction."""
     n, least = better + worse, min(better, worse)
-    tail = sum(math.comb(n, k) for k in range(least + 1))
-    return min(1.0, 2 * tail / (1 << n))
+    # How likely each outcome is, from an even one down to none at all, beside the even one: as quotients of
+    # neighbours, which neither overflow nor lose digits however large n is.
+    fewer = np.arange(n // 2, 0, -1, dtype=np.float64)
+    likely = np.cumprod(np.append(1.0, fewer / (n - fewer + 1)))
+    middle = 1.0 if n % 2 == 0 else 0.0  # is its own mirror image
+    return min(1.0, 2 * float(likely[n // 2 - least :].sum()) / (2 * float(likely.sum()) - middle))
 
 
 @dataclass(frozen=True, slots=True)

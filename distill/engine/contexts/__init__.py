@@ -1,6 +1,6 @@
 """Contexts: earlier work that passed, indexed to be found again, and never shown to its own group."""
 
-from distill.engine.contexts.groups import Groups, is_replay
+from distill.engine.contexts.groups import Groups
 from distill.engine.contexts.indexing import OPTIONS, IndexOptions, checked, index
 from distill.engine.contexts.retrieval import COLLECTION, Contexts, Passage
 
@@ -13,5 +13,4 @@ __all__ = [
     "Passage",
     "checked",
     "index",
-    "is_replay",
 ]

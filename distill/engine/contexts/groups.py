@@ -5,10 +5,8 @@ others, as in the splits of exported datasets. Shards are looked at one by one; 
 until it changes.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.engine import notes, shards
+from distill.engine.episodes import is_replay
 from distill.engine.exports import samples, splits
 from distill.engine.exports.grouping import gathered, pieces_of_work
 from distill.engine.exports.rowing import Traits, column, part, said_in
-from distill.engine.library import Item, Library, Shard
+from distill.engine.library import Library, Shard, opened
 from distill.engine.pool import Pool
+from distill.engine.products import sha256_of
 from distill.engine.progress import Progress
 
 FOLDER: Final = "groups"
@@ -29,17 +29,9 @@ PARTS: Final = ("forms", "columns.npy", "bands.npy", "sketches.npy")
 NOTE: Final = "traits"
 LAYOUT: Final = "2"
 """Part of every note: what another version of this code left is made again."""
-REPLAYS: Final = "replay."
-"""What the episodes of replays begin with."""
 ENTRY: Final = np.dtype([("id", "<u8"), ("group", "<i8"), ("work", "<i8")])
 
 Entries = NDArray[np.void]
-
-
-def is_replay(item: Item) -> bool:
-    """Whether the evidence comes from a replay: it repeats a task, and is none."""
-    episode: str | None = item.evidence.get("episode_id")
-    return episode is not None and episode.startswith(REPLAYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +57,7 @@ class Groups:
                 TraitsTask(data, shard, number, work, stamp) for number, shard in enumerate(library.shards())
             ]
             _gather(work, tasks, pool, progress, end)
-            notes.keep(data, note, [stamp, _sha256_of(work / KNOWN)])
+            notes.keep(data, note, [stamp, sha256_of(work / KNOWN)])
         progress.reach(1, 1, end=end)
         return cls(np.load(work / KNOWN))
 
@@ -127,23 +119,17 @@ class TraitsTask:
     stamp: str
 
 
-@lru_cache(maxsize=1)
-def _library(folder: Path, _stamp: str) -> Library:
-    """The library of this process, opened once a run."""
-    return Library(folder)
-
-
 def survey_traits(task: TraitsTask) -> None:
     """Write what grouping needs of a shard, unless it is there from an earlier run."""
-    made_from = [LAYOUT, _sha256_of(task.shard.evidence)]
+    made_from = [LAYOUT, sha256_of(task.shard.evidence)]
     note = part(task.work, task.number, NOTE)
     if notes.kept(task.data, note) == [*made_from, *_hashes(task)]:
         return
-    library = _library(task.data / shards.FOLDER, task.stamp)
+    library = opened(task.data / shards.FOLDER, task.stamp)
     with part(task.work, task.number, "forms").open("wb") as forms:
         traits = Traits(forms)
         for item in task.shard.read():
-            if not is_replay(item):
+            if not is_replay(item.evidence):
                 first = library.first(item) or item
                 traits.add(item.evidence, samples.prompt_bytes(first), said_in(first, item))
     traits.save(task.work, task.number)
@@ -155,8 +141,4 @@ def _hashes(task: TraitsTask) -> list[str | None]:
 
 
 def _sha256_of(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
+    return sha256_of(path) if path.exists() else None

@@ -4,17 +4,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from distill.engine.contexts.groups import Groups, is_replay
+from distill.engine.contexts.groups import Groups
 from distill.engine.contexts.retrieval import storable
+from distill.engine.episodes import is_replay
 from distill.engine.exports.rowing import Maker
 from distill.engine.exports.targets import Unfit
-from distill.engine.library import Item, Library, Shard
+from distill.engine.library import Item, Shard, opened
 from schemas.distill import JobRequest
 from schemas.vectors import IndexKind, Point
 
@@ -52,15 +52,9 @@ class Drafts:
     roles: set[str] = field(default_factory=set)
 
 
-@lru_cache(maxsize=1)
-def _library(folder: Path, _stamp: str) -> Library:
-    """The library of this process, opened once a run."""
-    return Library(folder)
-
-
 def draft_points(task: PointsTask) -> Drafts:
     """Turn what is accepted in a shard into points, as the rag export turns it into rows."""
-    library = _library(task.library, task.stamp)
+    library = opened(task.library, task.stamp)
     kind, target = SAMPLE
     maker = Maker(library, task.options.model_copy(update={"kind": kind, "target": target}), None)
     drafts = Drafts()
@@ -75,7 +69,7 @@ def draft_points(task: PointsTask) -> Drafts:
 
 
 def _draft(item: Item, maker: Maker) -> Point:
-    if is_replay(item):
+    if is_replay(item.evidence):
         raise Unfit("source.replay", "the evidence comes from a replay")
     made = maker.made(item)
     assert made is not None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.engine.columns import CATEGORIES
+from distill.engine.compare.statistics import mcnemar
 from distill.engine.drift import statistics
 from distill.engine.drift.profile import NUMBERS, PROPERTIES
 from schemas.drift import DriftNumber, DriftProfile, Histogram
@@ -94,7 +95,7 @@ class _Comparison:
             current=now,
             difference=now - before,
             interval=statistics.paired_interval(sum(fewer), sum(more), len(changes), 1 - self._alpha),
-            p=statistics.sign_p(len(fewer), len(more)),
+            p=mcnemar(len(fewer), len(more)),
             drifted=False,
             baseline_tasks=len(changes),
             current_tasks=len(changes),

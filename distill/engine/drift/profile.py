@@ -6,15 +6,15 @@ that doing one task often does not make evidence of many. Repairs are left out: 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.engine import partindex
-from distill.engine.columns import CATEGORIES, CODE, ROW, UNDATED, Columns, Table, id_words
-from distill.engine.scan import EPOCH
+from distill.engine.columns import CATEGORIES, CODE, ROW, UNDATED, Columns, Table
+from distill.engine.times import time_at
 from schemas.drift import DriftNumber, DriftProfile, Histogram, TaskVerdict
 from schemas.replay import DriftProperty, Window
 
@@ -90,7 +90,9 @@ class _Tasks:
     """Attempts, those of one task behind one another in the order of time."""
 
     def __init__(self, attempts: Evidence) -> None:
-        order = np.lexsort((id_words(attempts.rows)[0], attempts.rows["ts"], attempts.rows["group"]))
+        order = np.lexsort(
+            (partindex.halves_of(attempts.rows["id"])[0], attempts.rows["ts"], attempts.rows["group"])
+        )
         self.rows = attempts.rows[order]
         self._words = attempts.words
         self._codes = attempts.codes
@@ -181,4 +183,4 @@ def _binned(values: Floats) -> Floats:
 
 def _latest(ts: Ints) -> datetime | None:
     dated = ts[ts != UNDATED]
-    return EPOCH + timedelta(microseconds=int(dated.max())) if len(dated) else None
+    return time_at(int(dated.max())) if len(dated) else None

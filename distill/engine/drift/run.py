@@ -1,6 +1,5 @@
 """One run of the stage: the windows measured, compared, and what came of it written down."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,16 @@ from distill.engine.drift.comparison import compare
 from distill.engine.drift.profile import Evidence, profile_of
 from distill.engine.drift.windows import Span, spans
 from distill.engine.library import Library, Shard
+from distill.engine.products import write_whole
 from distill.engine.progress import Progress
 from distill.engine.receipts import Receipts
-from distill.engine.scan import EPOCH
+from distill.engine.times import EPOCH
 from schemas.canonical import content_id
 from schemas.distill import JobRequest
 from schemas.drift import DriftProfile
 from schemas.evidence import ProductFile
 from schemas.proof import Material, ReceiptRef
 from schemas.replay import Drift, Window
-from services import files
 from services.errors import Conflict, NotFound
 
 FOLDER: Final = "drift"
@@ -194,18 +193,10 @@ def _write(data: Path, profile: DriftProfile, found: Drift | None) -> list[Produ
     contents = {f"{name}{PROFILE}": profile.model_dump_json().encode() + b"\n"}
     if found is not None:
         contents[f"{name}{RECORD}"] = found.to_line()
-    return [_product(data, file, content) for file, content in sorted(contents.items())]
-
-
-def _product(data: Path, name: str, content: bytes) -> ProductFile:
-    path = data / FOLDER / name
-    files.replace(path, content)
-    return ProductFile(
-        name=f"{FOLDER}/{name}",
-        sha256=hashlib.sha256(content).hexdigest(),
-        lines=content.count(b"\n"),
-        bytes=len(content),
-    )
+    return [
+        write_whole(data / FOLDER / file, content, f"{FOLDER}/{file}")
+        for file, content in sorted(contents.items())
+    ]
 
 
 def _config(options: JobRequest) -> dict[str, Any]:

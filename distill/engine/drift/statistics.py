@@ -72,23 +72,10 @@ def fisher_p(baseline: Counts, current: Counts) -> float:
     least, most = max(0, marked - before), min(marked, now)
     at = np.arange(least, most, dtype=np.float64)
     steps = np.log((marked - at) * (now - at)) - np.log((at + 1) * (before - marked + at + 1))
-    return _no_likelier(steps, int(current[0]) - least)
-
-
-def sign_p(fewer: int, more: int) -> float:
-    """McNemar's exact test, two-sided, from the numbers of tasks that changed in either direction."""
-    at = np.arange(fewer + more, dtype=np.float64)
-    return _no_likelier(np.log(fewer + more - at) - np.log(at + 1), more)
-
-
-def _no_likelier(steps: Floats, observed: int) -> float:
-    """The probability of the outcomes that are no likelier than the observed one.
-
-    `steps` are the logarithms of each outcome's probability over that of the one before it.
-    """
-    logs = np.concatenate([np.zeros(1), np.cumsum(steps)])
+    logs = np.concatenate([np.zeros(1), np.cumsum(steps)])  # of how likely each outcome is, beside the first
     weights = np.exp(logs - logs.max())
-    return min(1.0, float(weights[logs <= logs[observed] + TIE].sum() / weights.sum()))
+    no_likelier = logs <= logs[int(current[0]) - least] + TIE
+    return min(1.0, float(weights[no_likelier].sum() / weights.sum()))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -1,13 +1,13 @@
 """Which evidence is compared with which: windows as they were asked for, checked and made definite."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.engine.columns import UNDATED
-from distill.engine.scan import EPOCH, MICROSECOND
+from distill.engine.times import microseconds, time_at
 from schemas.distill import JobRequest
 from services.errors import Conflict, InvalidRequest
 
@@ -27,9 +27,9 @@ class Span:
             return np.ones(len(times), np.bool_)
         held: Flags = times != UNDATED
         if self.since is not None:
-            held &= times >= _microseconds(self.since)
+            held &= times >= microseconds(self.since)
         if self.until is not None:
-            held &= times < _microseconds(self.until)
+            held &= times < microseconds(self.until)
         return held
 
     def overlaps(self, other: "Span") -> bool:
@@ -99,8 +99,4 @@ def _middle(times: Times) -> datetime:
         )
     middle = dated[len(dated) // 2]
     border = middle if middle > dated[0] else dated[dated > middle][0]
-    return EPOCH + timedelta(microseconds=int(border))
-
-
-def _microseconds(when: datetime) -> int:
-    return (when - EPOCH) // MICROSECOND
+    return time_at(int(border))

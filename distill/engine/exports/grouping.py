@@ -4,11 +4,10 @@ Works on one column of all rows at a time, in arrays; nothing here holds texts b
 a time.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 from distill.engine.exports import near, splits
 from distill.engine.exports.rowing import band, column, part, sketches
 from distill.engine.exports.splits import Components, Flags, Grouped, Keys, Nodes
+from distill.engine.keyed import are_in
+from distill.engine.openfiles import OpenFiles
 from distill.engine.pool import Pool
 from schemas.distill import JobRequest
 
@@ -49,7 +50,7 @@ class Decided:
 def decide(work: Path, count: int, options: JobRequest, held_ids: splits.Ids, pool: Pool) -> Decided:
     """Share out the rows of `count` shards. `held_ids` are those that were held out before."""
     ids, ts = column(work, count, "id"), column(work, count, "ts")
-    held = splits.contains(ids, held_ids)
+    held = are_in(ids, held_ids)
     repeated, exact = _repeats(work, count, ids, held)
     alike, groups = gathered(work, count, pool)
     split = splits.assign(
@@ -200,20 +201,12 @@ def _meetings(keys: near.Hashes) -> tuple[Nodes, Nodes]:
 def _compared(texts: _Texts, one: Nodes, other: Nodes, unlike: Nodes, pool: Pool) -> tuple[Flags, Nodes]:
     """Which pairs are alike, and the comparisons that failed so far, which are not made again."""
     pairs = np.minimum(one, other) * len(texts.nodes) + np.maximum(one, other)
-    fresh = texts.worth_comparing(one, other) & ~_among(pairs, unlike)
+    fresh = texts.worth_comparing(one, other) & ~are_in(pairs, unlike)
     alike = np.zeros(len(one), dtype=np.bool_)
     alike[fresh] = _compare(texts, one[fresh], other[fresh], pool)
     if len(unlike) < UNLIKE_MAX:
         unlike = np.sort(np.concatenate((unlike, pairs[fresh & ~alike])))
     return alike, unlike
-
-
-def _among(pairs: Nodes, known: Nodes) -> Flags:
-    """Which of the pairs are among those known, which are sorted."""
-    if not len(known):
-        return np.zeros(len(pairs), dtype=np.bool_)
-    found: Flags = known[np.minimum(np.searchsorted(known, pairs), len(known) - 1)] == pairs
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,35 +233,18 @@ def _compare(texts: _Texts, one: Nodes, other: Nodes, pool: Pool) -> Flags:
 
 def compare_texts(task: _Comparison) -> Flags:
     """Which of the pairs are near duplicates, by the exact index."""
-    with _Forms(task.work) as forms:
+    with OpenFiles() as files:
+
+        def shingles(shard: int, at: int, size: int) -> near.Hashes:
+            return near.shingles(files.read(part(task.work, shard, "forms"), at, size))
+
         last: tuple[int, ...] | None = None
         result = np.zeros(len(task.one), dtype=np.bool_)
         for number, (one, other) in enumerate(zip(task.one.tolist(), task.other.tolist(), strict=True)):
             if tuple(one) != last:
-                last, first = tuple(one), near.shingles(forms.read(*one))
-            result[number] = near.alike(first, near.shingles(forms.read(*other)))
+                last, first = tuple(one), shingles(*one)
+            result[number] = near.alike(first, shingles(*other))
         return result
-
-
-class _Forms:
-    """The files of masked texts, opened when needed."""
-
-    def __init__(self, work: Path) -> None:
-        self._work = work
-        self._open: dict[int, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
-
-    def read(self, shard: int, at: int, size: int) -> bytes:
-        descriptor = self._open.get(shard)
-        if descriptor is None:
-            descriptor = self._open[shard] = os.open(part(self._work, shard, "forms"), os.O_RDONLY)
-        return os.pread(descriptor, size, at)
 
 
 # --- what each shard is told ------------------------------------------------------------------

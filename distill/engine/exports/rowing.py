@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -24,7 +22,9 @@ from distill.engine.exports.pairs import Plan
 from distill.engine.exports.pii import Scanner
 from distill.engine.exports.samples import Made
 from distill.engine.exports.targets import FORMS, Row, Unfit
-from distill.engine.library import Item, Library, Shard
+from distill.engine.library import Item, Library, Shard, opened
+from distill.engine.products import sha256_of
+from distill.engine.times import moment
 from schemas.distill import JobRequest
 
 COLUMNS: Final = np.dtype(
@@ -44,7 +44,6 @@ COLUMNS: Final = np.dtype(
 COUNTERS: Final = ("reasons", "categories", "sources", "lengths", "pii")
 PARTS: Final = ("rows", "stubs", "forms", "left", "columns.npy", "bands.npy", "sketches.npy")
 """The files that the first pass makes of a shard."""
-MICROSECONDS: Final = 1_000_000
 NO_DIGEST: Final = bytes(16)
 
 
@@ -101,12 +100,6 @@ class Done:
     scored_sha256: str
 
 
-@lru_cache(maxsize=1)
-def _library(folder: Path, _stamp: str) -> Library:
-    """The library of this process: opened once a run, since shards are many."""
-    return Library(folder)
-
-
 # --- the survey of preference pairs -----------------------------------------------------------
 
 
@@ -114,7 +107,7 @@ def survey_shard(task: ShardTask) -> None:
     """Write what each piece of evidence of the shard could be in a pair."""
     if _finished(task, "surveyed") is not None:
         return
-    library = _library(task.library, task.stamp)
+    library = opened(task.library, task.stamp)
     maker = Maker(library, task.options, None)
     found = pairs.survey(library, task.shard.read(), task.options, maker.try_out)
     np.save(task.path("survey.npy"), found)
@@ -123,7 +116,7 @@ def survey_shard(task: ShardTask) -> None:
 
 def _finish(task: ShardTask, what: str, value: dict[str, Any], files: Sequence[str]) -> None:
     """Leave a note, signed, that these files of the shard are finished."""
-    hashes = {name: _sha256_of(task.path(name)) for name in files}
+    hashes = {name: sha256_of(task.path(name)) for name in files}
     notes.keep(task.data, task.path(what), {"value": value, "files": hashes})
 
 
@@ -133,7 +126,7 @@ def _finished(task: ShardTask, what: str) -> dict[str, Any] | None:
     if note is None:
         return None
     for name, sha256 in note["files"].items():
-        if not task.path(name).exists() or _sha256_of(task.path(name)) != sha256:
+        if not task.path(name).exists() or sha256_of(task.path(name)) != sha256:
             return None
     value: dict[str, Any] = note["value"]
     return value
@@ -185,7 +178,7 @@ def row_shard(task: ShardTask) -> Done:
     if before is not None:
         return _restored(before)
     plan_path = task.work / "plan.npy"
-    library = _library(task.library, task.stamp)
+    library = opened(task.library, task.stamp)
     maker = Maker(library, task.options, Plan.load(plan_path) if plan_path.exists() else None)
     with ExitStack() as stack:
         outs = [
@@ -195,7 +188,7 @@ def row_shard(task: ShardTask) -> Done:
         for item in task.shard.read():
             writer.take(item)
     writer.traits.save(task.work, task.number)
-    done = Done(writer.tally, _sha256_of(task.shard.evidence), _sha256_of(task.shard.scored))
+    done = Done(writer.tally, sha256_of(task.shard.evidence), sha256_of(task.shard.scored))
     writer.tally.pii.update(maker.scanner.masked)
     _finish(task, "rowed", _content_of(done), PARTS)
     return done
@@ -227,11 +220,6 @@ def _restored(content: dict[str, Any]) -> Done:
     return Done(tally, content["evidence_sha256"], content["scored_sha256"])
 
 
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class Traits:
     """What grouping has to know of the rows of one shard: their keys, and the masked text of each.
 
@@ -256,7 +244,7 @@ class Traits:
         self._columns.append(
             (
                 int(evidence["evidence_id"][:16], 16),
-                _microseconds(evidence.get("ts")),
+                moment(ts) if (ts := evidence.get("ts")) else 0,
                 _key(task.get("key")),
                 _key(evidence.get("episode_id")),
                 key_of(prompt),
@@ -333,10 +321,6 @@ def said_in(first: Item, item: Item) -> str:
 
 def _key(text: str | None) -> int:
     return key_of(text.encode("utf-8", "surrogatepass")) if text else 0
-
-
-def _microseconds(ts: str | None) -> int:
-    return round(datetime.fromisoformat(ts).timestamp() * MICROSECONDS) if ts else 0
 
 
 def _stub(item: Item, made: Made, digest: bytes, prompt: bytes, masked: int) -> bytes:

@@ -4,7 +4,6 @@ The work is done in a folder of its own beside the datasets. What a killed run f
 the next run of the same export; the dataset gets its name in one step at the end, with its receipt in it.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,9 +28,10 @@ from distill.engine.exports.rowing import Done, ShardTask, Tally, row_shard, sur
 from distill.engine.exports.splits import HOLDOUT, SPLITS, TRAIN, VALIDATION, HoldoutIds
 from distill.engine.exports.targets import FORMS
 from distill.engine.library import Library
+from distill.engine.places import DATASETS, MANIFEST, RECEIPT
 from distill.engine.pool import Pool
 from distill.engine.progress import Progress, Stopped
-from distill.engine.receipts import Receipts
+from distill.engine.receipts import Receipts, product_of
 from schemas.canonical import canonical_bytes, content_id
 from schemas.distill import JobRequest
 from schemas.evidence import DatasetManifest, ProductFile, Provenance, Quarantined
@@ -41,13 +41,10 @@ from services.errors import Conflict, InvalidRequest
 
 Result = TypeVar("Result")
 
-MANIFEST: Final = "manifest.json"
-RECEIPT: Final = "receipt.dsse.json"
 CARD: Final = "croissant.json"
 REPORT: Final = "report.html"
 DATASET_INFO: Final = "dataset_info.json"
 QUARANTINE: Final = "quarantine.jsonl"
-DATASETS: Final = "datasets"
 HOLDOUT_IDS: Final = "distill/holdout"
 WORKING: Final = ".export-"
 LAYOUT: Final = "2"
@@ -99,7 +96,7 @@ def export(library: Path, data: Path, options: JobRequest, pool: Pool, progress:
     folder = data / DATASETS
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / f"{WORKING}{content_id([LAYOUT, *hashes, _options(options)])[:16]}"
-    remove_leftovers(folder, but=work)
+    _remove_leftovers(folder, but=work)
     work.mkdir(exist_ok=True)
     try:
         run = _Run(_Places(library, data, work, content_id(hashes)), options, pool, progress)
@@ -115,8 +112,8 @@ def export(library: Path, data: Path, options: JobRequest, pool: Pool, progress:
     return exported
 
 
-def remove_leftovers(folder: Path, *, but: Path | None = None) -> None:
-    """Remove what exports that were killed left half-done, but for one that can go on."""
+def _remove_leftovers(folder: Path, *, but: Path) -> None:
+    """Remove what exports that were killed left half-done, but for the one that goes on."""
     for leftover in folder.glob(f"{WORKING}*"):
         if leftover != but:
             shutil.rmtree(leftover, ignore_errors=True)
@@ -354,11 +351,8 @@ def _require_same(final: Path, manifest: DatasetManifest) -> None:
 
 
 def _product(path: Path) -> ProductFile:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-    return ProductFile(name=path.name, sha256=sha256, lines=lines, bytes=path.stat().st_size)
+    """A file of a dataset by its bare name, as the dataset's own manifest has it."""
+    return product_of(path.parent, path)
 
 
 def _named(product: ProductFile, dataset_id: str) -> ProductFile:

@@ -171,12 +171,3 @@ class HoldoutIds:
             file.flush()
             os.fsync(file.fileno())
         files.sync_folder(self.path.parent)
-
-
-def contains(ids: Ids, prefixes: Ids) -> Flags:
-    """Which of `ids` are among `prefixes`, which are sorted."""
-    if not len(prefixes):
-        return np.zeros(len(ids), dtype=np.bool_)
-    places = np.minimum(np.searchsorted(prefixes, ids), len(prefixes) - 1)
-    found: Flags = prefixes[places] == ids
-    return found

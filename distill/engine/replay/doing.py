@@ -1,15 +1,14 @@
 """One recorded task, done again by an arm; or its recorded answers, judged again."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from distill.backends import Peers
+from distill.engine import episodes, times
 from distill.engine.contexts import Contexts, Groups, Passage
 from distill.engine.library import Item
 from distill.engine.metrics import Metrics
@@ -92,13 +91,14 @@ class Worker:
 
     async def _do_again(self, task: Task, repeat: int) -> Result:
         messages = task.messages
+        episode = episodes.name_of(self._arm.execution, task.id, repeat)
         passages = await self._earlier_work(task) if self._options.contexts else []
         request = self._request(task, with_passages(messages, passages), repeat)
         asked = request.model_dump(mode="json", by_alias=True, exclude_none=True)
         told = await self._tape.ask(
             {"iterate": asked, "repeat": repeat},
             ITERATED,
-            lambda: self._peers.iterate(request, self._episode(task, repeat)),
+            lambda: self._peers.iterate(request, episode),
             task=task.id,
         )
         answer = told.answer
@@ -157,10 +157,6 @@ class Worker:
                 self._metrics.own_group_contexts.inc()
                 raise LeftOut("own_group_context", "earlier work of the task's own group was found for it")
         return _fitting(told.answer)
-
-    def _episode(self, task: Task, repeat: int) -> str:
-        name = f"{self._arm.execution}\0{task.id}\0{repeat}"
-        return f"replay.{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
     # --- recorded -----------------------------------------------------------------------------
 
@@ -235,7 +231,7 @@ class Worker:
     ) -> Replay:
         return Replay(
             replay_id=self._arm.replay_id,
-            ts=datetime.fromisoformat(ts),
+            ts=times.read(ts),
             evidence_id=task.id,
             group=task.group,
             work=task.work,

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from distill.engine.replay.tasks import MANIFEST, REPLAYS
+from distill.engine.places import MANIFEST, REPLAYS
 from schemas.replay import ReplayId, ReplayManifest, ReplayPage
 from services.errors import NotFound
 

@@ -22,6 +22,7 @@ from distill.engine.contexts import Contexts, Groups
 from distill.engine.library import Library
 from distill.engine.log import Log
 from distill.engine.metrics import Metrics
+from distill.engine.places import MANIFEST, REPLAYS, TASKS
 from distill.engine.pool import Pool
 from distill.engine.products import QUARANTINE, ProductWriter
 from distill.engine.progress import Progress
@@ -32,7 +33,7 @@ from distill.engine.replay.doing import Arm, Worker
 from distill.engine.replay.results import Fingerprint, Result
 from distill.engine.replay.store import Key, Store
 from distill.engine.replay.tape import Tape, cassette_of
-from distill.engine.replay.tasks import MANIFEST, REPLAYS, TASKS, LeftOut, selected, task_of
+from distill.engine.replay.tasks import LeftOut, selected, task_of
 from distill.engine.shards import FOLDER
 from schemas.canonical import canonical_bytes, content_id
 from schemas.evidence import ProductFile, Quarantined, Source

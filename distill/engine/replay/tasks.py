@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +10,13 @@ from typing import Any, Final
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from distill.engine import datasets
-from distill.engine.contexts import Groups, is_replay
-from distill.engine.exports.run import DATASETS
+from distill.engine import datasets, times
+from distill.engine.contexts import Groups
+from distill.engine.episodes import is_replay
 from distill.engine.index import Owner
 from distill.engine.library import CHAIN_MAX, Item, Library
 from distill.engine.log import Log
+from distill.engine.places import DATASETS, MANIFEST, REPLAYS, TASKS
 from distill.engine.progress import Progress
 from distill.engine.sources import OWN
 from schemas.base import JsonObject
@@ -26,9 +26,6 @@ from schemas.replay import ReplayOptions
 from schemas.runs import VerdictRecord
 from services.errors import NotFound
 
-REPLAYS: Final = "replays"
-TASKS: Final = "tasks.jsonl"
-MANIFEST: Final = "manifest.json"
 CONTEXT_FREE: Final = frozenset({"email", "sms"})
 """Kinds that can be judged with nothing known around the artifact."""
 SYSTEM: Final = ("system", "developer")
@@ -216,7 +213,7 @@ def _scan(library: Library, progress: Progress, end: float) -> Iterator[Item]:
     parts = library.shards()
     for done, shard in enumerate(parts, start=1):
         for item in shard.read():
-            if item.evidence.get("repair_of") is None and not is_replay(item):
+            if item.evidence.get("repair_of") is None and not is_replay(item.evidence):
                 yield item
         progress.reach(done, len(parts), end=end)
 
@@ -226,7 +223,7 @@ def _among(library: Library, ids: Sequence[str]) -> Iterator[Item]:
     for evidence_id in ids:
         item = library.item(evidence_id)
         first = library.first(item) if item is not None else None
-        if first is not None and not is_replay(first):
+        if first is not None and not is_replay(first.evidence):
             yield first
 
 
@@ -278,7 +275,7 @@ def _within(ts: str | None, options: ReplayOptions) -> bool:
         return True
     if ts is None:
         return False
-    when = datetime.fromisoformat(ts)
+    when = times.read(ts)
     return (options.since is None or options.since <= when) and (
         options.until is None or when < options.until
     )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import orjson
 
@@ -29,7 +29,7 @@ from services.errors import Conflict, InvalidRequest, NotFound
 
 Result = TypeVar("Result")
 
-REASONS = {
+REASONS: Final = {
     "no_pairs": "no piece of evidence was decided by two reviewers",
     "no_variation": "all decisions that can be compared are the same, which chance would explain as well",
 }
@@ -189,20 +189,18 @@ class Desk:
         with self._lock:
             shelf = self._shelf
             if shelf is None or shelf.evidence is not evidence or shelf.scored is not scored:
-                shelf = self._shelf = self._made(evidence, scored)
+                shelf = self._shelf = self._made(library)
             shelf.tail.follow(self._log.snapshot())
             return shelf
 
-    def _made(self, evidence: EvidenceManifest | None, scored: ScoredManifest | None) -> _Shelf:
-        categories = {
-            (one.name, one.evidence_sha256): self._data / one.scored.name
-            for one in (scored.shards if scored else ())
-        }
+    def _made(self, library: Library) -> _Shelf:
+        evidence = library.evidence_manifest
         found = (
-            index.reviews_of(self._data, shard, categories.get((shard.name, shard.evidence.sha256)))
+            index.reviews_of(self._data, shard, library.scored_file(shard))
             for shard in (evidence.shards if evidence else ())
         )
-        return _Shelf(evidence, scored, Queue(found, queue_max=self._queue_max), Tail(ends_of(evidence)))
+        queue = Queue(found, queue_max=self._queue_max)
+        return _Shelf(evidence, library.scored_manifest, queue, Tail(ends_of(evidence)))
 
 
 def _scored(item: Item) -> Scored | None:

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 import orjson
 
 from distill.engine import notes, shards
-from distill.engine.columns import REPLAYED
+from distill.engine.episodes import is_replay
 from distill.engine.review.decisions import Decided, standing
 from distill.engine.rules import votes_of
 from distill.engine.shards import EvidenceShard
@@ -65,8 +65,7 @@ class ShardReviews:
         Neither does what a replay brought up: that is old work done again, to be compared, not learnt.
         """
         reviews = evidence.get("review") or ()
-        replayed = (evidence.get("episode_id") or "").startswith(REPLAYED)
-        waits = category == "needs_human_review" and not replayed
+        waits = category == "needs_human_review" and not is_replay(evidence)
         if not waits and not reviews:
             return
         evidence_id, pattern = evidence["evidence_id"], pattern_of(evidence)

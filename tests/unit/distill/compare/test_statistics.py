@@ -60,7 +60,7 @@ def test_mcnemar_gives_the_published_p_of_the_airway_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("better", "worse"), [(0, 0), (1, 0), (0, 6), (5, 5), (30, 12), (86, 150), (700, 800)]
+    ("better", "worse"), [(0, 0), (1, 0), (0, 6), (1, 8), (5, 5), (6, 5), (30, 12), (86, 150), (700, 800)]
 )
 def test_mcnemar_is_that_of_scipy_and_statsmodels(better: int, worse: int) -> None:
     ours = statistics.mcnemar(better, worse)
@@ -70,6 +70,20 @@ def test_mcnemar_is_that_of_scipy_and_statsmodels(better: int, worse: int) -> No
         assert ours == pytest.approx(theirs, rel=1e-9)
     else:
         assert ours == 1
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"), [(10_000, 10_300), (200_000, 201_001), (999_000, 1_001_000), (0, 1000), (3, 900)]
+)
+def test_mcnemar_stays_exact_for_as_many_as_there_may_be(better: int, worse: int) -> None:
+    theirs = stats.binomtest(better, better + worse).pvalue
+    assert statistics.mcnemar(better, worse) == pytest.approx(theirs, rel=1e-7)
+    assert statistics.mcnemar(worse, better) == statistics.mcnemar(better, worse)
+
+
+def test_mcnemar_of_what_cannot_be_chance_is_nothing() -> None:
+    assert statistics.mcnemar(0, 100_000) == 0
+    assert statistics.mcnemar(100_000, 100_000) == statistics.mcnemar(100_000, 100_001) == 1
 
 
 def test_the_pairing_shows_what_an_unpaired_test_does_not_see() -> None:

@@ -12,7 +12,6 @@ from distill.engine.drift.statistics import (
     newcombe,
     paired_interval,
     permutation_p,
-    sign_p,
     spread_p,
 )
 from schemas.drift import DriftProfile
@@ -36,13 +35,6 @@ def counts(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 )
 def test_fisher(first: tuple[int, int], second: tuple[int, int], p: float) -> None:
     assert fisher_p(counts(*first), counts(*second)) == pytest.approx(p, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("fewer", "more", "p"), [(0, 0, 1.0), (1, 8, 0.0390625), (5, 5, 1.0), (0, 6, 0.03125)]
-)
-def test_sign(fewer: int, more: int, p: float) -> None:
-    assert sign_p(fewer, more) == pytest.approx(p)
 
 
 def test_holm_by_the_published_example() -> None:

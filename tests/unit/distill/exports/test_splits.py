@@ -14,9 +14,9 @@ from distill.engine.exports.splits import (
     Grouped,
     HoldoutIds,
     assign,
-    contains,
     grouped,
 )
+from distill.engine.keyed import are_in
 from schemas.distill import SplitShares
 
 SHARES = SplitShares()
@@ -136,7 +136,7 @@ def test_holdout_ids_are_only_added_to(tmp_path: Path) -> None:
     assert path.read_bytes() == first + ids[1].encode() + b"\n"
     assert list(HoldoutIds(tmp_path, "salt").prefixes()) == [3, 7]
     assert len(HoldoutIds(tmp_path, "other").prefixes()) == 0
-    assert list(contains(np.array([1, 3, 9], dtype=np.uint64), holdout.prefixes())) == [False, True, False]
+    assert list(are_in(np.array([1, 3, 9], dtype=np.uint64), holdout.prefixes())) == [False, True, False]
 
 
 def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:

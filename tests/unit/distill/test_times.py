@@ -1,0 +1,40 @@
+"""Times of records: every form that their schema takes is read, and microseconds lose nothing."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.engine import times
+from tests.unit.distill.builders import distill, run, verdict
+from tests.unit.distill.exports.stories import exported, rows_of
+
+ODD = "2026-11-02t11:30:00.250z"
+"""RFC 3339 lets both letters be small."""
+
+
+@pytest.mark.parametrize("text", [ODD, "2026-11-02T11:30:00.25Z", "2026-11-02T13:00:00.250000+01:30"])
+def test_every_form_of_a_time_is_read(text: str) -> None:
+    assert times.read(text) == datetime(2026, 11, 2, 11, 30, 0, 250_000, UTC)
+    assert times.moment(text) == 1_793_619_000_250_000
+
+
+@given(
+    st.datetimes(
+        min_value=datetime(2, 1, 1),  # noqa: DTZ001 - the zone is drawn
+        max_value=datetime(9998, 1, 1),  # noqa: DTZ001 - the same
+        timezones=st.builds(lambda minutes: timezone(timedelta(minutes=minutes)), st.integers(-1439, 1439)),
+    )
+)
+def test_microseconds_are_the_time_itself(when: datetime) -> None:
+    assert times.time_at(times.microseconds(when)) == when
+    assert times.moment(when.isoformat()) == times.microseconds(when)
+
+
+@pytest.mark.anyio
+async def test_a_run_with_such_a_time_is_exported_like_others(tmp_path: Path) -> None:
+    async with distill(tmp_path) as client:
+        job = await exported(client, [run("r", ts=ODD, verdict=verdict())], kind="sft")
+        assert len(await rows_of(client, job)) == 1
