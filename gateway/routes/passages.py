@@ -188,7 +188,11 @@ NOT_FORWARDED: Final = HOP_HEADERS | {
     b"forwarded",
     b"x-forwarded-for",
 }
-NOT_RELAYED: Final = HOP_HEADERS | {b"x-request-id", b"date", b"server"}
+NOT_RELAYED: Final = HOP_HEADERS | {
+    *(b"x-request-id", b"date", b"server"),
+    *(name.encode() for name, _ in (*daemon.SECURITY_HEADERS, *daemon.TLS_HEADERS)),
+}
+"""What every answer of the gateway has of its own."""
 INTERNAL_PREFIX: Final = b"x-stillhouse-"
 GATE_HEADER: Final = b"x-stillhouse-validate"
 """What the chats of a key must pass; chatd holds to it."""

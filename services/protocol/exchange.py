@@ -66,7 +66,8 @@ class DirectExchange:
         cycle.response_started = True
         if cycle.disconnected:
             return
-        self._chunked = length is None and status not in BODILESS
+        # Who speaks HTTP/1.0 knows no chunks: there the end of the connection is that of the body.
+        self._chunked = length is None and status not in BODILESS and self.scope["http_version"] != "1.0"
         lines = self._head(status, headers)
         if length is not None:
             lines.append(b"content-length: %d\r\n" % length)

@@ -95,7 +95,8 @@ def witness() -> Iterator[Witness]:
                 it.seen.append((f"{self.command} {self.path}", headers, body))
             status, headers, content = it.answer
             self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(content))}.items():
+            framing = {} if "transfer-encoding" in headers else {"content-length": str(len(content))}
+            for name, value in {**headers, **framing}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
