@@ -1,10 +1,14 @@
 """How long a client may take to say what it wants, and how many may be there at once."""
 
+import resource
 from dataclasses import dataclass
 from typing import Final, Literal
 
 BODY_BYTES_MIN: Final = 1024
 """Of a body, in each stretch of `body_timeout_s`: slower ones only hold a place."""
+
+FILES_KEPT: Final = 1024
+"""Of those that may be open, for connections to others and for files: half, where there are so few."""
 
 Stage = Literal["head", "body"]
 
@@ -16,6 +20,19 @@ class Bounds:
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     connections_max: int = 4096
+
+
+def connections_that_fit(wanted: int) -> int:
+    """How many of `wanted` connections the limit of open files leaves room for, once it is raised so far.
+
+    Were all files taken by connections that only sit there, nobody could be served any more.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted + FILES_KEPT if most == resource.RLIM_INFINITY else min(wanted + FILES_KEPT, most)
+    if files > now:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    files = max(files, now)
+    return min(wanted, files - min(FILES_KEPT, files // 2))
 
 
 class Patience:

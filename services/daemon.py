@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ErrorEnvelope
 from services import context
-from services.bounds import Bounds
+from services.bounds import Bounds, connections_that_fit
 from services.drain import Drain
 from services.errors import InvalidRequest, MethodNotAllowed, NotFound, PlatformError, UnknownField
 from services.faults import param_of, reason_of
@@ -34,6 +34,7 @@ from services.health import Check, ReadyState, readiness
 from services.middleware import (
     CLIENT_GONE,
     DRAINING,
+    OPS_PATHS,
     UNEXPECTED,
     BodyLimitMiddleware,
     Frame,
@@ -41,6 +42,7 @@ from services.middleware import (
     RequestMiddleware,
     error_headers,
 )
+from services.pages import PageGuard, PageMiddleware
 from services.protocol import Direct, EnvelopeProtocol, Porter
 from services.settings import DaemonSettings, is_loopback
 from services.tasks import task_set
@@ -63,6 +65,7 @@ SECURITY_HEADERS = (
     ("referrer-policy", "no-referrer"),
 )
 TLS_HEADERS = (("strict-transport-security", "max-age=31536000"),)
+TLS_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of version 1.2: those of 1.3 are all as good
 KEEP_ALIVE_S = 75  # longer than our clients keep idle connections, so that they never race our close
 
 
@@ -154,6 +157,8 @@ def build(
     *,
     registry: CollectorRegistry,
     trusted: bool = True,
+    is_open: Callable[[], bool] | None = None,
+    origins: Sequence[str] = (),
     direct: Callable[[Frame], Direct] | None = None,
     porter: Callable[[Frame], Porter] | None = None,
     tracer: Tracer | None = None,
@@ -164,6 +169,9 @@ def build(
     same frame to keep. `porter` makes what turns away those who may not come in at all.
 
     `tracer` stands in for the one that the settings ask for, if they do.
+
+    `is_open` says whether anybody who gets here is served now: then pages are kept away but for those of
+    `origins`. Unless given, a daemon is open that listens on this machine alone and shares no secret.
 
     `trusted` is False for a daemon that faces others than ours: it believes nobody's identity headers. The
     rest answer only who shows the internal token, where there is one. Raises `InvalidRequest` for an address
@@ -194,10 +202,12 @@ def build(
     )
     app.surround(HeadMiddleware)
     app.surround(partial(BodyLimitMiddleware, bytes_max=settings.body_bytes_max))
+    guard = PageGuard(is_open or (lambda: token is None and is_loopback(settings.host)), origins)
+    app.surround(partial(PageMiddleware, guard=guard, open_paths=OPS_PATHS))
     app.surround(partial(RequestMiddleware, frame=frame))
     app.direct = direct(frame) if direct is not None else None
     app.porter = porter(frame) if porter is not None else None
-    app.admits = frame.admits if token is not None else None
+    app.admits = frame.admits if token is not None else guard.admits
     return app
 
 
@@ -312,7 +322,7 @@ async def _to_envelope(request: Request, error: Exception) -> Response:
     else:  # told in full by RequestMiddleware, which sees it next
         failure = PlatformError(UNEXPECTED)
     if failure.status >= 500:
-        log.warning("request failed", code=failure.code, reason=failure.message)
+        log.warning("request failed", code=failure.code, reason=failure.summary)
     current = context.current()
     envelope = failure.envelope(current.request_id if current else None)
     return JSONResponse(envelope.model_dump(), failure.status, headers={**headers, **error_headers(failure)})
@@ -401,7 +411,10 @@ def run(name: str, settings_type: type[AnySettings], create_app: Callable[[AnySe
 
 
 def _protocol(app: Daemon, settings: DaemonSettings) -> partial[EnvelopeProtocol]:
-    bounds = Bounds(settings.head_timeout_s, settings.body_timeout_s, settings.connections_max)
+    fitting = connections_that_fit(settings.connections_max)
+    if fitting < settings.connections_max:
+        log.warning("fewer connections than set fit the limit of open files", connections_max=fitting)
+    bounds = Bounds(settings.head_timeout_s, settings.body_timeout_s, fitting)
     return partial(EnvelopeProtocol, direct=app.direct, porter=app.porter, admits=app.admits, bounds=bounds)
 
 
@@ -417,6 +430,7 @@ def serve(app: Daemon, settings: DaemonSettings) -> None:
         ws="none",
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
+        ssl_ciphers=TLS_CIPHERS,
         headers=[*SECURITY_HEADERS, *(TLS_HEADERS if settings.tls_certificate is not None else ())],
         access_log=False,
         log_config=None,

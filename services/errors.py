@@ -28,7 +28,8 @@ class PlatformError(Exception):
     """A failure we expected: the caller sees its message, nobody is paged.
 
     `code` narrows the class's own; `param` names the offending field as a dotted path;
-    `retry_after_s` becomes the `retry-after` header.
+    `retry_after_s` becomes the `retry-after` header. `summary` is what logs say of it: the message, unless
+    that quotes somebody else, who may quote what the caller sent.
     """
 
     status: ClassVar[int] = 500
@@ -43,9 +44,11 @@ class PlatformError(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: float | None = None,
+        summary: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.summary = summary or message
         self.param = param
         if code is not None:
             self.code = code

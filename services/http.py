@@ -80,6 +80,7 @@ def raise_for_envelope(peer: str, response: httpx.Response) -> None:
         code=error.code,
         param=error.param,
         retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+        summary=f"{peer} answered {response.status_code}",
     )
 
 

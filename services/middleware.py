@@ -1,6 +1,7 @@
 """What happens around every request, as pure ASGI: ids, log, metrics, limits, drain, a net for crashes."""
 
 import hmac
+import math
 import time
 from typing import Any
 
@@ -48,7 +49,8 @@ def error_headers(error: PlatformError) -> dict[str, str]:
         return {"www-authenticate": "Bearer"}
     if error.retry_after_s is None:
         return {}
-    return {"retry-after": str(max(1, round(error.retry_after_s)))}
+    # Rounded up: who comes back earlier is refused again.
+    return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
 
 
 async def send_error(send: Send, error: PlatformError, request_id: str, *extra: tuple[bytes, bytes]) -> None:

@@ -103,7 +103,7 @@ def _holds_together(verdict: Verdict, kind: str) -> bool:
 def _no_verdict(error: PlatformError) -> Unavailable:
     code = error.code if isinstance(error, Unavailable) else "validators_failed"
     said = error.message if "validators" in error.message else f"validators gives no verdict: {error.message}"
-    return Unavailable(said, code=code, retry_after_s=error.retry_after_s)
+    return Unavailable(said, code=code, retry_after_s=error.retry_after_s, summary=error.summary)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ async def models(snapshot: Snapshot) -> ModelList:
     listed = await asyncio.gather(*(_listed(provider) for provider in providers))
     if all(isinstance(models, PlatformError) for models in listed):
         reasons = "; ".join(str(error) for error in listed)
-        raise Unavailable(f"no provider answers: {reasons}", code="no_provider")
+        summary = "no provider answers"
+        raise Unavailable(f"{summary}: {reasons}", code="no_provider", summary=summary)
     cards = [ModelCard(id=alias, created=0, owned_by=OWN) for alias in snapshot.config.aliases]
     cards += [
         ModelCard(id=f"{provider.name}/{model.name}", created=model.created, owned_by=provider.name)

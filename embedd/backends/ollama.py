@@ -5,7 +5,15 @@ from typing import Any, Final
 
 import orjson
 
-from embedd.backends.protocol import BadAnswer, Computed, ItemsRefused, ModelInfo, checked, whole
+from embedd.backends.protocol import (
+    REASON_CHARS_MAX,
+    BadAnswer,
+    Computed,
+    ItemsRefused,
+    ModelInfo,
+    checked,
+    whole,
+)
 from embedd.backends.transport import Transport
 from services.errors import InvalidRequest, NotFound, Overloaded, PlatformError, UpstreamError
 
@@ -52,7 +60,7 @@ class OllamaBackend:
         status, data = await self._transport.call("POST", "/api/embed", orjson.dumps(body))
         answer = _object(status, data)
         if status != 200 or "error" in answer:
-            raise _failure(status, str(answer.get("error", "no reason given")))
+            raise _failure(status, str(answer.get("error", "no reason given"))[:REASON_CHARS_MAX])
         vectors = checked(answer.get("embeddings"), len(texts))
         return Computed(vectors, whole(answer.get("prompt_eval_count")))
 
@@ -78,6 +86,7 @@ def _failure(status: int, reason: str) -> Exception:
         return ItemsRefused(InvalidRequest(reason, code="context_length_exceeded"))
     if "does not support" in reason:
         return InvalidRequest(reason, param="model")
-    failure: PlatformError = UpstreamError(f"ollama answered {status}: {reason}")
+    summary = f"ollama answered {status}"
+    failure: PlatformError = UpstreamError(f"{summary}: {reason}", summary=summary)
     # NaN and a crash of the runner come in these ways for the whole list, and often one item provokes them.
     return ItemsRefused(failure) if status in (200, 400, 500) else failure

@@ -8,7 +8,15 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from embedd.backends.protocol import BadAnswer, Computed, ItemsRefused, ModelInfo, checked, whole
+from embedd.backends.protocol import (
+    REASON_CHARS_MAX,
+    BadAnswer,
+    Computed,
+    ItemsRefused,
+    ModelInfo,
+    checked,
+    whole,
+)
 from embedd.backends.transport import Transport
 from services.errors import InvalidRequest, NotFound, Overloaded, UpstreamError
 
@@ -89,11 +97,12 @@ def _vector(value: Any) -> Any:
 
 
 def _failure(status: int, error: Any) -> Exception:
-    reason = str(error.get("message") if isinstance(error, dict) else error)
+    reason = str(error.get("message") if isinstance(error, dict) else error)[:REASON_CHARS_MAX]
+    summary = f"openai answered {status}"
     if status == 404:
         return NotFound(reason, code="model_not_found", param="model")
     if status in (429, 503):
         return Overloaded(f"openai is busy: {reason}", code="upstream_busy")
     if status in ITEM_STATUSES:
         return ItemsRefused(InvalidRequest(reason))
-    return UpstreamError(f"openai answered {status}: {reason}")
+    return UpstreamError(f"{summary}: {reason}", summary=summary)

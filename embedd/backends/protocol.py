@@ -12,6 +12,9 @@ from services.errors import UpstreamError
 NORM_TOLERANCE = 0.25
 """How far from 1 a norm may be. Loose, as quantised models are: it is to catch zeros and raw vectors."""
 
+REASON_CHARS_MAX = 500
+"""Of what a backend says of its failure."""
+
 Vectors = npt.NDArray[np.float32]
 
 

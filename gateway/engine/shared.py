@@ -43,6 +43,7 @@ class Leased:
         self._own_until = 0.0
         self._free_at = 0.0
         self._asking = asyncio.Lock()
+        self._waiting = 0
 
     def wait_s(self, amount: float) -> float:
         """Seconds until `amount` may be had. More than 0 also where others must be asked first (`ready`)."""
@@ -59,18 +60,32 @@ class Leased:
 
     async def ready(self) -> None:
         """See that there is something to give out, if there can be."""
-        async with self._asking:
-            now = self._clock()
-            if now < self._own_until or (self._left and now < self._lease_until):
-                return
-            try:
-                taken = await self._rates.take(self._name, self._size, self.per_minute, whole=False)
-            except PlatformError:
-                self._own_until = self._clock() + OWN_S
-                return
-            now = self._clock()
-            self._left, self._lease_until = taken.amount, now + LEASE_S
-            self._free_at = now + taken.ahead_s + PERIOD_S / self.per_minute - PERIOD_S
+        self._waiting += 1
+        try:
+            async with self._asking:
+                if self._must_ask():
+                    await self._ask()
+        finally:
+            self._waiting -= 1
+
+    def _must_ask(self) -> bool:
+        """Whether the common count may have something that is needed. What others took never comes back."""
+        now = self._clock()
+        if now < self._own_until or (self._left and now < self._lease_until):
+            return False
+        return now >= self._free_at
+
+    async def _ask(self) -> None:
+        """Take some for all who wait, who would otherwise go to a slow store one after the other."""
+        amount = min(LEASE_MAX, max(self._size, self._waiting))
+        try:
+            taken = await self._rates.take(self._name, amount, self.per_minute, whole=False)
+        except PlatformError:
+            self._own_until = self._clock() + OWN_S
+            return
+        now = self._clock()
+        self._left, self._lease_until = taken.amount, now + LEASE_S
+        self._free_at = now + taken.ahead_s + PERIOD_S / self.per_minute - PERIOD_S
 
     @property
     def remaining(self) -> int:

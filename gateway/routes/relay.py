@@ -179,7 +179,7 @@ class _Visit:
         log.warning(
             "request failed",
             code=error.code,
-            reason=error.message,
+            reason=error.summary,
             request_id=self._request.request_id,
             trace_id=self._request.traceparent[3:35],
         )

@@ -20,6 +20,11 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 HEADERS_MAX: Final = 256
 """Lines of a head: everybody who looks for one of them looks at all."""
 
+VERSIONS: Final = frozenset({"1.0", "1.1"})
+
+FRAMING_SHARE_MAX: Final = 8
+"""So many bytes around each one of a body: the smallest chunk has five, and more are no help to anybody."""
+
 DROPPED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of a body that comes although its request was answered, so that its sender gets to read the answer."""
 
@@ -36,6 +41,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _is_mixed = False
     _in_body = False
     _body_bytes = 0
+    _coded_bytes = 0
     _fault: InvalidRequest | None = None
 
     def __init__(self, *args: Any, bounds: Bounds | None = None, **options: Any) -> None:
@@ -64,6 +70,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._is_mixed = self._in_body
+        begun = self.scope if self._in_body else None
         # A head that ends in a large read may be large, or come after others in it: then it is measured.
         self._large_read = len(data) > HEAD_BYTES_MAX or (self._large_read and self._in_head)
         super().data_received(data)
@@ -71,6 +78,15 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
                 self._refuse(_head_too_large())
+        elif self._in_body and self.scope is begun:  # all of this was body, and what is around it
+            self._look_at_framing(len(data))
+
+    def _look_at_framing(self, read: int) -> None:
+        """Cut off who sends chunks or trailers of which hardly anything is body: those have no length."""
+        self._coded_bytes += read
+        allowed = HEAD_BYTES_MAX + FRAMING_SHARE_MAX * self._body_bytes
+        if self._coded_bytes - self._body_bytes > allowed and not self.transport.is_closing():
+            self._refuse(InvalidRequest("the chunks hold far more than the body", code="invalid_http"))
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
@@ -82,8 +98,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._fault = self._fault_of_head()
         if self._fault is not None:
             raise ValueError(self._fault.message)  # which makes the parser give up
-        self._in_body, self._body_bytes = True, 0
+        self._in_body, self._body_bytes, self._coded_bytes = True, 0, 0
         super().on_headers_complete()
+        self.headers = []  # where trailers go: what comes after a body is none of its request's headers
         if self.parser.should_upgrade():  # we do not; and the parser reads nothing more from here on
             self.cycle.keep_alive = False
 
@@ -117,9 +134,15 @@ class GuardedProtocol(HttpToolsProtocol):
                 codings += 1 if value.lower() == b"chunked" else 2
         if codings > 1:
             return InvalidRequest("chunked is the one transfer-encoding, said once", code="invalid_http")
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
-            return InvalidRequest("a request names one host", code="invalid_http")
-        return None
+        if hosts > 1:
+            return _host_unclear()
+        return None if hosts and not codings else self._fault_of_version(hosts, codings)
+
+    def _fault_of_version(self, hosts: int, codings: int) -> InvalidRequest | None:
+        version = self.parser.get_http_version()
+        if version not in VERSIONS or (codings and version == "1.0"):  # which has no chunks
+            return InvalidRequest("this is not a request in HTTP/1.1", code="invalid_http")
+        return None if hosts or version == "1.0" else _host_unclear()
 
     # --- who is waited for ------------------------------------------------------------------
 
@@ -203,6 +226,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
 def _head_size(url: bytes, headers: Headers) -> int:
     return len(url) + sum(len(name) + len(value) for name, value in headers)
+
+
+def _host_unclear() -> InvalidRequest:
+    return InvalidRequest("a request names one host", code="invalid_http")
 
 
 def _head_too_large() -> InvalidRequest:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,8 @@ HIDDEN = b"GET /v1/models/hidden HTTP/1.1\r\nhost: x\r\n\r\n"
 EMPTY_CHUNKS = b"\r\n0\r\n\r\n"
 CHUNKED = CHAT + b"transfer-encoding: chunked\r\n\r\n"
 GET = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n"
+ENDLESS_BYTES_MAX = 32 * 1024 * 1024
+"""Above all that sockets hold by themselves."""
 
 
 class House(NamedTuple):
@@ -90,6 +93,14 @@ AMBIGUOUS = {
     "a tunnel": b"CONNECT evil.example:443 HTTP/1.1\r\nhost: x\r\n\r\n",
     "a null in the path": b"GET /v1/mod\x00els HTTP/1.1\r\nhost: x\r\n\r\n",
     "a space in the path": b"GET /v1/ models HTTP/1.1\r\nhost: x\r\n\r\n",
+    "chunks in the old version": CHUNKED.replace(b"/1.1", b"/1.0") + b"2\r\n{}\r\n0\r\n\r\n",
+    "a tab before the colon": CHAT + b"content-length\t: 2\r\n\r\n{}",
+    "a space before a header": CHAT.replace(b"host", b" host") + b"content-length: 2\r\n\r\n{}",
+    "a tab in the first line": b"GET\t/v1/models HTTP/1.1\r\nhost: x\r\n\r\n",
+    "the version in small letters": b"GET /v1/models http/1.1\r\nhost: x\r\n\r\n",
+    "no version": b"GET /v1/models\r\n\r\n",
+    "a name without a path": b"GET evil.example HTTP/1.1\r\nhost: x\r\n\r\n",
+    "chunks and a length in the trailer": CHUNKED + b"2\r\n{}\r\n0\r\ntransfer-encoding: chunked\r\n\r\n",
     "letters beyond ASCII": "GET /v1/modéls HTTP/1.1\r\nhost: x\r\n\r\n".encode(),
 }
 
@@ -137,6 +148,41 @@ def test_what_a_daemon_is_sent_has_one_length_and_no_word_of_the_hop_before(hous
     for name in ("transfer-encoding", "te", "connection", "keep-alive", "proxy-authorization", "cookie"):
         assert name not in headers
     assert not {"x-stillhouse-internal", "x-forwarded-for"} & set(headers)
+
+
+def test_what_comes_after_the_last_chunk_is_no_header(house: House) -> None:
+    house.daemon.seen.clear()
+    trailers = b"x-note: late\r\nauthorization: Bearer late\r\nhost: late\r\nx-request-id: late\r\n"
+    answer = answers_to(house.gateway.url, CHUNKED + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n")
+    assert statuses(answer) == [200, 200]
+    [(_, headers, body)] = house.daemon.seen
+    assert body == b"{}"
+    assert "late" not in headers.values()
+
+
+ENDLESS = {
+    "headers": (GET, b"x-a: b\r\n"),
+    "a header": (GET + b"x-a: ", b"b" * 64),
+    "a path": (b"GET /v1/", b"a" * 64),
+    "trailers": (CHUNKED + b"2\r\n{}\r\n0\r\n", b"x-a: b\r\n"),
+    "a trailer": (CHUNKED + b"2\r\n{}\r\n0\r\nx-a: ", b"b" * 64),
+    "an extension of a chunk": (CHUNKED + b"2;", b"a" * 64),
+    "extensions of chunks": (CHUNKED, b"1;%b\r\nx\r\n" % (b"a" * 60)),
+    "the size of a chunk": (CHUNKED, b"0" * 64),
+}
+
+
+@pytest.mark.parametrize(("begun", "more"), ENDLESS.values(), ids=ENDLESS.keys())
+def test_what_has_no_end_is_not_read_for_long(house: House, begun: bytes, more: bytes) -> None:
+    house.daemon.seen.clear()
+    block, sent = more * (65536 // len(more)), 0
+    with connected(house.gateway.url) as connection, suppress(ConnectionResetError, BrokenPipeError):
+        connection.sendall(begun)
+        while sent < ENDLESS_BYTES_MAX:
+            connection.sendall(block)
+            sent += len(block)
+    assert sent < ENDLESS_BYTES_MAX
+    assert house.daemon.lines == []
 
 
 def test_a_broken_request_behind_one_that_is_answered_spoils_no_answer(house: House) -> None:
@@ -276,6 +322,27 @@ def test_no_more_connections_than_there_may_be(hasty: House) -> None:
         time.sleep(0.1)
 
 
+FILES = 192
+FEW_FILES = f"""
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_NOFILE, ({FILES}, {FILES}))
+runpy.run_module("gateway", run_name="__main__")
+"""
+
+
+def test_connections_that_only_sit_there_do_not_take_all_files(tmp_path: Path) -> None:
+    with witness() as daemon, ExitStack() as stack:
+        env = {"GATEWAY_CHATD_URLS": daemon.url}
+        gateway = stack.enter_context(running("gateway", tmp_path, program=("-c", FEW_FILES), env=env))
+        served = stack.enter_context(connected(gateway.url))
+        for _ in range(FILES):
+            stack.enter_context(connected(gateway.url))
+        for _ in range(3):
+            served.sendall(GET + b"\r\n")
+            assert statuses(read_answer(served)) == [200]
+        assert "limit of open files" in gateway.text()
+
+
 # --- answers ----------------------------------------------------------------------------------
 
 
@@ -309,6 +376,37 @@ def test_pages_of_other_origins_may_ask_where_the_settings_say_so(tmp_path: Path
                 assert answer.headers["access-control-allow-origin"] == page["origin"]
             other = client.post(url, content=b"{}", headers={"origin": "https://evil.example"})
             assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null", "content-type": "text/plain"},
+        {"host": "evil.example:3100"},  # a name that was made to lead here
+        {"host": "evil.example:3100", "origin": "http://evil.example:3100"},
+    ],
+)
+def test_without_keys_no_page_of_elsewhere_is_served(house: House, headers: dict[str, str]) -> None:
+    house.daemon.seen.clear()
+    with httpx.Client(base_url=house.gateway.url, headers=headers, trust_env=False) as client:
+        for answer in (
+            client.post("/v1/chat/completions", content=b"{}"),
+            client.post("/v1/embeddings", content=b'{"model":"m","input":"a"}'),
+            client.get("/v1/models"),
+            client.get("/v1/status"),
+            client.delete("/v1/collections/a"),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_page")
+            assert "access-control-allow-origin" not in answer.headers
+        assert client.get("/healthz").status_code == 200
+    assert house.daemon.lines == []
+
+
+def test_pages_and_programs_of_this_machine_are_served(house: House) -> None:
+    for headers in ({"origin": "http://localhost:5173"}, {"host": "localhost:3100"}, {"host": "gateway"}):
+        answer = httpx.get(f"{house.gateway.url}/v1/models", headers=headers, trust_env=False)
+        assert answer.status_code == 200
 
 
 def test_an_answer_of_a_daemon_leads_nowhere(house: House) -> None:

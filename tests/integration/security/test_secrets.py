@@ -11,7 +11,7 @@ import pytest
 
 from services.keys import KeyGrant, KeyStore
 from tests.bench.ollama_stub import MODEL
-from tests.integration.security.raw import answers_to
+from tests.integration.security.raw import answers_to, witness
 from tests.processes import Running, running
 
 pytestmark = pytest.mark.enable_socket
@@ -102,6 +102,41 @@ def test_what_is_said_stays_between_those_who_say_it(house: House) -> None:
         for secret in (KEY, house.key, PROVIDER_KEY, INTERNAL, BODY, PATH, ID):
             assert secret not in shown, f"{secret} in the metrics of {name}"
             assert secret not in daemon.text(), f"{secret} in the log of {name}"
+
+
+def test_what_a_model_server_says_of_a_request_is_told_its_caller_alone(tmp_path: Path) -> None:
+    said = {"error": {"message": f"cannot serve: {BODY}"}, "models": [{"name": MODEL, "digest": "0" * 64}]}
+    with witness() as server, ExitStack() as stack:
+        env = {
+            "OLLAMA_HOST": server.url,
+            "CHATD_OPENAI_API_KEY": PROVIDER_KEY,
+            "CHATD_OPENAI_URL": server.url,
+        }
+        daemons: dict[str, Running] = {}
+        for name in ("embedd", "vectord", "chatd", "gateway"):
+            daemons[name] = stack.enter_context(running(name, tmp_path, env=env))
+            env[f"VECTORD_{name.upper()}_URL"] = env[f"GATEWAY_{name.upper()}_URLS"] = daemons[name].url
+        client = stack.enter_context(
+            httpx.Client(base_url=daemons["gateway"].url, timeout=60, trust_env=False)
+        )
+        for status in (200, 500, 503, 504):
+            server.answer = (status, {"content-type": "application/json"}, json.dumps(said).encode())
+            for path, body in (
+                ("/v1/embeddings", {"model": MODEL, "input": f"{BODY} {status}"}),
+                ("/v1/embeddings", {"model": MODEL, "input": [f"{BODY} {status}"] * 200}),
+                (
+                    "/v1/chat/completions",
+                    {"model": "openai/m", "messages": [{"role": "user", "content": BODY}]},
+                ),
+            ):
+                answer = client.post(path, json=body)
+                assert answer.status_code >= 400
+                told = BODY in answer.text
+                assert told or status in (503, 504)  # which may be left to another, who is not there
+        for name, daemon in daemons.items():
+            shown = client.get(f"{daemon.url}/metrics").text + client.get(f"{daemon.url}/readyz").text
+            assert BODY not in shown, f"in what {name} shows"
+            assert BODY not in daemon.text(), f"in the log of {name}"
 
 
 def test_series_do_not_grow_with_what_callers_make_up(house: House) -> None:

@@ -107,6 +107,17 @@ def test_old_versions_of_it_are_refused(gateway: Running) -> None:
         context.wrap_socket(connection)
 
 
+@pytest.mark.parametrize("cipher", ["ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384"])
+def test_ciphers_that_are_known_to_be_weak_are_refused(gateway: Running, cipher: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"{cipher}:@SECLEVEL=0")
+    with pytest.raises((ssl.SSLError, ConnectionError)), connected(gateway.url) as connection:
+        context.wrap_socket(connection)
+
+
 def test_an_idle_client_does_not_hold_up_the_end(tmp_path: Path, files: Files) -> None:
     port = free_port()
     env = {"GATEWAY_TLS_CERTIFICATE": str(files.certificate), "GATEWAY_TLS_KEY": str(files.key)}

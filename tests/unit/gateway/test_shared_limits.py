@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.backends import FakeRates
+from gateway.backends.rates import Taken
 from gateway.engine import Limiter
 from gateway.engine.shared import Charged, Leased
 from services.errors import Overloaded
@@ -64,6 +65,45 @@ async def test_what_was_taken_ahead_is_given_up_after_a_while() -> None:
     assert rate.wait_s(1) == 0
     clock.now += 11.0
     assert rate.wait_s(1) > 0, "it has to ask again"
+    assert await admitted(limiter)
+
+
+class Slow(FakeRates):
+    """Answers only once it is let, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.may_answer = asyncio.Semaphore(0)
+
+    async def take(self, name: str, amount: int, per_minute: int, *, whole: bool) -> Taken:
+        self.asked += 1
+        await self.may_answer.acquire()
+        return await super().take(name, amount, per_minute, whole=whole)
+
+
+async def test_many_who_wait_for_a_slow_store_wait_together() -> None:
+    rates, clock = Slow(), Clock()
+    limiter = Limiter(requests=Leased("k", 60, rates, clock), tokens=None)  # a lease is one request
+    waiting = [asyncio.create_task(admitted(limiter)) for _ in range(50)]
+    await asyncio.sleep(0)
+    for _ in range(2):
+        rates.may_answer.release()
+    assert all(await asyncio.wait_for(asyncio.gather(*waiting), 30))
+    assert rates.asked <= 2
+
+
+async def test_a_rate_that_is_used_up_is_not_asked_for_until_it_can_have_something() -> None:
+    rates, clock = Slow(), Clock()
+    rates.may_answer = asyncio.Semaphore(1000)
+    limiter = Limiter(requests=Leased("k", 60, rates, clock), tokens=None)
+    passed = [await admitted(limiter) for _ in range(60)]
+    asked = rates.asked
+    assert all(passed)
+    assert not any([await admitted(limiter) for _ in range(100)])
+    assert rates.asked == asked
+    clock.now += 1.0
+    rates.used_s["k"] -= 1.0
     assert await admitted(limiter)
 
 
