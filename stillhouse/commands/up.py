@@ -30,7 +30,7 @@ from stillhouse.supervisor import (
     topology,
 )
 from stillhouse.supervisor.probe import ollama_answers
-from stillhouse.supervisor.specs import MODELD
+from stillhouse.supervisor.specs import GATEWAY, MODELD
 
 EXAMPLES = """\
 Examples:
@@ -116,7 +116,7 @@ def _usual(
     """The daemons that were asked for, or all, with modeld where no Ollama answers."""
     specs = daemon_specs(settings, host=host)
     if "gateway" in (daemons or ["gateway"]):
-        _check_keys(settings, host or settings.gateway_host)
+        _check_keys(settings.data, host or settings.gateway_host)
     replicas_of(specs, daemons or [spec.name for spec in specs], counts)  # refuse before asking anybody
     names = list(daemons) or [spec.name for spec in specs if spec.name != MODELD]
     notes: list[str] = []
@@ -133,12 +133,12 @@ def _usual(
     return Plan(replicas, environment, notes)
 
 
-def _check_keys(settings: CliSettings, host: str) -> None:
+def _check_keys(data: Path, host: str) -> None:
     """A gateway that others can reach needs keys: better said here than by one that starts over and over."""
-    if not is_loopback(host) and not KeyStore(settings.data).load():
+    if not is_loopback(host) and not KeyStore(data).load():
         raise InvalidRequest(
             f"{host} is reachable from other machines, and there are no keys yet; make one with"
-            " `stillhouse keys create --name NAME`"
+            f" `STILLHOUSE_DATA={data} stillhouse keys create --name NAME`"
         )
 
 
@@ -159,6 +159,9 @@ def _composed(
         names=daemons,
         scale=counts,
     )
+    for replica in found.replicas:
+        if replica.spec.name == GATEWAY:
+            _check_keys(Path(replica.spec.variables["STILLHOUSE_DATA"]), replica.spec.host)
     for folder in found.folders:
         folder.mkdir(parents=True, exist_ok=True)
     prefixes = ("STILLHOUSE_", "OLLAMA_", *(spec.prefix for spec in specs))

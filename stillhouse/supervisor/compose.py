@@ -120,6 +120,8 @@ def read_compose(path: Path, environment: Mapping[str, str], *, profiles: Sequen
     try:
         variables = {**_dotenv(path.parent), **environment}
         content = yaml.safe_load(path.read_text())
+        if not isinstance(content, dict):
+            raise InvalidRequest(f"{path} holds no services")
         found = ComposeFile.model_validate(_filled(content, variables))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None
@@ -131,6 +133,9 @@ def read_compose(path: Path, environment: Mapping[str, str], *, profiles: Sequen
         raise InvalidRequest(f"{path}: `{where}`: {first['msg']}") from None
     if foreign := [key for key in content if key not in TOP_LEVEL and not str(key).startswith("x-")]:
         raise InvalidRequest(f"{path}: `{foreign[0]}` is not understood here; there are {_named(TOP_LEVEL)}")
+    known = {profile for service in found.services.values() for profile in service.profiles}
+    if unknown := [profile for profile in profiles if profile not in known]:
+        raise InvalidRequest(f"{path} has no profile {unknown[0]!r}; there are {_named(known) or 'none'}")
     on = {*profiles, *variables.get("COMPOSE_PROFILES", "").split(",")} - {""}
     return found.model_copy(update={"profiles": frozenset(on)})
 

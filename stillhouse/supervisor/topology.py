@@ -183,6 +183,9 @@ class _World:
         parts = urlsplit(url)
         host = parts.hostname or ""
         if host not in self._file.services:
+            if "." not in host and ":" not in host and host != "localhost":
+                services = ", ".join(sorted(self._file.services))
+                raise InvalidRequest(f"{variable} asks {host}, which is no service; there are {services}")
             return [url]
         if not self._file.is_on(host):
             profiles = " or ".join(self._file.services[host].profiles)

@@ -53,6 +53,20 @@ def test_the_topology_of_the_file_serves_through_its_gateway(tmp_path: Path) -> 
     assert "is not run" not in (tmp_path / "up.log").read_text()
 
 
+def test_a_gateway_that_others_reach_wants_a_key_in_its_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**variables(tmp_path), "GATEWAY_BIND": "0.0.0.0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STILLHOUSE_DATA", str(tmp_path))
+    result = CliRunner().invoke(
+        app, ["up", "gateway", "--compose", FILE], env={"COLUMNS": "300", "NO_COLOR": "1"}
+    )
+    volume = tmp_path / "volumes" / "gateway"
+    assert result.exit_code == 2
+    assert f"`STILLHOUSE_DATA={volume} stillhouse keys create --name NAME`" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -62,6 +76,7 @@ def test_the_topology_of_the_file_serves_through_its_gateway(tmp_path: Path) -> 
         (["--compose", FILE], "the secret 'internal_token' has no file"),
         (["--compose", FILE, "--scale", "vectord=2"], "there is one vectord"),
         (["--compose", FILE, "ollama"], "there is no daemon 'ollama'"),
+        (["--compose", FILE, "--profile", "scal"], "no profile 'scal'"),
     ],
 )
 def test_what_cannot_be_run_is_refused(

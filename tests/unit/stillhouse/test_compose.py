@@ -225,6 +225,11 @@ def test_variables_are_filled_in_as_compose_does(file: Path, text: str, value: s
         ),
         ("services:", "services: [", "is not YAML"),
         ("services:", "service:", "`services`: Field required"),
+        (
+            "http://embedd:3101",
+            "http://embed:3101",
+            "asks embed, which is no service; there are chatd, embedd",
+        ),
         ("replicas: 2", "replicas: -1", "`services.embedd.deploy.replicas`"),
         (
             "    secrets: [openai]",
@@ -241,6 +246,20 @@ def test_variables_are_filled_in_as_compose_does(file: Path, text: str, value: s
 )
 def test_what_is_wrong_with_a_file_is_said(file: Path, old: str, new: str, said: str) -> None:
     assert said in refusal(file, old, new)
+
+
+@pytest.mark.parametrize("content", ["", "- services", "services"])
+def test_a_file_without_services_is_said(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(content)
+    with pytest.raises(InvalidRequest, match="holds no services"):
+        read_compose(file, {})
+
+
+def test_a_profile_that_there_is_not_is_said(file: Path) -> None:
+    with pytest.raises(InvalidRequest, match="no profile 'scal'; there are scale"):
+        plan(file, profiles=("scal",))
+    assert plan(file, environment={"COMPOSE_PROFILES": "another-files"}).replicas
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
