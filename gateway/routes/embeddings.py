@@ -219,5 +219,5 @@ def _read(scope: Scope) -> tuple[str | None, bool]:
         if name == b"authorization" and authorization is None:  # the first, as the long way reads it
             authorization = str(value, "latin-1")
         elif name == b"content-type":
-            is_json = value.startswith(b"application/json")
+            is_json = value == JSON[1] or value.startswith(b"application/json;")
     return authorization, is_json

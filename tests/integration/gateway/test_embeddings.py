@@ -125,6 +125,22 @@ def test_keys_are_asked_for_on_the_short_way_too(row: Row) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("application/json; charset=utf-8", 200),
+        ("Application/JSON", 200),
+        ("application/jsonx", 400),
+        ("text/plain", 400),
+    ],
+)
+def test_a_body_is_read_as_what_it_is_said_to_be(row: Row, said: str, status: int) -> None:
+    headers = {"authorization": f"Bearer {row.key}", "content-type": said}
+    with httpx.Client(base_url=row.gateway.url, timeout=30, trust_env=False) as client:
+        body = json.dumps({"model": MODEL, "input": "x"})
+        assert client.post("/v1/embeddings", content=body, headers=headers).status_code == status
+
+
 def test_requests_sent_at_once_are_answered_in_order(row: Row) -> None:
     requests = b""
     for number in range(3):
