@@ -177,8 +177,8 @@ def build(
     rest answer only who shows the internal token, where there is one. Raises `InvalidRequest` for an address
     that others can reach and no such token.
     """
-    token = settings.internal_token if trusted else None
-    if trusted and token is None and not is_loopback(settings.host):
+    tokens = settings.internal_tokens if trusted else ()
+    if trusted and not tokens and not is_loopback(settings.host):
         raise InvalidRequest(
             f"without STILLHOUSE_INTERNAL_TOKEN only this machine may be served, and others can reach "
             f"{settings.host}. Set the same secret for all daemons, or listen on 127.0.0.1",
@@ -197,17 +197,17 @@ def build(
         access_log=app.access_log,
         drain=app.drain,
         trusted=trusted,
-        internal_token=token.get_secret_value().encode() if token is not None else None,
+        internal_tokens=tuple(token.encode() for token in tokens),
         tracer=app.tracer,
     )
     app.surround(HeadMiddleware)
     app.surround(partial(BodyLimitMiddleware, bytes_max=settings.body_bytes_max))
-    guard = PageGuard(is_open or (lambda: token is None and is_loopback(settings.host)), origins)
+    guard = PageGuard(is_open or (lambda: not tokens and is_loopback(settings.host)), origins)
     app.surround(partial(PageMiddleware, guard=guard, open_paths=OPS_PATHS))
     app.surround(partial(RequestMiddleware, frame=frame))
     app.direct = direct(frame) if direct is not None else None
     app.porter = porter(frame) if porter is not None else None
-    app.admits = frame.admits if token is not None else guard.admits
+    app.admits = frame.admits if tokens else guard.admits
     return app
 
 

@@ -70,8 +70,8 @@ class Frame:
     """What is done for every request, whichever way it takes: ids before, a log line and metrics after.
 
     `trusted` says whether the caller is one of our own daemons, whose word on principal and roles counts.
-    The gateway, which faces the world, sets it to False. `internal_token` is what a caller then must show,
-    None for nothing. `tracer` is None where nothing is traced.
+    The gateway, which faces the world, sets it to False. `internal_tokens` are those of which a caller must
+    then show one, none for nothing. `tracer` is None where nothing is traced.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Frame:
         access_log: AccessLog,
         drain: Drain,
         trusted: bool,
-        internal_token: bytes | None = None,
+        internal_tokens: tuple[bytes, ...] = (),
         tracer: Tracer | None = None,
     ) -> None:
         self.drain = drain
-        self._internal_token = internal_token
+        self._internal_tokens = internal_tokens
         self.tracer = tracer
         self._metrics = metrics
         self._access_log = access_log
@@ -93,11 +93,11 @@ class Frame:
 
     def admits(self, scope: Scope) -> bool:
         """Whether the caller shows that they are one of our daemons, where they have to."""
-        if self._internal_token is None:
+        if not self._internal_tokens:
             return True
         for name, value in scope["headers"]:
             if name == INTERNAL:
-                return hmac.compare_digest(value, self._internal_token)
+                return any(hmac.compare_digest(value, token) for token in self._internal_tokens)
         return False
 
     def begin(self, scope: Scope) -> context.RequestContext:

@@ -1,14 +1,19 @@
 """A daemon that is reached past the gateway refuses, by every way in; its peers notice nothing of it."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr, ValidationError
 
+from services.testing import client_for
 from tests.bench.ollama_stub import MODEL
 from tests.integration.security.raw import Witness, witness
 from tests.processes import Running, running, started
+from validators.app import create_app
+from validators.settings import Settings
 
 pytestmark = pytest.mark.enable_socket
 
@@ -90,6 +95,32 @@ def test_secrets_that_differ_are_no_fault_of_the_caller(tmp_path: Path, embedd: 
         assert (made.status_code, made.json()["error"]["code"]) == (502, "internal_token")
 
 
+OLD, NEW = "first-secret-of-ours", "second-secret-of-ours"
+ROTATION = (OLD, f"{OLD}\n{NEW}", f"{NEW}\n{OLD}", NEW)
+"""What the file of the secret holds, from step to step, while one follows the other."""
+
+
+async def ask(asked: str, asker: str) -> int:
+    """The status with which a daemon answers another, given what stands in the file of each."""
+    app = create_app(Settings(internal_token=SecretStr(asked)))
+    headers = Settings(internal_token=SecretStr(asker)).internal_headers
+    async with client_for(app) as client:
+        return (await client.get("/v1/validators", headers=headers)).status_code
+
+
+@pytest.mark.parametrize("step", range(len(ROTATION) - 1))
+def test_a_secret_follows_another_without_a_refusal(step: int) -> None:
+    """In a rolling restart some daemons are a step ahead of others."""
+    before, after = ROTATION[step : step + 2]
+    for asked, asker in ((before, after), (after, before), (after, after)):
+        assert asyncio.run(ask(asked, asker)) == 200
+
+
+@pytest.mark.parametrize(("asked", "asker"), [(0, 2), (0, 3), (3, 0), (3, 1)])
+def test_a_step_that_is_left_out_is_told(asked: int, asker: int) -> None:
+    assert asyncio.run(ask(ROTATION[asked], ROTATION[asker])) == 401
+
+
 def test_neither_providers_nor_clients_get_to_see_it(tmp_path: Path) -> None:
     with witness() as provider:
         provider.answer = (200, {"content-type": "application/json"}, b'{"models":[]}')
@@ -107,6 +138,12 @@ def test_neither_providers_nor_clients_get_to_see_it(tmp_path: Path) -> None:
     for _, headers, body in provider.seen:
         assert not any(name.startswith("x-stillhouse") for name in headers)
         assert SECRET not in f"{headers}{body!r}"
+
+
+@pytest.mark.parametrize("secret", [f"{OLD} short", f"{OLD} {NEW} {OLD}x", " "])
+def test_of_several_secrets_each_is_one_and_two_are_enough(secret: str) -> None:
+    with pytest.raises(ValidationError, match="or two such"):
+        Settings(internal_token=SecretStr(secret))
 
 
 @pytest.mark.parametrize("module", ["embedd", "validators"])
