@@ -83,6 +83,20 @@ class Quality(Model):
     detectable: Share | None
 
 
+class RoleQuality(Model):
+    """The tasks of one job role, or of none. The rates count as the comparison does.
+
+    `p_corrected` is `quality.p` after Holm over all roles that are told, since of many roles one differs by
+    chance. There is no verdict by role.
+    """
+
+    role: str | None
+    baseline: Rate
+    current: Rate
+    quality: Quality
+    p_corrected: Share
+
+
 class MedianDifference(Model):
     """A measure beside quality: medians of the arms, and the median of the differences of the same tasks.
 
@@ -132,9 +146,10 @@ class GateResult(Model):
 class Comparison(Model):
     """Two replays compared task by task. `reason` says why the verdict is what it is.
 
-    `better` and `worse` name the discordant tasks, `only_baseline` and `only_current` those that one arm
-    alone has, up to `listed_max` each; the counts in `quality` and `counts` are whole. `notes` are what the
-    reader has to bear in mind. `files` lie under `/v1/distill/comparisons/{comparison_id}/files/`.
+    `roles` tells job roles apart where there are several, those with the most tasks first. `better` and
+    `worse` name the discordant tasks, `only_baseline` and `only_current` those that one arm alone has, up to
+    `listed_max` each; the counts in `quality` and `counts` are whole. `notes` are what the reader has to bear
+    in mind. `files` lie under `/v1/distill/comparisons/{comparison_id}/files/`.
     """
 
     comparison_id: str
@@ -148,6 +163,7 @@ class Comparison(Model):
     baseline: Arm
     current: Arm
     quality: Quality
+    roles: list[RoleQuality] = []
     measures: list[MedianDifference]
     changes: list[Change]
     notes: list[str]

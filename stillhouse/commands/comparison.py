@@ -12,7 +12,8 @@ from rich.table import Table
 from schemas.comparison import Arm, Comparison, Counting, MedianDifference, Rate, Unit
 from stillhouse.client import GatewayClient
 from stillhouse.commands.jobs import end, finish
-from stillhouse.output import JsonOption, console, print_json
+from stillhouse.output import JsonOption, console, output_file, print_json
+from stillhouse.review.visible import visible
 from stillhouse.settings import load_settings
 
 EXAMPLES = """\
@@ -41,7 +42,7 @@ GateOption = Annotated[
 ]
 HtmlOption = Annotated[
     Path | None,
-    typer.Option(dir_okay=False, writable=True, help="Write the report there.", show_default=False),
+    output_file(help="Write the report there."),
 ]
 PassOption = Annotated[
     Counting, typer.Option("--pass", help="Which model may have passed: the first by its own, or any.")
@@ -123,6 +124,8 @@ def show(made: Comparison, out: Console) -> None:
     """The comparison as tables, the verdict last."""
     out.print(_arms(made))
     out.print(_figures(made))
+    if made.roles:
+        out.print(_roles(made))
     for change in made.changes:
         if change.changed:
             out.print(f"changed: {change.what} from {_hash(change.baseline)} to {_hash(change.current)}")
@@ -162,6 +165,23 @@ def _figures(made: Comparison) -> Table:
     table.add_row("least difference that such data show", least)
     for measure in made.measures:
         table.add_row(f"median {measure.measure}, difference", _median(measure))
+    return table
+
+
+def _roles(made: Comparison) -> Table:
+    """Without a verdict by role; `p` is corrected for there being several."""
+    table = Table("role", "tasks, groups", "baseline", "current", "difference, points", "p, corrected")
+    for part in made.roles:
+        quality = part.quality
+        low, high = (100 * end for end in quality.interval)
+        table.add_row(
+            "(none)" if part.role is None else visible(part.role),
+            f"{quality.tasks}, {quality.groups}",
+            _rate(part.baseline),
+            _rate(part.current),
+            f"{100 * quality.difference:+.1f} ({low:+.1f} to {high:+.1f})",
+            f"{part.p_corrected:.3g}",
+        )
     return table
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from distill.engine.compare import statistics
 from distill.engine.compare.pairing import Pairs, paired
 from distill.engine.compare.verdict import judged
+from distill.engine.inference import NORMAL
 from schemas.comparison import Comparison
 from schemas.replay import ReplayOutcome
 from tests.unit.distill.compare.arms import FAILED, PASSED, TERMS, arm
@@ -52,7 +53,7 @@ class World:
         own_group = np.repeat(random.standard_normal(self.groups), self.group)
         ease = shared + math.sqrt(self.alike) * own_group
         spread = math.sqrt(2 + self.alike)
-        bar = statistics._NORMAL.inv_cdf(rate) * spread
+        bar = NORMAL.inv_cdf(rate) * spread
         drawn: NDArray[np.bool_] = ease[:, None] + random.standard_normal((self.tasks, self.repeats)) < bar
         return drawn
 

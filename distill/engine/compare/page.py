@@ -16,7 +16,7 @@ from typing import Final
 from distill.engine.compare.pairing import Pair
 from distill.engine.compare.plots import Whisker, shares, whiskers
 from distill.engine.compare.results import TaskResult
-from schemas.comparison import Arm, Change, Comparison, MedianDifference, Rate
+from schemas.comparison import Arm, Change, Comparison, MedianDifference, Quality, Rate
 from schemas.verdicts import Finding
 
 SHOWN_MAX: Final = 200
@@ -36,6 +36,7 @@ def page(comparison: Comparison, discordant: Sequence[Pair]) -> str:
         _summary(one),
         _rates(one),
         _difference(one),
+        _roles(one),
         _outcomes(one),
         _measures(one.measures),
         _changes(one),
@@ -154,6 +155,28 @@ def _difference(one: Comparison) -> str:
     table = "".join(f"<tr><td>{name}<td class=n>{_safe(value)}" for name, value in figures)
     plot = whiskers("Difference of pass rates in points", [row], line=0.0, line_name="no difference")
     return f"<h2>Difference</h2>\n{plot}\n<table>{table}</table>"
+
+
+def _roles(one: Comparison) -> str:
+    if not one.roles:
+        return ""
+    rows = "".join(
+        f"<tr><td>{'<i>none</i>' if part.role is None else _safe(part.role)}"
+        f"<td class=n>{part.quality.tasks}<td class=n>{part.quality.groups}"
+        f"<td class=n>{_rate(part.baseline)}<td class=n>{_rate(part.current)}"
+        f"<td class=n>{_points(part.quality)}<td class=n>{part.p_corrected:.3g}"
+        for part in one.roles
+    )
+    return (
+        "<h2>By job role</h2>\n<p>There is no verdict by role: of many roles, one differs by chance. The p of"
+        " the test is corrected for that (Holm).</p>\n<table><tr><th>role<th>tasks<th>groups<th>baseline"
+        f"<th>current<th>difference, points<th>p, corrected{rows}</table>"
+    )
+
+
+def _points(quality: Quality) -> str:
+    low, high = (100 * end for end in quality.interval)
+    return f"{100 * quality.difference:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _outcomes(one: Comparison) -> str:

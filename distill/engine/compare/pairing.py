@@ -1,7 +1,8 @@
 """Two arms laid side by side: the tasks that both have, and the groups that these make."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -30,15 +31,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """All tasks in both arms, in the order of their ids, and the ids that only one of them has.
-
-    `works` counts the pieces of work that the tasks are, whatever their groups.
-    """
+    """Tasks in both arms, in the order of their ids, and the ids that only one of them has."""
 
     pairs: Sequence[Pair]
-    works: int
-    only_baseline: Sequence[str]
-    only_current: Sequence[str]
+    only_baseline: Sequence[str] = ()
+    only_current: Sequence[str] = ()
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -55,6 +52,21 @@ class Pairs:
         """The number of tasks of each group."""
         sizes: Ints = np.bincount(self.labels)
         return sizes
+
+    @property
+    def works(self) -> int:
+        """The number of pieces of work that the tasks are, whatever their groups."""
+        return len(set(_labels([(pair.baseline.work, pair.current.work) for pair in self.pairs])))
+
+    def by_role(self) -> dict[str | None, "Pairs"]:
+        """The tasks of each job role, and those of none. What is one group stays one within each role."""
+        parts: dict[str | None, list[Pair]] = defaultdict(list)
+        labels: dict[str | None, dict[int, int]] = defaultdict(dict)
+        for pair in self.pairs:
+            role = pair.current.role
+            label = labels[role].setdefault(pair.label, len(labels[role]))
+            parts[role].append(replace(pair, label=label))
+        return {role: Pairs(part) for role, part in parts.items()}
 
     def groups(self) -> Groups:
         sizes = self.sizes.tolist()
@@ -83,14 +95,12 @@ def paired(baseline: ArmResults, current: ArmResults, counting: Counting, indepe
     """
     both = sorted(baseline.results.keys() & current.results.keys())
     pairs = [(baseline.results[task_id], current.results[task_id]) for task_id in both]
-    works = _labels([(old.work, new.work) for old, new in pairs])
-    labels = works if independent == "work" else _labels([(old.group, new.group) for old, new in pairs])
+    labels = _labels([(getattr(old, independent), getattr(new, independent)) for old, new in pairs])
     return Pairs(
         [
             Pair(old, new, label, new.share(counting) - old.share(counting))
             for (old, new), label in zip(pairs, labels, strict=True)
         ],
-        len(set(works)),
         sorted(baseline.results.keys() - current.results.keys()),
         sorted(current.results.keys() - baseline.results.keys()),
     )

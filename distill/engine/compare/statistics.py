@@ -8,15 +8,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.engine.inference import NORMAL, Interval, quantile
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Interval = tuple[float, float]
 
 RESAMPLES: Final = 10_000
 MEDIAN_RESAMPLES: Final = 2_000
@@ -29,33 +29,6 @@ CELLS_AT_ONCE: Final = 4_000_000
 """Numbers in an array that is as large as it likes."""
 SCALE_MAX: Final = 1 << 32
 """Finest step of a sum. Repeats of many different numbers would ask for a finer one than integers hold."""
-
-_NORMAL: Final = NormalDist()
-
-
-def quantile(confidence: float) -> float:
-    """The normal quantile that a two-sided interval of this confidence reaches to."""
-    return _NORMAL.inv_cdf((1 + confidence) / 2)
-
-
-def wilson(rate: float, n: float, confidence: float) -> Interval:
-    """Wilson's interval of a rate over `n` independent trials. `n` may be an effective number of them."""
-    z = quantile(confidence)
-    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # At a rate of 0 or 1 the bound is the rate itself; rounding must not move it beyond.
-    return max(0.0, min(rate, middle - reach)), min(1.0, max(rate, middle + reach))
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """The exact two-sided p of McNemar's test, from the numbers of pairs that differ in either direction."""
-    n, least = better + worse, min(better, worse)
-    # How likely each outcome is, from an even one down to none at all, beside the even one: as quotients of
-    # neighbours, which neither overflow nor lose digits however large n is.
-    fewer = np.arange(n // 2, 0, -1, dtype=np.float64)
-    likely = np.cumprod(np.append(1.0, fewer / (n - fewer + 1)))
-    middle = 1.0 if n % 2 == 0 else 0.0  # is its own mirror image
-    return min(1.0, 2 * float(likely[n // 2 - least :].sum()) / (2 * float(likely.sum()) - middle))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +158,7 @@ def _typical(groups: Groups) -> float:
 
 def _expanded_tail(count: int, confidence: float) -> float:
     """The probability below a percentile interval whose reach is that of Student's t over `count` groups."""
-    return _NORMAL.cdf(-math.sqrt(count / (count - 1)) * t_quantile(confidence, count - 1))
+    return NORMAL.cdf(-math.sqrt(count / (count - 1)) * t_quantile(confidence, count - 1))
 
 
 def t_quantile(confidence: float, freedom: int) -> float:
@@ -243,7 +216,7 @@ def detectable(groups: Groups, confidence: float) -> float | None:
     least = groups_min(confidence) / len(groups.whole)
     if least > 1:
         return None
-    reach = (quantile(confidence) + _NORMAL.inv_cdf(POWER)) * _error(groups.sums, groups.sizes)
+    reach = (quantile(confidence) + NORMAL.inv_cdf(POWER)) * _error(groups.sums, groups.sizes)
     found = max(least, reach / float(groups.sizes.sum()))
     return found if found <= 1 else None
 

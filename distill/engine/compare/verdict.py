@@ -12,6 +12,7 @@ from distill.engine.compare import statistics
 from distill.engine.compare.gate import Gate
 from distill.engine.compare.pairing import Pair, Pairs
 from distill.engine.compare.results import FINGERPRINTS, ArmResults, TaskResult
+from distill.engine.inference import holm, mcnemar, wilson
 from schemas.comparison import (
     Arm,
     Change,
@@ -23,12 +24,15 @@ from schemas.comparison import (
     MedianDifference,
     Quality,
     Rate,
+    RoleQuality,
     Unit,
 )
 from services.errors import Conflict
 
 LISTED_MAX: Final = 1000
 """Tasks named in one list of a comparison."""
+ROLES_MAX: Final = 50
+"""Job roles that are told apart, those with the most tasks."""
 MEASURES: Final[tuple[Literal["latency_ms", "cost_usd"], ...]] = ("latency_ms", "cost_usd")
 
 
@@ -66,6 +70,7 @@ def judged(
         baseline=_arm(baseline, pairs, [pair.baseline for pair in pairs], terms.confidence),
         current=_arm(current, pairs, [pair.current for pair in pairs], terms.confidence),
         quality=quality,
+        roles=_roles(pairs, terms),
         measures=list(_measures(pairs, terms)),
         changes=[
             Change(what=what, baseline=old, current=new, changed=old != new)
@@ -131,9 +136,28 @@ def _quality(pairs: Pairs, terms: Terms) -> Quality:
         difference=groups.difference,
         interval=statistics.bootstrap(groups, terms.confidence, terms.seed),
         p=statistics.sign_flip(groups, terms.seed),
-        mcnemar_p=statistics.mcnemar(better, worse) if pairs.mcnemar_holds else None,
+        mcnemar_p=mcnemar(better, worse) if pairs.mcnemar_holds else None,
         detectable=statistics.detectable(groups, terms.confidence),
     )
+
+
+def _roles(pairs: Pairs, terms: Terms) -> list[RoleQuality]:
+    """Each role by itself, those with the most tasks first; nothing where all tasks are of one."""
+    parts = sorted(pairs.by_role().items(), key=lambda one: (-len(one[1]), one[0] or ""))
+    if len(parts) < 2:
+        return []
+    shown = [(role, part, _quality(part, terms)) for role, part in parts[:ROLES_MAX]]
+    corrected = holm([quality.p for _, _, quality in shown])
+    return [
+        RoleQuality(
+            role=role,
+            baseline=_rate(part, [pair.baseline for pair in part], terms.counting, terms.confidence),
+            current=_rate(part, [pair.current for pair in part], terms.counting, terms.confidence),
+            quality=quality,
+            p_corrected=p,
+        )
+        for (role, part, quality), p in zip(shown, corrected, strict=True)
+    ]
 
 
 def _verdict(quality: Quality, confidence: float) -> tuple[ComparisonVerdict, str]:
@@ -180,7 +204,7 @@ def _rate(pairs: Pairs, results: Sequence[TaskResult], counting: Counting, confi
     passed = sum(result.share(counting) for result in results)
     rate = float(passed / len(results))
     effective = statistics.effective(pairs.rates(results, counting), pairs.sizes)
-    return Rate(rate=rate, interval=statistics.wilson(rate, effective, confidence), tasks_effective=effective)
+    return Rate(rate=rate, interval=wilson(rate, effective, confidence), tasks_effective=effective)
 
 
 # --- beside quality -----------------------------------------------------------------------------
@@ -239,6 +263,8 @@ def _notes(
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(side.left_out.items()))
             yield f"{side.replay_id!r} has no result for some of its tasks: {reasons}."
     yield from _on_independence(pairs, quality, terms)
+    if (count := len(pairs.by_role())) > ROLES_MAX:
+        yield f"Of {count} job roles the {ROLES_MAX} with the most tasks are told apart."
     if _policies_differ(baseline, current):
         yield "The arms were judged by different validator policies: their difference is in the rates too."
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.engine.columns import CATEGORIES
-from distill.engine.compare.statistics import mcnemar
 from distill.engine.drift import statistics
 from distill.engine.drift.profile import NUMBERS, PROPERTIES
+from distill.engine.inference import holm, mcnemar
 from schemas.drift import DriftNumber, DriftProfile, Histogram
 from schemas.replay import DriftMetric, DriftProperty, Flip, InputDrift, OutputDrift
 
@@ -46,7 +46,7 @@ class _Comparison:
         inputs = [self._input(name) for name in PROPERTIES]
         outputs = [*self._flipped(), *self._categories(), *self._findings(), *map(self._number, NUMBERS)]
         tested = [p for p in (*(one.p for one in inputs), *(one.p for one in outputs)) if p is not None]
-        corrected = iter(statistics.holm(tested))
+        corrected = iter(holm(tested))
         return Compared(
             [one if one.p is None else self._judged(one, next(corrected)) for one in inputs],
             [one if one.p is None else self._judged(one, next(corrected)) for one in outputs],

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.engine.compare.statistics import Interval, quantile, wilson
+from distill.engine.inference import Interval, quantile, wilson
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -76,16 +76,6 @@ def fisher_p(baseline: Counts, current: Counts) -> float:
     weights = np.exp(logs - logs.max())
     no_likelier = logs <= logs[int(current[0]) - least] + TIE
     return min(1.0, float(weights[no_likelier].sum() / weights.sum()))
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """The p values as Holm corrects them: the chance of any false alarm among all tests stays below alpha."""
-    adjusted = [0.0] * len(ps)
-    least = 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=lambda at: ps[at])):
-        least = max(least, min(1.0, (len(ps) - rank) * ps[place]))
-        adjusted[place] = least
-    return adjusted
 
 
 # --- intervals ----------------------------------------------------------------------------------

@@ -11,11 +11,26 @@ from typer.testing import Result
 from distill.engine.compare.gate import Gate
 from distill.engine.compare.pairing import paired
 from distill.engine.compare.verdict import Terms, judged
-from tests.unit.distill.compare.arms import arms_of_table
+from tests.unit.distill.compare.arms import FAILED, PASSED, TERMS, arm, arms_of_table, passing
 from tests.unit.stillhouse.conftest import StubGateway
 
 Run = Callable[..., Result]
 FILES = "/v1/distill/comparisons/0123456789abcdef/files"
+
+
+def of_two_roles() -> dict[str, Any]:
+    """The welders got better, the others' work was done as well as before."""
+    old, new = (
+        arm(
+            name,
+            passing((30, PASSED), (20, welders)),
+            role=lambda number: "welder\x1b[2J" if number >= 30 else None,
+        )
+        for name, welders in (("old", FAILED), ("new", PASSED))
+    )
+    return judged("0123456789abcdef", old, new, paired(old, new, "own", "group"), TERMS).model_dump(
+        mode="json"
+    )
 
 
 def comparison(gate: str | None = None, *, worse: bool = False) -> dict[str, Any]:
@@ -52,6 +67,17 @@ def test_it_asks_for_what_it_was_told(run: Run, gateway: StubGateway) -> None:
         "seed": 3,
         "across_policies": False,
     }
+
+
+def test_it_tells_roles_apart_where_there_are_several(run: Run, gateway: StubGateway) -> None:
+    answer(gateway, of_two_roles())
+    output = run("distill", "compare", "new", "--against", "old").output
+    assert "welder\u241b[2J" in output
+    assert "\x1b[2J" not in output
+    assert "(none)" in output
+    assert "+100.0 (" in output
+    answer(gateway, comparison())
+    assert "p, corrected" not in run("distill", "compare", "new", "--against", "old").output
 
 
 def test_it_shows_rates_difference_and_verdict(run: Run, gateway: StubGateway) -> None:

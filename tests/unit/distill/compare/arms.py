@@ -42,6 +42,7 @@ def arm(
     first: int = 0,
     policy: str | None = POLICY,
     latency_ms: float | None = 100.0,
+    role: Callable[[int], str | None] = lambda _: "welder",
 ) -> ArmResults:
     """Tasks numbered from `first`, in memory."""
     results = {
@@ -50,7 +51,7 @@ def arm(
             group(number),
             own_group(number),
             "email",
-            "welder",
+            role(number),
             repeats_of(outcome),
             None,
             latency_ms,

@@ -13,7 +13,7 @@ from distill.engine.compare.page import SHOWN_MAX, page
 from distill.engine.compare.pairing import paired
 from distill.engine.compare.results import TEXT_MAX, read_arm
 from distill.engine.compare.verdict import differing, judged
-from tests.unit.distill.compare.arms import FAILED, PASSED, TERMS, passing, write
+from tests.unit.distill.compare.arms import FAILED, PASSED, TERMS, arm, passing, write
 
 HOSTILE = (
     "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\x00\x1b[31m \u202egnp &amp; '\""
@@ -92,6 +92,21 @@ def test_a_policy_lets_only_its_own_script_and_style_work(tmp_path: Path) -> Non
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
     assert elements.count("script") == elements.count("style") == 1
+
+
+def test_roles_have_a_table_of_their_own() -> None:
+    def role(number: int) -> str | None:
+        return HOSTILE if number < 10 else None
+
+    baseline = arm("old", passing((30, FAILED)), role=role)
+    current = arm("new", passing((10, PASSED), (20, FAILED)), role=role)
+    pairs = paired(baseline, current, "own", "group")
+    content = page(judged("c", baseline, current, pairs, TERMS), ())
+    assert "By job role" in content
+    assert "<i>none</i>" in content
+    assert "+100.0 (" in content
+    assert Elements(content).count("img") == 0
+    assert Elements(content).count("script") == 1
 
 
 def test_much_is_cut_and_said_to_be(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from distill.engine.compare import statistics
 from distill.engine.compare.statistics import Groups
+from distill.engine.inference import mcnemar, wilson
 
 CONFIDENCES = (0.8, 0.9, 0.95, 0.99)
 
@@ -41,14 +42,14 @@ def discordant(better: int, worse: int, same: int = 0) -> Groups:
     ids=["81/263", "15/148", "0/20", "1/29"],
 )
 def test_wilson_gives_newcombes_published_intervals(passed: int, n: int, low: float, high: float) -> None:
-    assert statistics.wilson(passed / n, n, 0.95) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(passed / n, n, 0.95) == pytest.approx((low, high), abs=5e-5)
 
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
 @pytest.mark.parametrize(("passed", "n"), [(0, 1), (1, 1), (3, 7), (500, 500), (123, 1000)])
 def test_wilson_is_that_of_statsmodels(passed: int, n: int, confidence: float) -> None:
     theirs = proportion_confint(passed, n, alpha=1 - confidence, method="wilson")
-    assert statistics.wilson(passed / n, n, confidence) == pytest.approx(theirs, abs=1e-12)
+    assert wilson(passed / n, n, confidence) == pytest.approx(theirs, abs=1e-12)
 
 
 # --- McNemar and the signs of groups ------------------------------------------------------------
@@ -56,14 +57,14 @@ def test_wilson_is_that_of_statsmodels(passed: int, n: int, confidence: float) -
 
 def test_mcnemar_gives_the_published_p_of_the_airway_data() -> None:
     # 21 children before and after a transplantation: 1 and 7 discordant; exact conditional p = 0.070.
-    assert statistics.mcnemar(1, 7) == pytest.approx(0.0703, abs=5e-5)
+    assert mcnemar(1, 7) == pytest.approx(0.0703, abs=5e-5)
 
 
 @pytest.mark.parametrize(
     ("better", "worse"), [(0, 0), (1, 0), (0, 6), (1, 8), (5, 5), (6, 5), (30, 12), (86, 150), (700, 800)]
 )
 def test_mcnemar_is_that_of_scipy_and_statsmodels(better: int, worse: int) -> None:
-    ours = statistics.mcnemar(better, worse)
+    ours = mcnemar(better, worse)
     if better + worse:
         assert ours == pytest.approx(stats.binomtest(better, better + worse).pvalue, rel=1e-9)
         theirs = their_mcnemar([[10, better], [worse, 10]], exact=True).pvalue
@@ -77,13 +78,13 @@ def test_mcnemar_is_that_of_scipy_and_statsmodels(better: int, worse: int) -> No
 )
 def test_mcnemar_stays_exact_for_as_many_as_there_may_be(better: int, worse: int) -> None:
     theirs = stats.binomtest(better, better + worse).pvalue
-    assert statistics.mcnemar(better, worse) == pytest.approx(theirs, rel=1e-7)
-    assert statistics.mcnemar(worse, better) == statistics.mcnemar(better, worse)
+    assert mcnemar(better, worse) == pytest.approx(theirs, rel=1e-7)
+    assert mcnemar(worse, better) == mcnemar(better, worse)
 
 
 def test_mcnemar_of_what_cannot_be_chance_is_nothing() -> None:
-    assert statistics.mcnemar(0, 100_000) == 0
-    assert statistics.mcnemar(100_000, 100_000) == statistics.mcnemar(100_000, 100_001) == 1
+    assert mcnemar(0, 100_000) == 0
+    assert mcnemar(100_000, 100_000) == mcnemar(100_000, 100_001) == 1
 
 
 def test_the_pairing_shows_what_an_unpaired_test_does_not_see() -> None:
@@ -93,7 +94,7 @@ def test_the_pairing_shows_what_an_unpaired_test_does_not_see() -> None:
     spread = before * (1 - before) / (n - 1) + after * (1 - after) / (n - 1)
     unpaired = 2 * stats.norm.sf(abs(after - before) / math.sqrt(spread))
     assert unpaired == pytest.approx(0.080, abs=5e-4)
-    assert statistics.mcnemar(better, worse) == pytest.approx(0.008, abs=5e-4)
+    assert mcnemar(better, worse) == pytest.approx(0.008, abs=5e-4)
     assert statistics.sign_flip(discordant(better, worse, both + neither), 0) < 0.05
 
 
@@ -101,7 +102,7 @@ def test_the_pairing_shows_what_an_unpaired_test_does_not_see() -> None:
 @settings(max_examples=50, deadline=None)
 def test_over_single_tasks_the_test_of_signs_is_mcnemars(better: int, worse: int, same: int) -> None:
     groups = discordant(better, worse, same + 1)
-    assert statistics.sign_flip(groups, 0) == pytest.approx(statistics.mcnemar(better, worse), rel=1e-9)
+    assert statistics.sign_flip(groups, 0) == pytest.approx(mcnemar(better, worse), rel=1e-9)
 
 
 @given(st.lists(st.fractions(-3, 3, max_denominator=4), min_size=2, max_size=9))
@@ -225,8 +226,8 @@ def test_a_median_of_groups_moves_with_them() -> None:
 @pytest.mark.parametrize(("confidence", "least"), [(0.5, 2), (0.9, 5), (0.95, 6), (0.99, 8), (0.999, 11)])
 def test_fewer_groups_than_this_can_never_be_called_no_accident(confidence: float, least: int) -> None:
     assert statistics.groups_min(confidence) == least
-    assert statistics.mcnemar(least, 0) <= 1 - confidence + 1e-12
-    assert statistics.mcnemar(least - 1, 0) > 1 - confidence
+    assert mcnemar(least, 0) <= 1 - confidence + 1e-12
+    assert mcnemar(least - 1, 0) > 1 - confidence
 
 
 def test_the_error_between_groups_is_statsmodels_clustered_one() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill.engine.compare.pairing import paired
 from distill.engine.compare.results import ArmResults
-from distill.engine.compare.verdict import LISTED_MAX, Terms, judged
+from distill.engine.compare.verdict import LISTED_MAX, ROLES_MAX, Terms, judged
 from schemas.comparison import Comparison
 from schemas.replay import ReplayOutcome
 from services.errors import Conflict
@@ -123,6 +123,52 @@ def test_tasks_of_one_arm_alone_are_counted_and_named() -> None:
     assert len(made.only_baseline) == 10
     assert len(made.only_current) == 15
     assert sum("alone" in note for note in made.notes) == 2
+
+
+def test_roles_are_told_apart_without_a_verdict_by_role() -> None:
+    """The welders got better, and everybody else as before: `p` by role is corrected for three looks."""
+
+    def role(number: int) -> str | None:
+        return "welder" if number < 40 else "forklift" if number < 100 else None
+
+    baseline = arm("a", passing((40, FAILED), (80, PASSED)), role=role)
+    current = arm("b", passing((10, PASSED), (30, FAILED), (80, PASSED)), role=role)
+    made = compared(baseline, current)
+    forklift, welder, nobody = made.roles
+    assert (forklift.role, welder.role, nobody.role) == ("forklift", "welder", None)
+    assert [part.quality.tasks for part in made.roles] == [60, 40, 20]
+    assert welder.quality.difference == pytest.approx(10 / 40)
+    assert welder.current.rate == pytest.approx(10 / 40)
+    assert welder.quality.p == pytest.approx(2 / 2**10)
+    assert welder.p_corrected == pytest.approx(6 / 2**10)
+    assert forklift.quality.difference == nobody.quality.difference == 0
+    assert sum(part.quality.better for part in made.roles) == made.quality.better == 10
+
+
+def test_a_group_of_two_roles_is_one_group_in_each() -> None:
+    def role(number: int) -> str:
+        return "welder" if number % 2 else "forklift"
+
+    baseline = arm("a", passing((20, FAILED)), group=in_fives, role=role)
+    made = compared(baseline, arm("b", passing((20, PASSED)), group=in_fives, role=role))
+    assert made.quality.groups == 4
+    assert [(part.role, part.quality.tasks, part.quality.groups) for part in made.roles] == [
+        ("forklift", 10, 4),
+        ("welder", 10, 4),
+    ]
+
+
+def test_where_all_are_of_one_role_nothing_is_said_twice() -> None:
+    assert compared(*arms_of_table(both=5, better=3, worse=2, neither=5)).roles == []
+
+
+def test_of_very_many_roles_those_with_the_most_tasks_are_told() -> None:
+    outcomes = passing((ROLES_MAX + 10, PASSED))
+    baseline, current = (arm(name, outcomes, role=lambda number: f"r{min(number, 55)}") for name in "ab")
+    made = compared(baseline, current)
+    assert len(made.roles) == ROLES_MAX
+    assert made.roles[0].role == "r55"
+    assert any(f"the {ROLES_MAX} with the most tasks" in note for note in made.notes)
 
 
 def test_lists_are_bounded_and_counts_are_not() -> None:

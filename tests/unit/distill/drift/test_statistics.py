@@ -6,7 +6,6 @@ import pytest
 from distill.engine.drift.comparison import compare
 from distill.engine.drift.statistics import (
     fisher_p,
-    holm,
     median,
     median_interval,
     newcombe,
@@ -14,6 +13,7 @@ from distill.engine.drift.statistics import (
     permutation_p,
     spread_p,
 )
+from distill.engine.inference import holm
 from schemas.drift import DriftProfile
 from schemas.replay import Window
 
