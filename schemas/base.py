@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    WithJsonSchema,
 )
 
 SAFE_INTEGER_MAX: Final = 2**53 - 1
@@ -54,6 +55,18 @@ Measure = Annotated[float, BeforeValidator(_number)]
 
 Tally = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 """A whole number of things in a record; 3.0 is one too."""
+
+
+def _said(value: Any) -> Any:
+    return False if value is None else value
+
+
+Flag = Annotated[
+    bool,
+    BeforeValidator(_said),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "null"}]}),
+]
+"""True or false in a body of another's API, where null is as good as nothing said: clients write it out."""
 
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 

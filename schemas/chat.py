@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import SAFE_INTEGER_MAX, JsonObject, Model, OpenAIModel
+from schemas.base import SAFE_INTEGER_MAX, Flag, JsonObject, Model, OpenAIModel
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -121,7 +121,7 @@ ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Fie
 
 
 class StreamOptions(OpenAIModel):
-    include_usage: bool = False
+    include_usage: Flag = False
 
 
 class ValidateSpec(Model):
@@ -149,7 +149,7 @@ class ChatRequest(OpenAIModel):
 
     model: Annotated[str, Field(min_length=1)]
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    stream: bool = False
+    stream: Flag = False
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Model, OpenAIModel
+from schemas.base import Flag, Model, OpenAIModel
 
 EncodingFormat = Literal["float", "base64"]
 InputType = Literal["query", "document"]
@@ -23,7 +23,7 @@ class EmbeddingRequest(OpenAIModel):
     dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
     user: str | None = None
     input_type: InputType | None = None
-    truncate: bool = False
+    truncate: Flag = False
 
 
 class Embedding(Model):

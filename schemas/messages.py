@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.base import SAFE_INTEGER_MAX, JsonObject, OpenAIModel
+from schemas.base import SAFE_INTEGER_MAX, Flag, JsonObject, OpenAIModel
 
 
 class TextBlock(OpenAIModel):
@@ -39,7 +39,7 @@ class ToolResultBlock(OpenAIModel):
     type: Literal["tool_result"]
     tool_use_id: str
     content: str | list[TextBlock] = ""
-    is_error: bool = False
+    is_error: Flag = False
 
 
 class ThinkingBlock(OpenAIModel):
@@ -71,7 +71,7 @@ class ClientTool(OpenAIModel):
 class ToolPreference(OpenAIModel):
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
-    disable_parallel_tool_use: bool = False
+    disable_parallel_tool_use: Flag = False
 
 
 class Thinking(OpenAIModel):
@@ -100,7 +100,7 @@ class MessagesRequest(OpenAIModel):
     messages: Annotated[list[Turn], Field(min_length=1)]
     max_tokens: Annotated[int, Field(ge=1, le=SAFE_INTEGER_MAX)]
     system: str | list[TextBlock] | None = None
-    stream: bool = False
+    stream: Flag = False
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: int | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field
 from pydantic import Tag as Tagged
 
-from schemas.base import SAFE_INTEGER_MAX, JsonObject, OpenAIModel
+from schemas.base import SAFE_INTEGER_MAX, Flag, JsonObject, OpenAIModel
 
 
 class InputText(OpenAIModel):
@@ -111,7 +111,7 @@ class ResponsesRequest(OpenAIModel):
     model: Annotated[str, Field(min_length=1)]
     input: str | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | None = None
-    stream: bool = False
+    stream: Flag = False
     max_output_tokens: Annotated[int, Field(ge=1, le=SAFE_INTEGER_MAX)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None

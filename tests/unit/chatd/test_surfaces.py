@@ -77,6 +77,17 @@ async def test_a_stream_tells_the_gateway_its_tokens(
 
 
 @anyio
+@pytest.mark.parametrize("path", BODIES)
+async def test_null_is_as_good_as_nothing_said(world: World, path: str) -> None:
+    world.script(Step.saying("hi"))
+    body = {"model": "fake", "stream": None, "temperature": None, "tools": None, **BODIES[path]}
+    async with world.client() as client:
+        answer = await client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/json"
+
+
+@anyio
 @pytest.mark.parametrize(
     ("path", "field", "value"),
     [
