@@ -80,7 +80,8 @@ CONTAINERS_MAX = 1_000_000
 def parse_json(body: bytes) -> Any:
     """The value of a body. NaN, infinities, bad UTF-8 and deep nesting are refused, as no JSON.
 
-    Raises `orjson.JSONDecodeError`, and `InvalidRequest` for one that holds far more than it weighs.
+    Raises `orjson.JSONDecodeError`, and `InvalidRequest` for one that holds far more than it weighs, or is
+    nested more deeply than can be read here.
     """
     if len(body) > CONTAINERS_MAX and body.count(b"[") + body.count(b"{") > CONTAINERS_MAX:
         raise InvalidRequest(
@@ -89,7 +90,10 @@ def parse_json(body: bytes) -> Any:
         )
     value = orjson.loads(body)
     if LONG_NUMBER.search(body):  # orjson reads these as floats, which would hide them from our checks
-        return json.loads(body)
+        try:
+            return json.loads(body)
+        except RecursionError:
+            raise InvalidRequest("the body is nested too deeply", code="too_deep") from None
     return value
 
 

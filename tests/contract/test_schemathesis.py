@@ -1,5 +1,9 @@
-"""Whatever is sent to a daemon, it answers as its OpenAPI says, and never by a failure of its own."""
+"""Whatever is sent to a daemon, it answers as its OpenAPI says, and never by a failure of its own.
 
+`FUZZ_EXAMPLES` asks for more than the same few of each run, and for others every time: `make fuzz` does.
+"""
+
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Final
@@ -21,10 +25,11 @@ from schemathesis.specs.openapi.checks import (
 from tests.generate import DAEMONS
 from tests.processes import Running, running
 
-pytestmark = [pytest.mark.enable_socket, pytest.mark.timeout(300)]
-
-EXAMPLES: Final = 6
+IN_DEPTH: Final = "FUZZ_EXAMPLES" in os.environ
+EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "6"))
 """For a route and kind of request."""
+
+pytestmark = [pytest.mark.enable_socket, pytest.mark.timeout(3600 if IN_DEPTH else 300)]
 
 NOT_OURS: Final = {502, 503, 504}
 """Failures of what stands behind a daemon, which the envelope tells of."""
@@ -92,7 +97,7 @@ def fault_of(operation: Operation, url: str, mode: GenerationMode) -> str | None
     @settings(
         max_examples=EXAMPLES,
         phases=[Phase.generate],
-        derandomize=True,
+        derandomize=not IN_DEPTH,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),

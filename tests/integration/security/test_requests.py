@@ -231,11 +231,13 @@ def test_who_sends_all_of_a_body_that_is_too_large_gets_to_read_why(house: House
     connection.close()
 
 
-def test_depth_is_bounded_before_anybody_recurses(house: House) -> None:
-    house.daemon.seen.clear()
-    body = b'{"retrieve":' + b"[" * 40_000 + b"]" * 40_000 + b"}"
+@pytest.mark.parametrize("depth", [250, 1000, 40_000])
+@pytest.mark.parametrize("number", ["1", "1" * 30])  # a long one takes another reader
+def test_depth_is_bounded_before_anybody_recurses(house: House, depth: int, number: str) -> None:
+    nested = "[" * depth + "]" * depth
+    body = f'{{"retrieve":{nested},"n":{number}}}'.encode()
     for path in ("/v1/embeddings", "/v1/iterate"):
-        answer = httpx.post(f"{house.gateway.url}{path}", content=body, trust_env=False)
+        answer = httpx.post(f"{house.gateway.url}{path}", content=body, timeout=30, trust_env=False)
         assert answer.status_code < 500 or answer.json()["error"]["type"] == "unavailable_error"
     assert house.gateway.process.poll() is None
 
