@@ -294,17 +294,17 @@ def test_autoscalers_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
         assert find("production", target["kind"], target["name"])
         assert target["name"] not in ("vectord", "distill"), "they own their data"
         series = {derived[metric["pods"]["metric"]["name"]] for metric in scaler["spec"]["metrics"]}
-        assert series <= asyncio.run(exposed(target["name"], tmp_path))
+        text = asyncio.run(exposed(target["name"], tmp_path))
+        assert series <= set(re.findall(r"^# TYPE (\S+) \S+", text, re.MULTILINE))
+        assert re.search(r'^http_requests_total\{.*route="/healthz"', text, re.MULTILINE), "which rules go by"
 
 
-async def exposed(name: str, data: Path) -> set[str]:
-    """The series that a daemon shows."""
+async def exposed(name: str, data: Path) -> str:
+    """What a daemon shows to Prometheus."""
     settings: Any = settings_type(name)(data=data)
     async with client_for(importlib.import_module(f"{name}.app").create_app(settings)) as client:
         await client.get("/healthz")
-        text = (await client.get("/metrics")).text
-    kinds = re.findall(r"^# TYPE (\S+) (\S+)", text, re.MULTILINE)
-    return {found for found, _ in kinds}
+        return (await client.get("/metrics")).text
 
 
 def test_what_can_be_scaled_survives_the_loss_of_a_node() -> None:

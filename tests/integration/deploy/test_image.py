@@ -45,6 +45,12 @@ class Replayed:
         words = self.program(Instruction("CMD", text).words)
         return subprocess.run(words, env=variables, timeout=COMMAND_TIMEOUT_S, check=False).returncode
 
+    def written(self) -> set[tuple[str, int]]:
+        """Every file that a read-only root has, with the time of its last change."""
+        roots = [self.image.path(folder).resolve() for folder in ("/app", "/venv")]
+        files = [path for root in roots for path in root.rglob("*")]
+        return {(str(path), path.lstat().st_mtime_ns) for path in files}
+
     def installed(self) -> set[str]:
         packages = (self.image.path("/venv").resolve() / "lib").glob("python*/site-packages/*.dist-info")
         return {package.name.split("-")[0].lower().replace("_", "-") for package in packages}
@@ -86,12 +92,13 @@ def check(
     name = daemon.upper()
     own = {f"{name}_PORT": str(port), f"{name}_HOST": "127.0.0.1", **(environment or {})}
     variables = replayed.image.variables(**own)
+    before = replayed.written()
     assert replayed.health(variables) == 1, "nothing runs yet"
     with replayed.running(variables, port) as child:
         assert replayed.health(variables) == 0
         assert httpx.get(f"{child.url}/healthz", trust_env=False).json() == {"status": "ok"}
         assert httpx.get(f"{child.url}/openapi.json", trust_env=False).json()["info"]["title"] == daemon
-    assert not list((replayed.image.path("/app")).rglob("*.pyc.*")), "nothing is written beside the code"
+    assert replayed.written() == before, "the root file system is read-only"
 
 
 @pytest.mark.timeout(300)  # packages are fetched
