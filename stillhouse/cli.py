@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from services.errors import InvalidRequest, PlatformError
+from services.errors import InvalidRequest, PlatformError, Unauthenticated
 from services.telemetry import redact
 from stillhouse.commands import bench, demo, distill, keys, models, replay, runs, status, up, validate, vector
 
@@ -57,7 +57,12 @@ class Commands(TyperGroup):
         except PlatformError as error:
             named = error.param is None or error.param in error.message
             about = "" if named else f" (`{error.param}`)"
-            typer.echo(f"stillhouse: {error.message}{about}", err=True)
+            todo = (
+                "; commands present the key in STILLHOUSE_API_KEY"
+                if isinstance(error, Unauthenticated)
+                else ""
+            )
+            typer.echo(f"stillhouse: {error.message}{about}{todo}", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
         except OSError as error:  # a folder that is not there, a disk that is full
             about = f"{error.filename}: " if error.filename is not None else ""
@@ -106,7 +111,7 @@ def frame(
 
 app.command(epilog=up.EXAMPLES)(up.up)
 app.command(epilog=status.EXAMPLES)(status.status)
-app.command()(demo.demo)
+app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(keys.app, name="keys")
 app.add_typer(vector.app, name="vector")
 app.add_typer(models.app, name="models")

@@ -1,5 +1,7 @@
 """How commands speak: tables and colours on a terminal, plain lines elsewhere, JSON where asked for."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -7,6 +9,19 @@ import typer
 from rich.console import Console
 
 PLAIN_WIDTH = 200  # a pipe has no width; a table cut at 80 columns would lose what a script looks for
+
+
+def _writable(path: Path | None) -> Path | None:
+    """A file that can be made, told before the work whose result it is to hold."""
+    if path is not None and not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise typer.BadParameter(f"{path.absolute().parent} is no folder that can be written to")
+    return path
+
+
+def output_file(*names: str, **options: Any) -> Any:
+    """An option that names a file to write."""
+    return typer.Option(*names, dir_okay=False, callback=_writable, show_default=False, **options)
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

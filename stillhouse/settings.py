@@ -1,12 +1,16 @@
 """What the command line and the supervisor can be told, from the environment."""
 
+import re
 from pathlib import Path
+from typing import Annotated, Final
 
 import typer
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from services.settings import BaseUrl, EnvironmentSettings, OllamaUrl
+
+KEY: Final = re.compile(r"[!-~]+")
 
 
 def _port(default: int, daemon: str) -> int:
@@ -18,6 +22,13 @@ def _port(default: int, daemon: str) -> int:
         description=f"Port of {daemon}; its replica i listens 100 * (i - 1) higher.",
     )
     return port
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    key = secret.get_secret_value().strip()
+    if KEY.fullmatch(key) is None:
+        raise ValueError("a key is printable ASCII without spaces, as `stillhouse keys create` shows it")
+    return SecretStr(key)
 
 
 class CliSettings(EnvironmentSettings):
@@ -35,7 +46,9 @@ class CliSettings(EnvironmentSettings):
 
     data: Path = Field(Path("data"), description="Folder under which all data lives.")
     gateway_url: BaseUrl = Field("http://127.0.0.1:3100", description="The gateway that commands talk to.")
-    api_key: SecretStr | None = Field(None, description="Key that commands present to the gateway.")
+    api_key: Annotated[SecretStr, AfterValidator(_key)] | None = Field(
+        None, description="Key that commands present to the gateway."
+    )
     timeout_s: float = Field(60.0, gt=0, description="Seconds that one request to the gateway may take.")
 
     ready_patience_s: float = Field(

@@ -9,6 +9,14 @@ from rich.console import Console
 from stillhouse.output import console
 from stillhouse.settings import CliSettings, load_settings
 
+EXAMPLES = """\
+Examples:
+
+  stillhouse demo                                 from an order to the question whether past work helps
+
+  stillhouse demo --seed 11 --keep                another agency, and the daemons stay until Ctrl-C
+"""
+
 
 class Story(Protocol):
     """The module that plays it. `run` returns the exit status."""

@@ -17,7 +17,7 @@ from services import files
 from services.errors import UpstreamError
 from stillhouse.client import GatewayClient
 from stillhouse.commands import jobs
-from stillhouse.output import JsonOption, console, print_json
+from stillhouse.output import JsonOption, console, output_file, print_json
 from stillhouse.settings import load_settings
 
 EXAMPLES = """\
@@ -59,9 +59,7 @@ def drift(
     ] = None,
     save_baseline: Annotated[
         Path | None,
-        typer.Option(
-            dir_okay=False, help="Keep the figures of the window, for another day.", show_default=False
-        ),
+        output_file(help="Keep the figures of the window, for another day."),
     ] = None,
     alpha: Annotated[
         float | None,
@@ -125,9 +123,9 @@ def _profile(path: Path) -> dict[str, Any]:
         return DriftProfile.model_validate_json(path.read_bytes()).model_dump(mode="json")
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = "".join(f"{part}: " for part in first["loc"])
         raise typer.BadParameter(
-            f"{path} is no saved baseline: {where}: {first['msg']}", param_hint="--baseline"
+            f"{path} is no saved baseline: {where}{first['msg']}", param_hint="--baseline"
         ) from None
 
 

@@ -16,6 +16,8 @@ from stillhouse.commands.progress import progress
 from stillhouse.output import console, print_json
 from stillhouse.settings import load_settings
 
+ARGUMENTS = {"--current": "REPLAY", "--baseline": "--against", "--profile": "--baseline"}
+"""What people have typed for these fields of a job."""
 POLL_FIRST_S = 0.1
 POLL_MAX_S = 1.0
 POLL_FAILURES_MAX = 5  # in a row: a daemon that is being restarted is back sooner
@@ -27,7 +29,8 @@ def _request(asked: Mapping[str, Any]) -> JobRequest:
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = [str(part) for part in first["loc"]]
-        hint = f"--{where[0].replace('_', '-')}" if where else "the options"
+        option = f"--{where[0].replace('_', '-')}" if where else "the options"
+        hint = ARGUMENTS.get(option, option)
         inside = f"{where[-1]}: " if len(where) > 1 else ""
         raise typer.BadParameter(f"{inside}{reason_of(first)}", param_hint=hint) from None
 

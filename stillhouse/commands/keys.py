@@ -13,10 +13,21 @@ from services.keys import DEFAULT_SCOPES, SCOPES, KeyGrant, KeyRecord, KeyStore,
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import load_settings
 
+GROUP_EXAMPLES = """\
+Examples:
+
+  stillhouse keys create --name laptop
+
+  stillhouse keys list
+
+  stillhouse keys revoke laptop
+"""
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Make, list and revoke the keys that the gateway asks for.",
     add_completion=False,
+    epilog=GROUP_EXAMPLES,
 )
 
 EXAMPLES = """\
@@ -93,7 +104,7 @@ def create(
     typer.echo(key)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: stillhouse keys list --json")
 def list_keys(*, json: JsonOption = False) -> None:
     """List the keys: what each allows, never the key itself."""
     now = datetime.now(UTC)
@@ -117,7 +128,7 @@ def list_keys(*, json: JsonOption = False) -> None:
     console().print(table if records else "There are no keys: the gateway serves loopback only.")
 
 
-@app.command()
+@app.command(epilog="Example: stillhouse keys revoke laptop")
 def revoke(
     key: Annotated[str, typer.Argument(metavar="ID|NAME", help="Which key.")], *, json: JsonOption = False
 ) -> None:

@@ -26,7 +26,19 @@ class ModelList(OpenAIModel):
     data: tuple[ModelEntry, ...]
 
 
-app = typer.Typer(help="List the models, or tell who would answer for one.", invoke_without_command=True)
+EXAMPLES = """\
+Examples:
+
+  stillhouse models
+
+  stillhouse models --json
+
+  stillhouse models explain best                 who would be asked for the alias `best`, and why
+"""
+
+app = typer.Typer(
+    help="List the models, or tell who would answer for one.", invoke_without_command=True, epilog=EXAMPLES
+)
 
 
 @app.callback()
@@ -45,7 +57,7 @@ def models(context: typer.Context, *, json: JsonOption = False) -> None:
     console().print(table if found else "The gateway offers no models.")
 
 
-@app.command(epilog="Example:  stillhouse models explain best")
+@app.command(epilog="Example: stillhouse models explain best")
 def explain(
     name: Annotated[str, typer.Argument(help="An alias, or a model such as `ollama/smollm2:135m`.")],
     *,

@@ -29,7 +29,7 @@ Examples:
 SHORT_CHARS: Final = 500
 INDENT: Final = (0, 0, 0, 2)
 
-app = typer.Typer(no_args_is_help=True, help="Look at runs.")
+app = typer.Typer(no_args_is_help=True, help="Look at runs.", epilog=EXAMPLES)
 
 
 @app.callback()

@@ -30,7 +30,7 @@ from stillhouse.commands import vector_files, vector_migrate
 from stillhouse.commands.progress import Report, progress
 from stillhouse.commands.vector_plot import plot
 from stillhouse.commands.vector_sources import Source, Unreadable, glove, wordnet
-from stillhouse.output import JsonOption, console, print_json
+from stillhouse.output import JsonOption, console, output_file, print_json
 from stillhouse.settings import load_settings
 
 BATCH: Final = 500
@@ -52,7 +52,17 @@ Examples:
   stillhouse vector bench --wordnet /usr/share/wordnet --limit 20000
 """
 
-app = typer.Typer(no_args_is_help=True, help="Work with collections of vectors.")
+GROUP_EXAMPLES: Final = """\
+Examples:
+
+  stillhouse vector bench docs --target-recall 0.99 --apply
+
+  stillhouse vector export docs docs.parquet
+
+  stillhouse vector migrate docs --to lance
+"""
+
+app = typer.Typer(no_args_is_help=True, help="Work with collections of vectors.", epilog=GROUP_EXAMPLES)
 vector_files.register(app)
 app.command(epilog=vector_migrate.EXAMPLES)(vector_migrate.migrate)
 
@@ -94,7 +104,7 @@ def bench(
     concurrency: Annotated[int, typer.Option(min=1, max=16, help="Searches under way at once.")] = 1,
     plot_path: Annotated[
         Path | None,
-        typer.Option("--plot", dir_okay=False, show_default=False, help="Draw recall and speed as SVG."),
+        output_file("--plot", help="Draw recall and speed as SVG."),
     ] = None,
     apply: Annotated[
         bool, typer.Option("--apply", help="Let the collection's searches use what was chosen.")

@@ -19,7 +19,7 @@ from schemas.vectors import (
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError
 from stillhouse.client import GatewayClient
 from stillhouse.commands.progress import progress
-from stillhouse.output import JsonOption, console, print_json
+from stillhouse.output import JsonOption, console, output_file, print_json
 from stillhouse.settings import load_settings
 
 PAGE: Final = 500
@@ -142,7 +142,7 @@ def _check_model(target: Collection, exported: Collection | None, *, texts: bool
 
 def snapshot(
     name: Name,
-    to: Annotated[Path | None, typer.Option("--to", help="Fetch the file, too.", show_default=False)] = None,
+    to: Annotated[Path | None, output_file("--to", help="Fetch the file, too.")] = None,
     *,
     json: JsonOption = False,
 ) -> None:

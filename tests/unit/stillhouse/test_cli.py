@@ -1,5 +1,6 @@
 """What a user types and what comes back: words, JSON, exit status."""
 
+import errno
 import json
 import os
 import shutil
@@ -144,6 +145,69 @@ def test_the_version_is_printed(run: Run) -> None:
     result = run("--version")
     assert result.exit_code == 0
     assert result.stdout.startswith("stillhouse ")
+
+
+def test_a_defect_is_one_line_and_a_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gateway: StubGateway
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("met with Bearer sh-secretsecret")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("stillhouse.commands.models.print_json", broken)
+    gateway.answers["GET /v1/models"] = [(200, {"data": []})]
+    result = run("models", "--json")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    (file,) = tmp_path.glob("stillhouse-*.log")
+    assert f"unexpected failure (ValueError), a defect of ours; {file} says where" in result.stderr
+    told = file.read_text()
+    assert "in broken" in told
+    assert "sh-secret" not in told
+
+
+def test_what_the_system_refuses_is_told_in_its_words(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "keys.json")
+
+    monkeypatch.setattr("stillhouse.commands.keys.print_json", full)
+    result = run("keys", "list", "--json")
+    assert (result.exit_code, result.stderr) == (1, "stillhouse: keys.json: No space left on device\n")
+
+
+def test_who_stops_reading_is_told_nothing(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    for command in (["--help"], ["keys", "list"], ["keys", "list", "--json"]):
+        result = subprocess.run(
+            [sys.executable, "-P", "-m", "stillhouse", *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (1, b""), command
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["distill", "compare", "one", "--html"],
+        ["replay", "--model", "m", "--html"],
+        ["distill", "drift", "--save-baseline"],
+        ["vector", "bench", "docs", "--plot"],
+        ["vector", "snapshot", "docs", "--to"],
+    ],
+)
+def test_where_nothing_can_be_written_no_work_is_begun(
+    run: Run, gateway: StubGateway, tmp_path: Path, command: list[str]
+) -> None:
+    result = run(*command, str(tmp_path / "nowhere" / "file"))
+    assert result.exit_code == 2
+    assert "is no folder that can be written to" in result.stderr
+    assert not gateway.requests
 
 
 # --- keys -------------------------------------------------------------------------------------
@@ -292,6 +356,24 @@ def test_a_run_id_that_no_record_may_have_is_a_usage_error(run: Run) -> None:
     assert "--run-id" in result.stderr
 
 
+def test_who_needs_a_key_is_told_where_it_goes(run: Run, gateway: StubGateway) -> None:
+    error = {"message": "a key is needed", "type": "authentication_error", "code": "missing_api_key"}
+    gateway.answers["GET /v1/models"] = [(401, {"error": error})]
+    assert "STILLHOUSE_API_KEY" in run("models").stderr
+
+
+@pytest.mark.parametrize("key", ["sh-é", "sh-a b", "sh-a\nx: y"])
+def test_what_is_no_key_is_not_sent(
+    run: Run, gateway: StubGateway, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("STILLHOUSE_API_KEY", key)
+    result = run("models")
+    assert result.exit_code == 2
+    assert "STILLHOUSE_API_KEY" in result.stderr
+    assert key not in result.stderr
+    assert not gateway.requests
+
+
 @pytest.mark.parametrize("answer", [(200, ["not", "models"]), (502, "<html>")])
 def test_something_else_than_a_gateway_is_noticed(run: Run, gateway: StubGateway, answer: Any) -> None:
     gateway.answers["GET /v1/models"] = [answer]
@@ -358,6 +440,20 @@ def test_a_job_is_followed_to_its_end(run: Run, gateway: StubGateway) -> None:
     assert "export: running, 50%" in result.stderr
     assert "export: done (in 3, out 3)" in result.stdout
     assert "dataset d1" in result.stdout
+
+
+def test_an_interrupted_command_says_how_its_job_is_found_again(
+    run: Run, gateway: StubGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stillhouse.commands.jobs.time.sleep", interrupted)
+    gateway.answers["POST /v1/distill/jobs"] = [(202, {"job_id": "j1"})]
+    gateway.answers["GET /v1/distill/jobs/j1"] = [(200, job("running", 0.5))]
+    result = run("distill", "score")
+    assert result.exit_code == 130
+    assert "stillhouse distill jobs j1 --wait" in result.stderr
 
 
 def test_an_index_is_asked_for_with_what_was_said_and_no_more(run: Run, gateway: StubGateway) -> None:

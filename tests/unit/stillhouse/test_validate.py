@@ -137,6 +137,7 @@ def test_a_batch_of_accepted_lines_exits_with_0_and_goes_in_parts(
     assert result.exit_code == 0
     assert [len(request[3]) for request in lines.requests] == [2, 2, 1]
     assert "5 lines: 5 accepted" in result.stdout
+    assert result.stderr.splitlines() == [f"judging 5 lines: {share}" for share in ("40%", "80%", "100%")]
 
 
 def test_an_empty_batch_is_accepted_without_asking(run: Run) -> None:
