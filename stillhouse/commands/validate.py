@@ -107,7 +107,7 @@ def _validate_lines(content: str, kind: str, context: JsonValue, *, json: bool) 
         for number, line in enumerate(content.split("\n"), start=1)
         if line.strip()
     ]
-    judged = _answers([request for _, request in asked if isinstance(request, dict)])
+    judged = iter(_answers([request for _, request in asked if isinstance(request, dict)]))
     answers = [(number, next(judged) if isinstance(request, dict) else request) for number, request in asked]
     if json:
         print_json([answer.model_dump(mode="json", exclude_none=True) for _, answer in answers])
@@ -170,14 +170,13 @@ def _refused(message: str, code: str) -> ErrorEnvelope:
     )
 
 
-def _answers(requests: Sequence[dict[str, Any]]) -> Iterator[Verdict | ErrorEnvelope]:
-    done = 0
+def _answers(requests: Sequence[dict[str, Any]]) -> list[Verdict | ErrorEnvelope]:
+    answers: list[Verdict | ErrorEnvelope] = []
     with GatewayClient(load_settings()) as gateway, progress(console(stderr=True), "judging") as report:
         for chunk in _chunks(requests):
-            for answer in gateway.post_lines("/v1/validate/batch", Line, chunk):
-                yield answer.root
-            done += len(chunk)
-            report(f"judging {_count(len(requests), 'line')}", done / len(requests))
+            answers += [answer.root for answer in gateway.post_lines("/v1/validate/batch", Line, chunk)]
+            report(f"judging {_count(len(requests), 'line')}", len(answers) / len(requests))
+    return answers
 
 
 def _chunks(requests: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
