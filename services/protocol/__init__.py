@@ -1,12 +1,12 @@
 """The server's side of HTTP/1.1: what is no HTTP gets the envelope too, and size and time are bounded.
 
-`guarded` holds connections to their bounds, `envelope` adds the short ways, `doors` says who may take one,
-and `exchange` is a request on it.
+`guarded` holds connections to their bounds, `envelope` adds the short ways, `doors` says what may take one,
+`exchange` is a request on it, and `heads` knows those again that came before.
 """
 
-from services.protocol.doors import Direct, Door, Doors, Porter, says_json
+from services.protocol.doors import Direct, Doors, Porter, says_json
 from services.protocol.envelope import EnvelopeProtocol
-from services.protocol.exchange import DirectExchange
+from services.protocol.exchange import DirectExchange, Door
 from services.protocol.guarded import ARRIVED, DROPPED_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX
 
 __all__ = [

@@ -1,12 +1,13 @@
-"""Who takes the short way: doors for the requests of some routes, and the porter who turns strangers away."""
+"""Which requests take the short way: doors by their paths, and the porter who turns strangers away."""
 
 from collections.abc import Callable, Iterable
 from re import Pattern
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from starlette.routing import compile_path
 
-from services.protocol.exchange import DirectExchange
+from services.protocol.exchange import DirectExchange, Door
+from services.protocol.heads import Heads
 
 JSON_TYPE: Final = b"application/json"
 
@@ -14,20 +15,6 @@ HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of bodies on their way to doors."""
 
 LENGTH_DIGITS_MAX: Final = 10
-
-
-class Door(Protocol):
-    """Answers the usual requests of one route without a task for each.
-
-    It is offered those by POST whose body has a known length, of at most `body_bytes_max`. `path` is a
-    template as routes have it. `take` returns False for what it does not answer, errors included: then the
-    request takes the ordinary way, as if nobody had looked at it.
-    """
-
-    path: str
-    body_bytes_max: int
-
-    def take(self, exchange: DirectExchange) -> bool: ...
 
 
 class Doors:
@@ -40,6 +27,7 @@ class Doors:
     def __init__(self, doors: Iterable[Door], *, held_bytes_max: int = HELD_BYTES_MAX) -> None:
         self.held_bytes = 0
         self.held_bytes_max = held_bytes_max
+        self.heads = Heads()
         self._exact: dict[str, Door] = {}
         self._templates: list[tuple[Pattern[str], Door]] = []
         for door in doors:
@@ -61,8 +49,9 @@ class Doors:
 Direct = Door | Doors
 """What `services.daemon.build` can be given to answer requests directly: one door, or several."""
 
-Porter = Callable[[DirectExchange], bool]
-"""Turns away who may not come in, judging by the head alone: True if it did. Others take the ordinary way."""
+Porter = Callable[[DirectExchange], float | None]
+"""Turns away who may not come in, judging by the head alone: None if it did. Others take the ordinary way, in
+so many seconds."""
 
 
 def says_json(scope: Any) -> bool:

@@ -1,14 +1,16 @@
 """The protocol that our daemons serve: requests that have a door are answered without a task."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from services.protocol.doors import Direct, Door, Doors, Porter, declared_length
-from services.protocol.exchange import DirectExchange
+from services.protocol.doors import Direct, Doors, Porter, declared_length
+from services.protocol.exchange import DirectExchange, Door, Facts
 from services.protocol.guarded import GuardedProtocol
+from services.protocol.heads import Message
 
 
 class EnvelopeProtocol(GuardedProtocol):
@@ -35,6 +37,55 @@ class EnvelopeProtocol(GuardedProtocol):
         self._held_bytes = 0
         self._offering = False
         self._under_way: RequestResponseCycle | None = None
+        self._read = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._doors is None or not self._is_between():
+            super().data_received(data)
+            return
+        message = self._doors.heads.find(data)
+        if message is not None:
+            self._take_again(message)
+            return
+        self._read = data
+        super().data_received(data)
+        self._read = b""
+
+    def _is_between(self) -> bool:
+        """Whether the next byte begins a request, which nothing stands in the way of."""
+        if self._in_head or self._in_body or self.flow.write_paused:
+            return False
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or (cycle.response_complete and cycle.keep_alive)
+
+    def _take_again(self, message: Message) -> None:
+        """Offer a whole request whose head was read before."""
+        head = message.head
+        self._unset_keepalive_if_required()
+        self.on_message_begin()
+        self._in_head = False
+        self.headers += message.headers
+        cast("dict[str, Any]", self.scope).update(head.target)
+        self.cycle = self._under_way = cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        cycle.body += message.body
+        cycle.more_body = False
+        cycle.message_event.set()
+        if self._admits is None or self._admits(cast("Scope", self.scope)):
+            self._offer(cycle, self.app, head.door, head.facts)
+        else:
+            self._show(cycle, self.app)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._under_way = cycle
@@ -58,10 +109,12 @@ class EnvelopeProtocol(GuardedProtocol):
             return
         self._offering = True
         try:
-            turned_away = self._porter(DirectExchange(cycle, b""))
+            wait_s = self._porter(DirectExchange(cycle, b""))
         finally:
             self._offering = False
-        if not turned_away:
+        if wait_s:
+            self.loop.call_later(wait_s, super()._start_asgi_task, cycle, app)
+        elif wait_s is not None:
             super()._start_asgi_task(cycle, app)
 
     def _door(self, cycle: RequestResponseCycle) -> Door | None:
@@ -100,22 +153,29 @@ class EnvelopeProtocol(GuardedProtocol):
             self._let_go()
             self._offer(cycle, app, door)
 
-    def _offer(self, cycle: RequestResponseCycle, app: Any, door: Door) -> None:
+    def _offer(self, cycle: RequestResponseCycle, app: Any, door: Door, facts: Facts | None = None) -> None:
         if self.transport.is_closing():
             return
         if self.flow.write_paused:  # they do not read what they were answered before: the ordinary way waits
             super()._start_asgi_task(cycle, app)
             return
-        exchange = DirectExchange(cycle, bytes(cycle.body))
+        exchange = DirectExchange(cycle, bytes(cycle.body), facts)
         self._exchange = exchange
         self._offering = True
         try:
             taken = door.take(exchange)
         finally:
             self._offering = False
-        if not taken:
+        if taken:
+            self._remember(cycle, exchange.body, door)
+        else:
             self._exchange = None
             self._show(cycle, app)
+
+    def _remember(self, cycle: RequestResponseCycle, body: bytes, door: Door) -> None:
+        """Know its head again, if it was the one request of this read."""
+        if self._read and self._doors is not None and cycle.keep_alive:
+            self._doors.heads.keep(self._read, cast("Scope", cycle.scope), body, door)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -1,7 +1,7 @@
-"""One request on a short way, and how it is answered without ASGI."""
+"""One request on a short way, how it is answered without ASGI, and who does."""
 
 from collections.abc import Callable, Iterable
-from typing import Final, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -10,6 +10,10 @@ BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that have no body, whatever their heads say."""
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+Found = TypeVar("Found")
+Facts = dict[Callable[[Scope], Any], Any]
+"""What was found in a head, by the function that looked."""
 
 
 class Standing:
@@ -39,16 +43,27 @@ class DirectExchange:
     more do no harm, but what comes from elsewhere has to be held up there.
     """
 
-    __slots__ = ("_chunked", "_cycle", "body", "scope", "when_full", "when_gone", "when_ready")
+    __slots__ = ("_chunked", "_cycle", "_facts", "body", "scope", "when_full", "when_gone", "when_ready")
 
-    def __init__(self, cycle: RequestResponseCycle, body: bytes) -> None:
+    def __init__(self, cycle: RequestResponseCycle, body: bytes, facts: Facts | None = None) -> None:
+        """`facts` are those of a head that comes again and again."""
         self._cycle = cycle
+        self._facts = facts
         self._chunked = False
         self.scope = cast("Scope", cycle.scope)
         self.body = body
         self.when_gone: Callable[[], None] | None = None
         self.when_full: Callable[[], None] | None = None
         self.when_ready: Callable[[], None] | None = None
+
+    def in_head(self, look: Callable[[Scope], Found]) -> Found:
+        """What `look` finds in the headers, and in nothing else: it looks once at a head that comes again."""
+        if self._facts is None:
+            return look(self.scope)
+        if look not in self._facts:
+            self._facts[look] = look(self.scope)
+        found: Found = self._facts[look]
+        return found
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """Answer, in one write."""
@@ -116,3 +131,17 @@ class DirectExchange:
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
+
+
+class Door(Protocol):
+    """Answers the usual requests of one route without a task for each.
+
+    It is offered those by POST whose body has a known length, of at most `body_bytes_max`. `path` is a
+    template as routes have it. `take` returns False for what it does not answer, errors included: then the
+    request takes the ordinary way, as if nobody had looked at it.
+    """
+
+    path: str
+    body_bytes_max: int
+
+    def take(self, exchange: DirectExchange) -> bool: ...
