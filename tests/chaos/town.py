@@ -4,7 +4,7 @@ Models are stubs: an Ollama that embeds and a provider that chats, in no time.
 """
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,11 +130,13 @@ def town(
     latency_ms: float = 0.0,
     env: Mapping[str, str] | None = None,
     away: Mapping[str, Network] | None = None,
+    program: Callable[[str], Sequence[str]] | None = None,
 ) -> Iterator[Town]:
     """Start `daemons`, `replicas` of each (one unless given; of `gateway` too), over stubs of models.
 
     Replica number n of embedd asks Ollama number n, over and over. Each keeps its data in its folder
-    (`data_of`); `env` is for all. Those that are `away` run in another network.
+    (`data_of`); `env` is for all. Those that are `away` run in another network, the other daemons by
+    `program`.
     """
     counts = dict(replicas or {})
     key, _ = KeyStore(folder / "keys").create(KeyGrant(name="town", rpm=RATE_MAX, tpm=RATE_MAX))
@@ -144,7 +146,9 @@ def town(
             its_env = {**(env or {}), **settings}
             its_folder = folder_of(folder, module, number)
             if away is None or module not in away:
-                return Place(module, its_folder, stack, its_env)
+                if program is None or module in (OLLAMA, PROVIDER):
+                    return Place(module, its_folder, stack, its_env)
+                return Place(module, its_folder, stack, its_env, program(module))
             its_env[f"{module.upper()}_HOST"] = FAR
             return Place(module, its_folder, stack, its_env, away[module].program(module), FAR)
 

@@ -43,6 +43,9 @@ NEEDS: Final = {
     "record": "distill",
 }
 """The kinds of requests, each with the one daemon that it needs."""
+DURABLE: Final = "durable upsert"
+"""A kind on top: a point that is on the medium when it is acknowledged, whatever that takes."""
+
 REPEATABLE: Final = ("embed", "embed new", "search", "validate")
 """Kinds that change nothing, which the gateway sends again where one of several replicas failed."""
 
@@ -97,6 +100,7 @@ class Maker:
             "chat": self._chat,
             "search": self._search,
             "upsert": self._upsert,
+            DURABLE: self._durable,
             "validate": self._validate,
             "record": self._record,
         }
@@ -123,9 +127,15 @@ class Maker:
         return Request("search", "POST", f"/v1/collections/{COLLECTION}/search", body, JSON)
 
     def _upsert(self, number: int) -> Request:
+        return self._point("upsert", number, "wal")
+
+    def _durable(self, number: int) -> Request:
+        return self._point(DURABLE, number, "fsync")
+
+    def _point(self, kind: str, number: int, durability: str) -> Request:
         point = f"{self.name}-{number % self.points_max if self.points_max else number}"
-        body = orjson.dumps({"points": [{"id": point, "vector": self._vector()}], "durability": "wal"})
-        return Request("upsert", "PUT", f"/v1/collections/{COLLECTION}/points", body, JSON, point)
+        body = orjson.dumps({"points": [{"id": point, "vector": self._vector()}], "durability": durability})
+        return Request(kind, "PUT", f"/v1/collections/{COLLECTION}/points", body, JSON, point)
 
     def _validate(self, number: int) -> Request:
         context = {"schema": {"type": "object", "required": ["seats"]}}
@@ -179,7 +189,7 @@ class Traffic:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._in_flight = 0
         self.outcomes: list[Outcome] = []
-        self.acknowledged: dict[str, list[str]] = {"upsert": [], "record": []}
+        self.acknowledged: dict[str, list[str]] = {"upsert": [], DURABLE: [], "record": []}
         self.unsent = 0
         """Requests that were not sent since too many were under way."""
         self.started = time.monotonic()
@@ -281,7 +291,7 @@ def lost(town: Town, acknowledged: dict[str, list[str]]) -> list[str]:
     """The acknowledged runs and points that are not there."""
     missing: list[str] = []
     with town.client() as client:
-        points = acknowledged["upsert"]
+        points = acknowledged["upsert"] + acknowledged[DURABLE]
         for start in range(0, len(points), CHECKED_AT_ONCE):
             asked = points[start : start + CHECKED_AT_ONCE]
             answer = client.post(f"/v1/collections/{COLLECTION}/points/get", json={"ids": asked})
