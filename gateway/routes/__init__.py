@@ -2,7 +2,7 @@
 
 from gateway.routes import passages, status
 from gateway.routes.embeddings import EmbeddingsDoor
-from gateway.routes.origins import DoorForPrograms, porter_for_programs
+from gateway.routes.origins import DoorForPrograms
 from gateway.routes.porter import Porter
 from gateway.routes.relay import relay_doors
 from services import daemon, protocol
@@ -25,5 +25,4 @@ def doors(frame: Frame, *, body_bytes_max: int, pages: bool) -> Doors:
 
 def porter(frame: Frame, *, per_s_max: int, pages: bool) -> protocol.Porter:
     """Who turns strangers away."""
-    found = Porter(frame, per_s_max=per_s_max)
-    return porter_for_programs(found) if pages else found
+    return Porter(frame, per_s_max=per_s_max, pages=pages)

@@ -2,7 +2,7 @@
 
 from starlette.types import Scope
 
-from services.protocol import DirectExchange, Door, Porter
+from services.protocol import DirectExchange, Door
 
 
 def is_page(scope: Scope) -> bool:
@@ -20,8 +20,3 @@ class DoorForPrograms:
 
     def take(self, exchange: DirectExchange) -> bool:
         return not is_page(exchange.scope) and self._door.take(exchange)
-
-
-def porter_for_programs(porter: Porter) -> Porter:
-    """The same for a porter."""
-    return lambda exchange: not is_page(exchange.scope) and porter(exchange)

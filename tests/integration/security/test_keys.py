@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from services.keys import KeyGrant, KeyStore
-from tests.integration.security.raw import connected, read_answer, statuses, witness
+from tests.integration.security.raw import LAST, connected, read_answer, statuses, witness
 from tests.processes import Running, running
 
 pytestmark = pytest.mark.enable_socket
@@ -102,6 +103,30 @@ def test_many_strangers_in_a_row_are_answered_in_order(house: House) -> None:
             assert piece
             received += piece
     assert statuses(received) == [401] * 2000
+
+
+@pytest.mark.parametrize("path", ["/v1/nowhere", "/metrics", "/readyz", "/openapi.json", "/v1/status"])
+def test_strangers_who_ask_for_what_costs_more_wait_for_their_turns(house: House, path: str) -> None:
+    """All at once they get no more than so many a second; who has a key does not wait behind them."""
+    request = f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+    key, _ = house.keys.create(KeyGrant(name=f"known-{path[1:].replace('/', '-')}"))
+    until_all(house, key, 200)
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(connected(house.gateways[0].url)) for _ in range(60)]
+        started = time.monotonic()
+        for stranger in strangers:
+            stranger.sendall(request)
+        assert ask(house.gateways[0], key) == 200
+        for stranger in strangers:
+            assert statuses(read_answer(stranger))[0] in (200, 401, 404)
+        assert time.monotonic() - started >= 0.15  # 60 of 200 or of 20 a second, less what may come at once
+
+
+def test_whether_it_lives_is_told_at_once(house: House) -> None:
+    with connected(house.gateways[0].url) as connection:
+        for _ in range(100):
+            connection.sendall(LAST.replace(b"connection: close\r\n", b""))
+            assert statuses(read_answer(connection)) == [200]
 
 
 def test_a_key_of_many_is_found(tmp_path: Path) -> None:
