@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import TypedDict
 
 from services import daemon
+from services.audit import AuditLog
 from services.clients import EmbeddClient
 from services.daemon import Daemon
 from services.health import Check
@@ -15,17 +16,22 @@ from vectord.backends import Engines, Store, WorkerStore
 from vectord.backends.engines import LanceOptions, Outside, QdrantOptions, lance_store, qdrant_store
 from vectord.engine import (
     Canaries,
+    Changes,
     Collections,
     Disk,
     Embedder,
     Engine,
     Exports,
+    Flushes,
     Limits,
     Metrics,
+    Moves,
     Recall,
     Reembeds,
     Runner,
+    Shards,
     Snapshots,
+    Upkeep,
 )
 from vectord.routes import SearchDoor, routes
 from vectord.settings import Settings
@@ -57,21 +63,26 @@ def create_app(
                 embedd
                 or EmbeddClient(PeerClient("embedd", settings.embedd_url, headers=settings.internal_headers))
             )
-            disk = Disk(settings.data / "vectors")
+            disk = Disk(settings.data / "vectors", free_bytes_min=settings.disk_free_bytes_min)
             stack.enter_context(disk.locked())
             runner = Runner(threads=settings.threads, waiting_max=settings.waiting_max)
             metrics.waiting.set_function(lambda: runner.waiting)
             limits = _limits(settings)
             embedder = Embedder(client, batch_max=limits.embed_batch_max)
             tasks = await stack.enter_async_context(task_set())
+            changes = Changes(AuditLog(settings.data))
+            engines = _engines(settings, store, outside or {}, stack)
+            shards = Shards(disk, engines)
             collections = Collections(
                 disk,
-                _engines(settings, store, outside or {}, stack),
+                engines,
+                shards,
                 embedder,
                 runner=runner,
                 limits=limits,
                 metrics=metrics,
-                tasks=tasks,
+                upkeep=Upkeep(disk, runner=runner, limits=limits, metrics=metrics, tasks=tasks),
+                changes=changes,
             )
             stack.callback(collections.close)
             stack.callback(runner.close)  # before the shards are closed: calls under way use them
@@ -82,11 +93,25 @@ def create_app(
                 metrics=metrics,
                 tasks=tasks,
             )
+            moves = Moves(
+                collections, shards, disk, runner=runner, limits=limits, tasks=tasks, changes=changes
+            )
             engine = Engine(
-                collections, disk, embedder, runner=runner, limits=limits, metrics=metrics, recall=recall
+                collections,
+                moves,
+                disk,
+                embedder,
+                runner=runner,
+                limits=limits,
+                metrics=metrics,
+                recall=recall,
+                changes=changes,
+                flushes=Flushes(runner, tasks),
             )
             await engine.start()
-            snapshots = Snapshots(disk.folder / ".snapshots", collections, runner=runner, limits=limits)
+            reopening = every(settings.reopen_interval_s, collections.reopen, name="reopening")
+            tasks.start(reopening, name="reopening")
+            snapshots = Snapshots(disk, collections, runner=runner, limits=limits)
             await snapshots.start()
             canaries = Canaries(
                 engine, collections, runner=runner, metrics=metrics, probes_max=settings.canary_probes_max
@@ -97,7 +122,7 @@ def create_app(
                 "limits": limits,
                 "snapshots": snapshots,
                 "exports": Exports(collections, runner=runner, limits=limits),
-                "reembeds": Reembeds(collections, embedder, limits=limits, tasks=tasks),
+                "reembeds": Reembeds(collections, moves, embedder, limits=limits, tasks=tasks),
                 "checks": {
                     "storage": Check(engine.check_storage),
                     "disk": Check(engine.check_disk, required=False),  # what is there can be read
@@ -168,5 +193,4 @@ def _limits(settings: Settings) -> Limits:
         facet_points_max=settings.facet_points_max,
         snapshots_max=settings.snapshots_max,
         snapshot_bytes_max=settings.snapshot_bytes_max,
-        disk_free_bytes_min=settings.disk_free_bytes_min,
     )

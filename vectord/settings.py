@@ -65,6 +65,9 @@ class Settings(DaemonSettings):
     waiting_max: int = Field(
         256, ge=0, description="Engine calls that may wait for a thread; beyond it the answer is 429."
     )
+    reopen_interval_s: float = Field(
+        30.0, gt=0, description="Seconds between attempts to open collections that could not be opened."
+    )
     optimize_after_points: int = Field(
         10_000,
         ge=100,

@@ -18,6 +18,8 @@ from vectord.backends.store import (
     ShardSpec,
     Store,
     StoreError,
+    StoreFull,
+    StoreLost,
     Where,
 )
 from vectord.backends.workers import WorkerStore
@@ -43,6 +45,8 @@ __all__ = [
     "ShardSpec",
     "Store",
     "StoreError",
+    "StoreFull",
+    "StoreLost",
     "Where",
     "WorkerStore",
     "parse_datetime",

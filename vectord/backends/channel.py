@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from vectord.backends.prompt import Done, Rendered
-from vectord.backends.store import Query, StoreError, Where
+from vectord.backends.store import Query, StoreError, StoreLost, Where
 
 LENGTH: Final = struct.Struct("<I")
 READ_BYTES: Final = 256 * 1024
@@ -110,7 +110,7 @@ class Channel:
         self._socket.close()
         waiting, self._waiting = self._waiting, {}
         for done, _ in waiting.values():
-            done(StoreError(reason))
+            done(StoreLost(reason))
 
     def abandon(self) -> None:
         """From any thread: the worker is gone."""

@@ -21,8 +21,8 @@ from vectord.backends.store import (
     Scored,
     ShardInfo,
     ShardSpec,
-    StoreError,
     Where,
+    failure,
 )
 
 DENSE: Final = "dense"
@@ -59,7 +59,7 @@ def _translated(doing: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the binding raises nothing narrower, and its callers log what this says
-        raise StoreError(f"{doing}: {error}") from error
+        raise failure(doing, error) from error
 
 
 class EdgeStore:

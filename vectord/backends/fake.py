@@ -22,6 +22,7 @@ from vectord.backends.store import (
     ShardInfo,
     ShardSpec,
     StoreError,
+    StoreFull,
     Where,
 )
 
@@ -29,23 +30,36 @@ Json = Any
 
 
 class FakeStore:
-    """Keeps shards by folder for as long as it lives, so that a daemon can be started on it again."""
+    """Keeps shards by folder for as long as it lives, so that a daemon can be started on it again.
+
+    While it is `full` nothing is made or written; while it is `shut` nothing is opened.
+    """
 
     def __init__(self) -> None:
+        self.full = False
+        self.shut = False
         self._shards: dict[pathlib.Path, dict[PointId, Record]] = {}
 
     def create(self, folder: pathlib.Path, spec: ShardSpec) -> None:
         del spec
+        self.check_room()
         folder.mkdir()
         (folder / "fake").write_text(str(id(folder)))
         self._shards[_identity(folder)] = {}
 
     def open(self, folder: pathlib.Path, spec: ShardSpec) -> "FakeShard":
+        if self.shut:
+            raise StoreError("the store is shut")
         try:
             records = self._shards[_identity(folder)]
         except (KeyError, OSError) as error:
             raise StoreError(f"no shard in {folder}") from error
-        return FakeShard(spec, records)
+        return FakeShard(self, spec, records)
+
+    def check_room(self) -> None:
+        """Raise `StoreFull` while there is none."""
+        if self.full:
+            raise StoreFull("no room is left")
 
 
 def _identity(folder: pathlib.Path) -> pathlib.Path:
@@ -54,17 +68,20 @@ def _identity(folder: pathlib.Path) -> pathlib.Path:
 
 
 class FakeShard:
-    def __init__(self, spec: ShardSpec, records: dict[PointId, Record]) -> None:
+    def __init__(self, store: FakeStore, spec: ShardSpec, records: dict[PointId, Record]) -> None:
+        self._store = store
         self._spec = spec
         self._records = records
         self._lock = threading.Lock()
         self._bm25: Bm25 = model()
 
     def upsert(self, records: Sequence[Record]) -> None:
+        self._store.check_room()
         with self._lock:
             self._records.update({record.id: copy.deepcopy(record) for record in records})
 
     def delete(self, ids: Sequence[PointId]) -> None:
+        self._store.check_room()
         with self._lock:
             for key in ids:
                 self._records.pop(key, None)

@@ -40,6 +40,7 @@ from vectord.backends.store import (
     ShardTaken,
     StoreError,
     Where,
+    failure,
 )
 from vectord.backends.terms import render, terms_of, test_of
 
@@ -70,10 +71,9 @@ Value = TypeVar("Value")
 def _translated(doing: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, pa.ArrowException) as error:
-        raise StoreError(f"{doing}: {error}") from error
-    except ValueError as error:  # what Lance says of its own statements and files
-        raise StoreError(f"{doing}: {error}") from error
+    # A ValueError is what Lance says of its own statements and files.
+    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
+        raise failure(doing, error) from error
 
 
 class LanceStore:

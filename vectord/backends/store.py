@@ -1,10 +1,12 @@
 """The store's protocol: one shard a collection, blocking calls, values in and values out."""
 
+import errno
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from schemas.vectors import Distance, EngineName, Filter, IndexKind, PointId
 
@@ -13,6 +15,14 @@ Payload = dict[str, Any]
 
 class StoreError(Exception):
     """The store could not do what was asked; the message is for the log."""
+
+
+class StoreFull(StoreError):
+    """The disk has no room for what was asked. The message is for the log."""
+
+
+class StoreLost(StoreError):
+    """The process that does the work is gone; the next call starts another. The message is for the log."""
 
 
 class ShardTaken(StoreError):
@@ -25,6 +35,19 @@ class EngineMissing(StoreError):
 
 class EngineUnreachable(StoreError):
     """The engine's server does not answer; the message is for the caller."""
+
+
+ENGINE_BYTES: Final = 16 * 1024**2
+"""What an engine may take to open a shard or to make one (8 MiB were measured), beside what is written."""
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SAID: Final = (*(os.strerror(number) for number in FULL), *(f"os error {number})" for number in FULL))
+
+
+def failure(doing: str, error: BaseException) -> StoreError:
+    """What an engine raised, as ours. Engines say only in words that a disk is full."""
+    told = f"{doing}: {error}"
+    return StoreFull(told) if any(word in told for word in _SAID) else StoreError(told)
 
 
 @dataclass(frozen=True, slots=True)

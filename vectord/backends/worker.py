@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 from vectord.backends.channel import READ_BYTES, Frames, framed
 from vectord.backends.edge import EdgeShard, EdgeStore
-from vectord.backends.store import Query, StoreError, Where
+from vectord.backends.store import Query, StoreError, StoreFull, Where
 
 PR_SET_PDEATHSIG: Final = 1
 SWITCH_S: Final = 0.001
@@ -32,7 +32,7 @@ WHERES_MAX: Final = 256
 """Conditions of searches that are kept as read."""
 
 Call = tuple[str, str, tuple[Any, ...], dict[str, Any]]
-Reply = tuple[Literal["done", "store", "value"], Any]
+Reply = tuple[Literal["done", "store", "full", "value"], Any]
 
 
 def serve(writes: Connection, reads: Connection, searches: socket.socket, *, nice: int) -> None:
@@ -60,6 +60,8 @@ class _Shards:
         folder, method, args, kwargs = call
         try:
             return "done", self._do(folder, method, args, kwargs)
+        except StoreFull as error:
+            return "full", str(error)
         except StoreError as error:
             return "store", str(error)
         except ValueError as error:

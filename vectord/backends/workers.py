@@ -26,6 +26,7 @@ from vectord.backends import generations
 from vectord.backends.channel import Channel
 from vectord.backends.prompt import Done
 from vectord.backends.store import (
+    ENGINE_BYTES,
     Page,
     Query,
     Record,
@@ -33,7 +34,10 @@ from vectord.backends.store import (
     ShardInfo,
     ShardSpec,
     StoreError,
+    StoreFull,
+    StoreLost,
     Where,
+    failure,
 )
 from vectord.backends.worker import Call, Reply, serve
 
@@ -47,6 +51,7 @@ BUILDER_NICE: Final = 10
 REPLAY_AT_ONCE: Final = 500
 Read = Literal["get", "scroll", "count", "search", "info"]
 Write = Literal["create", "open", "upsert", "delete", "flush", "optimize", "close"]
+LOG_FOLDER: Final = "wal"
 READS: Final = frozenset({"get", "scroll", "count", "search", "info"})
 
 
@@ -148,12 +153,22 @@ class RemoteShard:
         return self._worker.start_search(str(self._folder), query, where, parts, done)
 
     def flush(self) -> None:
-        self._call("flush")
+        """Sync the engine's log, from which it makes anew what it lacks.
+
+        Its own flush syncs dozens of files, and holds the worker's interpreter for as long: on a slow disk
+        searches would stand still for seconds.
+        """
+        try:
+            with self._writing:  # a rebuild may put another folder in its place
+                generations.sync(generations.current(self._folder) / LOG_FOLDER)
+        except OSError as error:
+            raise failure("cannot flush", error) from error
 
     def info(self) -> ShardInfo:
         return cast("ShardInfo", self._call("info"))
 
     def close(self) -> None:
+        self._call("flush")
         self._call("close")
         self._worker.shards -= 1
 
@@ -237,6 +252,8 @@ class _Pipe:
             outcome, value = cast("Reply", self._connection.recv())
         except (EOFError, OSError) as error:
             raise _Lost(str(error) or type(error).__name__) from error
+        if outcome == "full":
+            raise StoreFull(value)
         if outcome == "store":
             raise StoreError(value)
         if outcome == "value":
@@ -294,9 +311,7 @@ class _Worker:
                     life.opened.discard(folder)
                 return value
         except _Lost as error:
-            self._end(life)
-            log.warning("store worker lost", worker=self._name, reason=str(error))
-            raise StoreError(f"store worker {self._name} was lost: {error}") from error
+            raise self._lost(life, folder, error) from error
 
     def open(self, folder: str, spec: ShardSpec) -> None:
         """Open a shard, also in the place of one of the same name."""
@@ -306,12 +321,20 @@ class _Worker:
                 life.opened.discard(folder)
                 self._open(life, folder, spec)
         except _Lost as error:
-            self._end(life)
-            raise StoreError(f"store worker {self._name} was lost: {error}") from error
+            raise self._lost(life, folder, error) from error
+
+    def _lost(self, life: _Life, folder: str, error: _Lost) -> StoreError:
+        self._end(life)
+        log.warning("store worker lost", worker=self._name, reason=str(error))
+        told = f"store worker {self._name} was lost: {error}"
+        # The engine writes to memory maps: the system ends it where a page of one finds no room.
+        return StoreLost(told) if _has_room(folder) else StoreFull(f"{told}; the disk is full")
 
     def _open(self, life: _Life, folder: str, spec: ShardSpec) -> None:
         with life.writes.lock:
             if folder not in life.opened:
+                if not _has_room(folder):  # it would end the worker, and with it the reads of other shards
+                    raise StoreFull(f"less than {ENGINE_BYTES} bytes are free to open the shard with")
                 life.writes.exchange((folder, "open", (spec,), {}))
                 life.opened.add(folder)
 
@@ -370,3 +393,11 @@ class _Worker:
         life.channel.abandon()
         life.writes.close()
         life.reads.close()
+
+
+def _has_room(folder: str) -> bool:
+    """Whether the engine can work on a shard's disk."""
+    try:
+        return shutil.disk_usage(pathlib.Path(folder).parent).free >= ENGINE_BYTES
+    except OSError:  # nothing is there to ask; the engine will say what it misses
+        return True

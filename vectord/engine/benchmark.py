@@ -18,9 +18,10 @@ from schemas.vectors import (
 )
 from services.errors import Conflict, Forbidden, Overloaded, PlatformError
 from vectord.backends import Query, Scored, Where
-from vectord.engine.collections import Collections, Opened
+from vectord.engine.collections import Collections
 from vectord.engine.gate import Limited, pass_for
 from vectord.engine.limits import Limits, at_most
+from vectord.engine.opened import Opened
 from vectord.engine.roles import Roles
 from vectord.engine.runner import Runner
 

@@ -14,9 +14,10 @@ import structlog
 from schemas.vectors import GetRequest, Hit, PointSelector, ScrollRequest, SearchRequest, StoredPoint
 from services.errors import NotFound, PlatformError, Unavailable
 from vectord.backends import Query, Record, Where
-from vectord.engine.collections import Collections, Opened
+from vectord.engine.collections import Collections
 from vectord.engine.core import Engine
 from vectord.engine.metrics import Metrics
+from vectord.engine.opened import Opened
 from vectord.engine.roles import Roles
 from vectord.engine.runner import Runner
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -37,12 +38,16 @@ from schemas.vectors import (
 from services.errors import Forbidden, InvalidRequest, Unavailable
 from vectord.backends import Query, Record, Scored, Where
 from vectord.engine.benchmark import Benchmark
-from vectord.engine.collections import Collections, Opened
+from vectord.engine.changes import Changes
+from vectord.engine.collections import Collections
 from vectord.engine.disk import Disk, Manifest
 from vectord.engine.embedding import Embedder, Vector, check_digest, model_of, no_model
+from vectord.engine.flushes import Flushes
 from vectord.engine.gate import Checked, Limited, Pass, pass_for
 from vectord.engine.limits import Limits, at_most, check_text, checked_vector
 from vectord.engine.metrics import Metrics
+from vectord.engine.moves import Moves
+from vectord.engine.opened import Opened
 from vectord.engine.points import Rules, check_points
 from vectord.engine.prompt import PromptSearches
 from vectord.engine.ranking import Question, comparable, merge, search
@@ -52,11 +57,15 @@ from vectord.engine.runner import Runner
 
 log = structlog.get_logger(__name__)
 
+STORED_FACTOR: Final = 4
+"""Bytes on the disk for one of a point, at most: it goes to a log, to its place, and to indexes."""
+
 
 class Engine:
     def __init__(
         self,
         collections: Collections,
+        moves: Moves,
         disk: Disk,
         embedder: Embedder,
         *,
@@ -64,14 +73,19 @@ class Engine:
         limits: Limits,
         metrics: Metrics,
         recall: Recall,
+        changes: Changes,
+        flushes: Flushes,
     ) -> None:
         self._collections = collections
+        self._moves = moves
         self._disk = disk
         self._embedder = embedder
         self._runner = runner
         self._limits = limits
         self._metrics = metrics
         self._recall = recall
+        self._changes = changes
+        self._flushes = flushes
         self._roles = Roles(RoleCatalogue(roles=[]))
         self._changing_roles = asyncio.Lock()
         self.benchmark = Benchmark(
@@ -97,7 +111,7 @@ class Engine:
 
     async def check_disk(self) -> None:
         """Raise unless there is room to write."""
-        self._disk.check_free(self._limits.disk_free_bytes_min)
+        self._disk.check_free()
 
     # --- collections ---
 
@@ -115,7 +129,7 @@ class Engine:
         """Begin to move a collection to another engine. Not for keys that see only a part of it."""
         _refuse_limited(limited, f"moving the collection {name!r} moves other roles' points too")
         await self._collections.check_engine(engine)
-        return self._collections.migrate(name, engine)
+        return self._moves.migrate(name, engine)
 
     async def drop(self, name: str, limited: Limited) -> Collection:
         """Delete a collection; the answer is what it was.
@@ -140,6 +154,8 @@ class Engine:
         _refuse_limited(limited, "the role catalogue decides what every role may see")
         roles = Roles(catalogue)
         async with self._changing_roles:
+            if catalogue != self._roles.catalogue:
+                await self._runner.run(self._changes.roles_replaced(self._roles.catalogue, catalogue))
             await self._runner.run(self._disk.write_roles, catalogue)
             self._roles = roles
         log.info("role catalogue replaced", roles=len(catalogue.roles))
@@ -163,12 +179,21 @@ class Engine:
             records = [draft.record(embedded.get(number)) for number, draft in enumerate(drafts)]
             async with opened.writer:
                 _refuse_changed(opened, manifest)
-                self._disk.check_free(self._limits.disk_free_bytes_min)
                 await self._check_overwritten(opened, records, limited)
-                durability = await self._runner.run(_write, opened, records, request.durability)
-                self._collections.wrote(opened, len(records))
+                with self._disk.room(STORED_FACTOR * sum(draft.bytes for draft in drafts)):
+                    await self._runner.run(opened.shard.upsert, records)
+                self._collections.upkeep.wrote(opened, len(records))
             self._metrics.upserted.inc(len(records))
-            return UpsertResponse(upserted=len(records), durability=durability)
+            return UpsertResponse(
+                upserted=len(records), durability=await self._made_durable(opened, request.durability)
+            )
+
+    async def _made_durable(self, opened: Opened, wanted: Durability) -> Durability:
+        """The engine always writes its log, so `memory` asks for less than there is and is told so."""
+        if wanted != "fsync" or not opened.durable:
+            return "wal"
+        await self._flushes.flushed(opened)
+        return "fsync"
 
     async def _check_overwritten(self, opened: Opened, records: Sequence[Record], limited: Limited) -> None:
         """A limited key may not replace a point of a role that is out of its reach."""
@@ -231,6 +256,7 @@ class Engine:
             gate = self._pass(opened, request, limited)
             cursor: str | None = None
             while True:
+                self._disk.check_deleting()
                 page = await self._runner.run(
                     opened.shard.scroll,
                     gate.where,
@@ -246,7 +272,7 @@ class Engine:
                 cursor = page.cursor
                 if cursor is None:
                     break
-            self._collections.wrote(opened, deleted)
+            self._collections.upkeep.wrote(opened, deleted)
         self._metrics.deleted.inc(deleted)
         return DeleteResponse(deleted=deleted)
 
@@ -423,15 +449,6 @@ def _check_mode(opened: Opened, mode: str, *, param: str) -> None:
 
 def _weights(request: SearchRequest | RetrieveRequest) -> tuple[float, float]:
     return (request.weights.dense, request.weights.sparse) if request.weights else (1.0, 1.0)
-
-
-def _write(opened: Opened, records: Sequence[Record], wanted: Durability) -> Durability:
-    """The engine always writes its log, so `memory` asks for less than there is and is told so."""
-    opened.shard.upsert(records)
-    if wanted != "fsync" or not opened.durable:
-        return "wal"
-    opened.shard.flush()
-    return "fsync"
 
 
 def _stored(record: Record, parts: Sequence[Part]) -> StoredPoint:

@@ -17,8 +17,12 @@ from schemas.vectors import EF_MAX, CollectionSpec, EngineName, RoleCatalogue
 from services import files
 from services.errors import InvalidRequest, Unavailable
 from vectord.backends import ShardSpec
+from vectord.backends.store import ENGINE_BYTES, FULL
 
 log = structlog.get_logger(__name__)
+
+DELETING_BYTES: Final = 512 * 1024
+"""What the log of an engine may take for a page of deletions."""
 
 TUNING: Final = "tuning.json"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -67,6 +71,20 @@ def check_name(name: str) -> str:
     return name
 
 
+def disk_full(what: str = "the disk is full") -> Unavailable:
+    """What is answered while there is no room. Once there is, no restart is needed."""
+    return Unavailable(f"{what}; free space and send it again", code="disk_full", retry_after_s=5.0)
+
+
+def refused(error: OSError) -> Unavailable:
+    """What the disk said, for the caller, and in the log."""
+    if error.errno in FULL:
+        log.warning("disk is full", reason=str(error))
+        return disk_full()
+    log.error("disk refused", exc_info=error)
+    return Unavailable(f"the disk refuses: {error.strerror}", code="storage_failed")
+
+
 def folder_name(engine: EngineName) -> str:
     """A name for a new shard's folder."""
     return f"shard-{engine}-{uuid.uuid4().hex}"
@@ -79,8 +97,10 @@ class Disk:
     found broken.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, free_bytes_min: int) -> None:
         self.folder = folder
+        self._free_bytes_min = free_bytes_min
+        self._promised = 0
         self._roles = folder / "roles.json"
 
     @contextlib.contextmanager
@@ -95,20 +115,43 @@ class Disk:
             yield
 
     def check_writable(self) -> None:
-        """Raise OSError unless files can be made here."""
+        """Raise OSError unless files can be made here. A full disk is passed over: it can be read."""
         probe = self.folder / f".probe-{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
+        try:
+            probe.touch()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+        else:
+            probe.unlink()
 
-    def check_free(self, bytes_min: int) -> None:
-        """Raise `Unavailable` when less is free: the engine writes to memory maps; a full disk kills it."""
+    def check_free(self, more: int = 0) -> None:
+        """Raise 503 `disk_full` unless `more` bytes can be written and the least that is kept free stays so.
+
+        The engine writes to memory maps: a disk that fills up under it kills its process. So what it works
+        with is kept free even where the setting says nothing.
+        """
+        self._check(more + self._promised + max(self._free_bytes_min, ENGINE_BYTES))
+
+    @contextlib.contextmanager
+    def room(self, more: int) -> Iterator[None]:
+        """The same, and what others write meanwhile comes on top."""
+        self.check_free(more)
+        self._promised += more
+        try:
+            yield
+        finally:
+            self._promised -= more
+
+    def check_deleting(self) -> None:
+        """Raise 503 `disk_full` unless points can be deleted, which takes little."""
+        self._check(DELETING_BYTES)
+
+    def _check(self, wanted: int) -> None:
         free = shutil.disk_usage(self.folder).free
-        if free < bytes_min:
-            raise Unavailable(
-                f"{free} bytes are free on the disk, and nothing is written below {bytes_min}; nothing of"
-                " this request was kept, free space and send it again",
-                code="disk_full",
-                retry_after_s=5.0,
+        if free < wanted:
+            raise disk_full(
+                f"{free} bytes are free on the disk and {wanted} are needed; nothing of this request was kept"
             )
 
     # --- collections ---

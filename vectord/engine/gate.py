@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from schemas.vectors import Filter, PointId
 from vectord.backends import Record, Scored, Where
-from vectord.engine.collections import Opened
 from vectord.engine.limits import Limits, at_most, check_filter
+from vectord.engine.opened import Opened
 from vectord.engine.roles import Grant, Roles
 
 Limited = Sequence[str] | None

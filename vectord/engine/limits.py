@@ -40,7 +40,6 @@ class Limits:
     facet_points_max: int = 200_000
     snapshots_max: int = 16
     snapshot_bytes_max: int = 64 * 1024**3
-    disk_free_bytes_min: int = 256 * 1024**2
 
 
 def at_most(what: str, given: int, limit: int, *, param: str) -> None:
@@ -48,8 +47,11 @@ def at_most(what: str, given: int, limit: int, *, param: str) -> None:
         raise InvalidRequest(f"{what}: {given} given, at most {limit} accepted", param=param)
 
 
-def check_text(text: str, limits: Limits, *, param: str) -> None:
-    at_most("UTF-8 bytes of text", len(text.encode()), limits.text_bytes_max, param=param)
+def check_text(text: str, limits: Limits, *, param: str) -> int:
+    """Its length in bytes. Raises 400 for one that is too long."""
+    size = len(text.encode())
+    at_most("UTF-8 bytes of text", size, limits.text_bytes_max, param=param)
+    return size
 
 
 def checked_vector(
@@ -73,7 +75,8 @@ def checked_vector(
     return array("f", vector if 1e-3 < length < 1e3 else [number / length for number in vector])
 
 
-def check_payload(payload: dict[str, object], limits: Limits, *, param: str) -> None:
+def check_payload(payload: dict[str, object], limits: Limits, *, param: str) -> int:
+    """Its length in bytes, as JSON. Raises 400 for one that is too long or too deep."""
     level: list[object] = [payload]
     for _ in range(PAYLOAD_DEPTH_MAX):
         level = [item for value in level for item in _inside(value)]
@@ -81,7 +84,9 @@ def check_payload(payload: dict[str, object], limits: Limits, *, param: str) -> 
             break
     else:
         raise InvalidRequest(f"a payload nests at most {PAYLOAD_DEPTH_MAX} deep", param=param)
-    at_most("bytes of payload", len(orjson.dumps(payload)), limits.payload_bytes_max, param=param)
+    size = len(orjson.dumps(payload))
+    at_most("bytes of payload", size, limits.payload_bytes_max, param=param)
+    return size
 
 
 def _inside(value: object) -> Iterator[object]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from schemas.vectors import Point
 from services.errors import InvalidRequest
@@ -11,14 +12,20 @@ from vectord.engine.embedding import model_of
 from vectord.engine.limits import Limits, at_most, check_payload, check_text, checked_vector
 from vectord.engine.roles import Roles, normal_form
 
+FLOAT_BYTES: Final = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A point that passed; `vector` is None where its text is still to be embedded."""
+    """A point that passed; `vector` is None where its text is still to be embedded.
+
+    `bytes` is its size: the vector, the text, and the payload as JSON.
+    """
 
     point: Point
     vector: Sequence[float] | None
     role_key: str | None
+    bytes: int
 
     def record(self, embedded: Sequence[float] | None) -> Record:
         vector = self.vector if self.vector is not None else embedded
@@ -53,9 +60,10 @@ def check_points(points: Sequence[Point], rules: Rules) -> list[Draft]:
 
 def _draft(point: Point, rules: Rules, where: str) -> Draft:
     manifest, roles, limits = rules.manifest, rules.roles, rules.limits
+    size = FLOAT_BYTES * manifest.dimension
     if point.text is not None:
-        check_text(point.text, limits, param=f"{where}.text")
-    check_payload(dict(point.payload), limits, param=f"{where}.payload")
+        size += check_text(point.text, limits, param=f"{where}.text")
+    size += check_payload(dict(point.payload), limits, param=f"{where}.payload")
     vector = None
     if point.vector is not None:
         vector = checked_vector(
@@ -70,4 +78,4 @@ def _draft(point: Point, rules: Rules, where: str) -> Draft:
         canonical = roles.require(point.role, param=f"{where}.role")
         roles.permit(canonical, rules.limited_to, param=f"{where}.role")
         role_key = normal_form(point.role or "")
-    return Draft(point, vector, role_key)
+    return Draft(point, vector, role_key, size)

@@ -13,13 +13,16 @@ from typing import Final
 import structlog
 
 from schemas.vectors import Filter
+from services.errors import PlatformError
 from vectord.backends import Done, Found, Query, Rendered, StoreError, Where
-from vectord.engine.collections import Collections, Opened
+from vectord.engine.collections import Collections
 from vectord.engine.gate import Limited, Pass, pass_for
 from vectord.engine.limits import Limits
 from vectord.engine.metrics import Metrics
+from vectord.engine.opened import Opened
 from vectord.engine.recall import Recall
 from vectord.engine.roles import Roles
+from vectord.engine.runner import told
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +48,8 @@ class PromptQuestion:
 Start = Callable[[Query, Where, frozenset[str], Done], bool]
 """`PromptShard.start_search`."""
 
-PromptDone = Callable[[list[bytes] | None], None]
-"""Told the hits that may be shown, as JSON, best first; or None: the store failed, and the log says why."""
+PromptDone = Callable[[list[bytes] | PlatformError], None]
+"""Given the hits that may be shown, as JSON, best first; or what the caller is told of a failure."""
 
 
 class PromptSearches:
@@ -132,8 +135,7 @@ class _Visit:
     def found(self, found: Found) -> None:
         self._held.__exit__(None, None, None)
         if isinstance(found, StoreError):
-            log.error("store failed", reason=str(found))
-            self._done(None)
+            self._done(told(found))
             return
         self._searches.took(time.perf_counter() - self._started)
         hits = self._searches.checked(self._gate, list(found))

@@ -6,9 +6,9 @@ from typing import Final
 
 from schemas.vectors import Mode
 from vectord.backends import Query, Scored, Where
-from vectord.engine.collections import Opened
 from vectord.engine.embedding import Vector
 from vectord.engine.fusion import reciprocal_rank
+from vectord.engine.opened import Opened
 
 CANDIDATES_MIN: Final = 50
 """Hits that each side of a hybrid search brings to the fusion, at least."""

@@ -93,13 +93,17 @@ class Recording:
 
 @dataclass(slots=True)
 class Copy:
-    """Takes the points of `source` over into `target`. `run` puts a blocking call on a thread."""
+    """Takes the points of `source` over into `target`. `run` puts a blocking call on a thread.
+
+    `check_free` raises where there is no room for more.
+    """
 
     source: Shard
     target: Shard
     touched: Touched
     run: Run
     progress: Progress
+    check_free: Callable[[], None]
     transform: Transform | None = None
     samples_max: int = 100
     done: int = 0
@@ -188,6 +192,7 @@ class Copy:
         if self.transform is not None:
             records = await self.transform(records)
         if records:
+            self.check_free()
             await self.run(self.target.upsert, records)
 
     def _sample(self, records: Sequence[Record], total: int) -> None:

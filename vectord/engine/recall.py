@@ -13,8 +13,8 @@ import structlog
 from services.errors import PlatformError
 from services.tasks import TaskSet
 from vectord.backends import Query, Scored, Where
-from vectord.engine.collections import Opened
 from vectord.engine.metrics import Metrics
+from vectord.engine.opened import Opened
 from vectord.engine.runner import Runner
 
 log = structlog.get_logger(__name__)

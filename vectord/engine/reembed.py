@@ -11,11 +11,13 @@ from schemas.vectors import ReembedRequest, ReembedState
 from services.errors import Conflict, Forbidden, NotFound, PlatformError
 from services.tasks import TaskSet
 from vectord.backends import Record
-from vectord.engine.collections import Collections, Opened
+from vectord.engine.collections import Collections
 from vectord.engine.disk import Manifest
 from vectord.engine.embedding import Embedder, model_of
 from vectord.engine.gate import Limited
 from vectord.engine.limits import Limits, at_most
+from vectord.engine.moves import Moves
+from vectord.engine.opened import Opened
 
 log = structlog.get_logger(__name__)
 
@@ -24,9 +26,16 @@ class Reembeds:
     """Begins them, and knows how far each is. A restart forgets one that was under way; nothing is lost."""
 
     def __init__(
-        self, collections: Collections, embedder: Embedder, *, limits: Limits, tasks: TaskSet
+        self,
+        collections: Collections,
+        moves: Moves,
+        embedder: Embedder,
+        *,
+        limits: Limits,
+        tasks: TaskSet,
     ) -> None:
         self._collections = collections
+        self._moves = moves
         self._embedder = embedder
         self._limits = limits
         self._tasks = tasks
@@ -86,14 +95,14 @@ class Reembeds:
             return [replace(record, vector=vector) for record, vector in zip(records, vectors, strict=True)]
 
         try:
-            await self._collections.rebuild(
+            await self._moves.rebuild(
                 name,
                 manifest,
                 progress=lambda done, total: report(done=done, total=total),
                 transform=embedded,
             )
         except PlatformError as error:
-            log.warning("not embedded again", collection=name, reason=error.message)
+            log.warning("not embedded again", collection=name, reason=error.summary)
             report(state="failed", error=error.message)
         except BaseException:
             report(state="failed", error="it broke off; the log says why")

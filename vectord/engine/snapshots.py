@@ -13,13 +13,14 @@ import structlog
 
 from schemas.vectors import Collection, RestoreRequest, Snapshot, SnapshotList
 from services import files
-from services.errors import Conflict, Forbidden, NotFound, Unavailable
+from services.errors import Conflict, Forbidden, NotFound
 from vectord.backends import Page, Record, Shard, Where
 from vectord.engine.archive import Reader, SnapshotBroken, Writer
-from vectord.engine.collections import Collections, Opened, first_engine
-from vectord.engine.disk import NAME, Manifest, check_name
+from vectord.engine.collections import Collections, first_engine
+from vectord.engine.disk import NAME, Disk, Manifest, check_name, refused
 from vectord.engine.gate import Limited
 from vectord.engine.limits import Limits
+from vectord.engine.opened import Opened
 from vectord.engine.runner import Runner
 
 log = structlog.get_logger(__name__)
@@ -30,13 +31,14 @@ SUFFIX: Final = ".zip"
 
 
 class Snapshots:
-    """The snapshots of every collection, in `<folder>/<collection>/<snapshot>.zip`.
+    """The snapshots of every collection, in `.snapshots/<collection>/<snapshot>.zip`.
 
     They outlive the collection. A file put there by hand is one as well.
     """
 
-    def __init__(self, folder: Path, collections: Collections, *, runner: Runner, limits: Limits) -> None:
-        self._folder = folder
+    def __init__(self, disk: Disk, collections: Collections, *, runner: Runner, limits: Limits) -> None:
+        self._disk = disk
+        self._folder = disk.folder / ".snapshots"
         self._collections = collections
         self._runner = runner
         self._limits = limits
@@ -68,7 +70,7 @@ class Snapshots:
             writer = Writer(file)
             cursor: str | None = None
             while True:
-                self._collections.check_free()
+                self._disk.check_free()
                 page = await self._runner.run(_page, opened, cursor)
                 await self._runner.run(writer.add, page.records)
                 cursor = page.cursor
@@ -121,15 +123,33 @@ class Snapshots:
                 engine=first_engine(spec),
             )
             with _told():
-                await self._collections.make_filled(name, manifest, lambda shard: _fill(shard, reader))
+                await self._collections.make_filled(
+                    name,
+                    manifest,
+                    lambda shard: self._fill(shard, reader),
+                    {
+                        "collection": request.collection or name,
+                        "snapshot": request.snapshot,
+                        "sha256": reader.sha256,
+                    },
+                )
         with self._collections.use(name) as opened:
-            self._collections.wrote(opened, contents.points)
             return await self._collections.describe(opened)
+
+    def _fill(self, shard: Shard, reader: Reader) -> None:
+        for records in reader.records():
+            for start in range(0, len(records), PAGE):
+                self._disk.check_free()
+                part: Sequence[Record] = records[start : start + PAGE]
+                shard.upsert(part)
+        points = shard.info().points
+        if points != reader.contents.points:
+            raise SnapshotBroken(f"it holds {points} points; its manifest says {reader.contents.points}")
 
     @contextlib.contextmanager
     def receiving(self) -> Iterator[IO[bytes]]:
         """A file to receive a snapshot in; it is gone at the end of the block, unless `keep` took it."""
-        self._collections.check_free()
+        self._disk.check_free()
         with _told():
             self._folder.mkdir(exist_ok=True)
             path = self._folder / f"{DRAFT}{secrets.token_hex(8)}"
@@ -160,7 +180,7 @@ class Snapshots:
                 pass
 
     async def _check_room(self, name: str) -> None:
-        self._collections.check_free()
+        self._disk.check_free()
         held = len(await self._runner.run(self._paths, name))
         if held >= self._limits.snapshots_max:
             raise Conflict(
@@ -221,16 +241,6 @@ def _page(opened: Opened, cursor: str | None) -> Page:
     return opened.shard.scroll(Where(), limit=PAGE, cursor=cursor, with_vector=True)
 
 
-def _fill(shard: Shard, reader: Reader) -> None:
-    for records in reader.records():
-        for start in range(0, len(records), PAGE):
-            part: Sequence[Record] = records[start : start + PAGE]
-            shard.upsert(part)
-    points = shard.info().points
-    if points != reader.contents.points:
-        raise SnapshotBroken(f"it holds {points} points; its manifest says {reader.contents.points}")
-
-
 def _described(path: Path, reader: Reader) -> Snapshot:
     contents = reader.contents
     return Snapshot(
@@ -262,5 +272,4 @@ def _told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        log.warning("snapshot cannot be written", reason=error.strerror)
-        raise Unavailable(f"the disk refuses: {error.strerror}", code="storage_failed") from error
+        raise refused(error) from error

@@ -4,6 +4,7 @@ A search by vector, asked for in the usual form, is answered without a task. Any
 which also says what is wrong with it; both find the same.
 """
 
+import math
 import time
 from typing import Any, Final
 
@@ -149,18 +150,17 @@ class _Visit:
     def leave(self) -> None:
         self._gone = True
 
-    def done(self, hits: list[bytes] | None) -> None:
+    def done(self, found: list[bytes] | PlatformError) -> None:
         seconds = time.perf_counter() - self._started
-        if hits is None:
-            error = PlatformError("the store failed; the log says why", code="store_failed")
-            status, body = error.status, error.envelope(self.request.request_id).model_dump_json().encode()
+        headers = [(b"content-type", JSON), (b"x-request-id", self.request.request_id.encode())]
+        if isinstance(found, PlatformError):
+            status, body = found.status, found.envelope(self.request.request_id).model_dump_json().encode()
+            if found.retry_after_s is not None:
+                headers.append((b"retry-after", str(math.ceil(found.retry_after_s)).encode()))
         else:
             exact = b"true" if self._exact else b"false"
-            status, body = (
-                200,
-                (b'{"hits":[%b],"took_ms":%.3f,"exact":%b}' % (b",".join(hits), seconds * 1000, exact)),
-            )
-        headers = ((b"content-type", JSON), (b"x-request-id", self.request.request_id.encode()))
+            status = 200
+            body = b'{"hits":[%b],"took_ms":%.3f,"exact":%b}' % (b",".join(found), seconds * 1000, exact)
         self._exchange.respond(status, headers, body)
         self._frame.end(self._exchange.scope, self.request, 0 if self._gone else status, seconds)
 

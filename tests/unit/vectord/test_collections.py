@@ -322,6 +322,18 @@ async def test_the_index_is_rebuilt_in_the_background(open_vectord: "Open") -> N
         assert len(await vectord.ids("c", {"vector": X, "k": 200})) == 150
 
 
+async def test_a_load_that_writes_over_points_does_not_hold_up_the_rebuild(open_vectord: "Open") -> None:
+    """What it replaced takes memory until then. A load of new points may be 20 times as long."""
+    async with open_vectord(optimize_after_points=100) as vectord:
+        await vectord.call("PUT", "/collections/c", PLAIN)
+        written = 0
+        while not await vectord.metric("vectord_optimize_seconds_count"):
+            await vectord.put("c", *({"id": n, "vector": [1.0, n, 1.0]} for n in range(10)))
+            written += 10
+            await anyio.sleep(0.01)
+        assert written < 20 * 100
+
+
 async def test_retrieve_merges_collections(vectord: "Vectord") -> None:
     for name in ("a", "b"):
         await vectord.call("PUT", f"/collections/{name}", {"model": "letters"})

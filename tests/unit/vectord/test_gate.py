@@ -278,7 +278,7 @@ class LeakyShard(FakeShard):
 class LeakyStore(FakeStore):
     def open(self, folder: pathlib.Path, spec: ShardSpec) -> FakeShard:
         whole = super().open(folder, spec)
-        return LeakyShard(spec, whole._records)
+        return LeakyShard(self, spec, whole._records)
 
 
 @pytest.mark.anyio

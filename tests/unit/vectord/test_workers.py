@@ -2,12 +2,14 @@
 
 import pathlib
 import random
+import shutil
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from vectord.backends import Query, Record, ShardSpec, StoreError, Where, WorkerStore, generations
+from vectord.backends.workers import LOG_FOLDER
 
 DIMENSION = 8
 TURNS_MAX = 1000
@@ -62,6 +64,31 @@ def test_what_changes_during_a_rebuild_is_carried_over(workers: WorkerStore, tmp
     assert again.info().points == len(there)
     assert len(again.search(Query(50, text="second"), Where())) == min(50, len(written - deleted))
     again.close()
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_what_was_flushed_is_made_anew_from_the_log_alone(
+    workers: WorkerStore, tmp_path: pathlib.Path, *, rebuilt: bool
+) -> None:
+    """As after a power loss that took everything but what a flush has synced."""
+    folder, saved = tmp_path / "s", tmp_path / "saved"
+    workers.create(folder, SPEC)
+    shard = workers.open(folder, SPEC)
+    shard.upsert([record(number) for number in range(100)])
+    if rebuilt:
+        shard.optimize()
+    shutil.copytree(folder, saved)
+    shard.upsert([record(number) for number in range(100, 1100)])
+    shard.delete(list(range(50)))
+    shard.flush()
+    shutil.rmtree(generations.current(saved) / LOG_FOLDER)
+    shutil.copytree(generations.current(folder) / LOG_FOLDER, generations.current(saved) / LOG_FOLDER)
+    shard.close()
+    shard = workers.open(saved, SPEC)
+    there = shard.scroll(Where(), limit=2000, cursor=None, with_vector=True).records
+    assert {one.id for one in there} == set(range(50, 1100))
+    assert there[-1].text == "first"
+    shard.close()
 
 
 def test_a_rebuild_that_did_not_end_leaves_nothing(workers: WorkerStore, tmp_path: pathlib.Path) -> None:
