@@ -22,13 +22,14 @@ from chatd.engine.config import (
     read,
 )
 from chatd.engine.config.build import Builder
-from chatd.routes import chat_doors, routes
+from chatd.routes import MESSAGES_ID_HEADER, MESSAGES_PATH, chat_doors, routes
 from chatd.settings import Settings, environment
 from services import daemon, http
 from services.clients import DistillClient, ValidatorsClient, VectordClient
 from services.daemon import Daemon
 from services.health import Check
 from services.http import PeerClient
+from services.middleware import SecondIdMiddleware
 from services.tasks import TaskSet, every, task_set
 from services.telemetry import CollectorRegistry
 
@@ -97,7 +98,7 @@ def create_app(
                 "checks": _checks(dispatcher, keeper, config),
             }
 
-    return daemon.build(
+    app = daemon.build(
         "chatd",
         routes,
         lifespan,
@@ -105,6 +106,8 @@ def create_app(
         registry=registry,
         direct=partial(chat_doors, body_bytes_max=settings.body_bytes_max),
     )
+    app.surround(partial(SecondIdMiddleware, path=MESSAGES_PATH, name=MESSAGES_ID_HEADER.encode()))
+    return app
 
 
 def _spool(settings: Settings, metrics: Metrics) -> Spool:

@@ -22,7 +22,7 @@ from gateway.engine import (
     shared_limits,
 )
 from gateway.engine.members import Connected
-from gateway.routes import doors, porter, routes
+from gateway.routes import MESSAGES, MESSAGES_ID, doors, porter, routes
 from gateway.settings import Settings
 from services import daemon
 from services.clients import DistillClient
@@ -32,6 +32,7 @@ from services.h1 import H1Client
 from services.health import Check, readiness
 from services.http import PeerClient, Timeouts
 from services.keys import KeyStore
+from services.middleware import SecondIdMiddleware
 from services.tasks import TaskSet, every, task_set
 from services.telemetry import CollectorRegistry, render
 
@@ -130,6 +131,7 @@ def create_app(
         direct=partial(doors, body_bytes_max=settings.body_bytes_max, pages=pages),
         porter=partial(porter, per_s_max=settings.refusals_per_s_max, pages=pages),
     )
+    app.surround(partial(SecondIdMiddleware, path=MESSAGES, name=MESSAGES_ID))
     if pages:
         app.add_middleware(
             CORSMiddleware,

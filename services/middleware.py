@@ -218,6 +218,29 @@ class _Sender:
         await self._send(message)
 
 
+class SecondIdMiddleware:
+    """Says a request's id under a second name on one path: that of the API whose clients ask there."""
+
+    def __init__(self, app: ASGIApp, *, path: str, name: bytes) -> None:
+        self._app = app
+        self._path = path
+        self._name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != self._path:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_both(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                said = dict(message["headers"])
+                second = {self._name: said[b"x-request-id"]} if self._name not in said else {}
+                message = {**message, "headers": [*message["headers"], *second.items()]}
+            await send(message)
+
+        await self._app(scope, receive, send_both)
+
+
 class HeadMiddleware:
     """Answers HEAD where there is a GET: with its status and headers, and no body."""
 

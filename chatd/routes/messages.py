@@ -18,4 +18,4 @@ REQUEST_ID_HEADER = "request-id"
 @routes.post(PATH, response_model=None)
 async def create_message(body: MessagesRequest, request: Request, _: EpisodeDep) -> Response:
     """Continue a conversation, in one piece or as a stream of events."""
-    return await reply(messages.asked(body), MessagesSurface(), request, own_id=REQUEST_ID_HEADER)
+    return await reply(messages.asked(body), MessagesSurface(), request)

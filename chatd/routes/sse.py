@@ -11,20 +11,15 @@ from chatd.engine.surfaces import Surface
 from chatd.routes.conversation import STREAM_HEADERS, Told, conversation
 from chatd.routes.parts import naming
 from schemas.chat import ChatRequest
-from services import context
 from services.disconnect import ClientGone, while_connected
 
 log = structlog.get_logger(__name__)
 
 
-async def reply(
-    body: ChatRequest, surface: Surface, request: Request, *, own_id: str | None = None
-) -> Response:
-    """The answer to one request, in the words of its surface. `own_id`: what that API calls its id."""
+async def reply(body: ChatRequest, surface: Surface, request: Request) -> Response:
+    """The answer to one request, in the words of its surface."""
     state = request.state
     talk = conversation(body, surface, request.scope)
-    if own_id is not None and (current := context.current()) is not None:
-        talk.headers[own_id] = current.request_id
     with naming(lambda: talk.headers):
         async with while_connected(request.receive):
             told = await talk.answer(state.dispatcher, state.gate)

@@ -3,13 +3,14 @@
 from gateway.routes import passages, status
 from gateway.routes.embeddings import EmbeddingsDoor
 from gateway.routes.origins import DoorForPrograms
+from gateway.routes.passages import MESSAGES, MESSAGES_ID
 from gateway.routes.porter import Porter
 from gateway.routes.relay import relay_doors
 from services import daemon, protocol
 from services.middleware import Frame
 from services.protocol import Door, Doors
 
-__all__ = ["doors", "porter", "routes"]
+__all__ = ["MESSAGES", "MESSAGES_ID", "doors", "porter", "routes"]
 
 routes = daemon.router()
 routes.include_router(passages.routes)

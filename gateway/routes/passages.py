@@ -22,7 +22,7 @@ from services.disconnect import ClientGone, unless_gone
 from services.errors import Forbidden, PlatformError
 from services.keys import Scope as KeyScope
 from services.metering import METERED_HEADER
-from services.middleware import arrived_s
+from services.middleware import arrived_s, error_headers
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +49,9 @@ READ: Final[tuple[KeyScope, ...]] = ("vectors:read",)
 WRITE: Final[tuple[KeyScope, ...]] = ("vectors:write",)
 EMBEDDINGS: Final = "/v1/embeddings"
 ITERATE: Final = "/v1/iterate"
+MESSAGES: Final = "/v1/messages"
+MESSAGES_ID: Final = b"request-id"
+"""What Anthropic's clients call the id of a request."""
 VALIDATE: Final = "/v1/validate"
 COLLECTION: Final = "/v1/collections/{name}"
 SNAPSHOT: Final = f"{COLLECTION}/snapshots/{{snapshot}}"
@@ -56,7 +59,7 @@ SNAPSHOT: Final = f"{COLLECTION}/snapshots/{{snapshot}}"
 PASSAGES: Final = (
     Passage("POST", "/v1/chat/completions", "chatd", "Chat, as JSON or as a stream.", ("chat",)),
     Passage("POST", "/v1/responses", "chatd", "Chat in the form of OpenAI's Responses.", ("chat",)),
-    Passage("POST", "/v1/messages", "chatd", "Chat in the form of Anthropic's Messages.", ("chat",)),
+    Passage("POST", MESSAGES, "chatd", "Chat in the form of Anthropic's Messages.", ("chat",)),
     Passage(
         "POST",
         "/v1/chat/explain",
@@ -193,6 +196,7 @@ NOT_RELAYED: Final = HOP_HEADERS | {
     *(name.encode() for name, _ in (*daemon.SECURITY_HEADERS, *daemon.TLS_HEADERS)),
 }
 """What every answer of the gateway has of its own."""
+JSON: Final = (b"content-type", b"application/json")
 INTERNAL_PREFIX: Final = b"x-stillhouse-"
 GATE_HEADER: Final = b"x-stillhouse-validate"
 """What the chats of a key must pass; chatd holds to it."""
@@ -249,6 +253,14 @@ def relayed(headers: Headers, limiter: Limiter | None) -> list[tuple[bytes, byte
         if (lowered := name.lower()) not in NOT_RELAYED and not lowered.startswith(INTERNAL_PREFIX)
     ]
     return passed if limiter is None else passed + encoded(limiter.headers())
+
+
+def refusal(path: str, error: PlatformError, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Head and body of what is said on the short ways in place of an answer."""
+    ids = [b"x-request-id", MESSAGES_ID] if path == MESSAGES else [b"x-request-id"]
+    said = {name: request_id.encode() for name in ids}
+    headers = [JSON, *encoded(error_headers(error)), *said.items()]
+    return headers, error.envelope(request_id).model_dump_json().encode()
 
 
 def meter_for(limiter: Limiter | None) -> TokenMeter | None:

@@ -12,14 +12,11 @@ from starlette.types import Scope
 
 from gateway.engine import Doorkeeper
 from gateway.routes.origins import is_page
-from gateway.routes.passages import PASSAGES, Passage, authorization_of, encoded
+from gateway.routes.passages import PASSAGES, Passage, authorization_of, refusal
 from services.context import RequestContext
 from services.errors import Unauthenticated
-from services.middleware import OPS_PATHS, Frame, arrived_s, error_headers
+from services.middleware import OPS_PATHS, Frame, arrived_s
 from services.protocol import DirectExchange
-
-JSON: Final = (b"content-type", b"application/json")
-
 
 BURST_S: Final = 0.1
 """So much of the rate may be used at once."""
@@ -109,7 +106,6 @@ class Porter:
 
     def _refuse(self, exchange: DirectExchange, request: RequestContext, error: Unauthenticated) -> None:
         scope = exchange.scope
-        headers = [JSON, *encoded(error_headers(error)), (b"x-request-id", request.request_id.encode())]
-        body = error.envelope(request.request_id).model_dump_json().encode()
+        headers, body = refusal(scope["path"], error, request.request_id)
         exchange.respond(error.status, headers, body)
         self._frame.end(scope, request, error.status, time.perf_counter() - arrived_s(scope))

@@ -21,15 +21,15 @@ from gateway.routes.passages import (
     authorization_of,
     check_content,
     concerns_run,
-    encoded,
     meter_for,
     outgoing_of,
+    refusal,
     relayed,
     transit_of,
 )
 from services.context import RequestContext
 from services.errors import PlatformError
-from services.middleware import Frame, arrived_s, error_headers
+from services.middleware import Frame, arrived_s
 from services.protocol import DirectExchange
 
 log = structlog.get_logger(__name__)
@@ -39,8 +39,6 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 
 GATHERED_BYTES_MAX: Final = 64 * 1024
 """Answers up to this size are gathered and leave in one write."""
-
-JSON: Final = (b"content-type", b"application/json")
 
 
 class RelayDoor:
@@ -172,8 +170,8 @@ class _Visit:
         self._status = error.status
         if error.status >= 500:
             self._log(error)
-        headers = [JSON, *encoded(error_headers(error)), (b"x-request-id", request_id.encode())]
-        self._exchange.respond(error.status, headers, error.envelope(request_id).model_dump_json().encode())
+        headers, body = refusal(self._exchange.scope["path"], error, request_id)
+        self._exchange.respond(error.status, headers, body)
 
     def _log(self, error: PlatformError) -> None:
         log.warning(

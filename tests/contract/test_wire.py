@@ -95,3 +95,18 @@ def test_only_who_knows_chunks_gets_them(house: House, version: bytes, *, chunke
         answer = read_to_end(connection)
     assert dict(headers_of(answer)).get("transfer-encoding") == ("chunked" if chunked else None)
     assert answer.partition(b"\r\n\r\n")[2] == (CHUNKS if chunked else b"{}")
+
+
+@pytest.mark.parametrize("key", [True, False])
+@pytest.mark.parametrize("body", [b"{}", b"", b"{"])
+def test_answers_of_the_gateway_are_named_as_anthropic_s_clients_look_for_it(
+    house: House, body: bytes, *, key: bool
+) -> None:
+    house.daemon.answer = 503, {"x-stillhouse-draining": "1"}, b""
+    asked = house.asked(b"POST /v1/messages", body, close=True)
+    with connected(house.gateway.url) as connection:
+        connection.sendall(asked if key else asked.replace(house.key, b"sh-none"))
+        answer = read_to_end(connection)
+    said = headers_of(answer)
+    assert [value for name, value in said if name == "request-id"] == [dict(said)["x-request-id"]]
+    assert answer[9:12] == (b"503" if key else b"401")

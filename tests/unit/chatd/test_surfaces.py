@@ -77,6 +77,15 @@ async def test_a_stream_tells_the_gateway_its_tokens(
 
 
 @anyio
+@pytest.mark.parametrize("change", [{}, {"max_tokens": 0}, {"model": "no/where"}])
+async def test_anthropic_s_clients_find_the_id_of_every_answer(world: World, change: dict[str, Any]) -> None:
+    world.script(Step.saying("hi"))
+    async with world.client() as client:
+        answer = await client.post("/v1/messages", json={"model": "fake", **BODIES["/v1/messages"], **change})
+    assert answer.headers.get_list("request-id") == [answer.headers["x-request-id"]]
+
+
+@anyio
 @pytest.mark.parametrize("path", BODIES)
 async def test_null_is_as_good_as_nothing_said(world: World, path: str) -> None:
     world.script(Step.saying("hi"))
