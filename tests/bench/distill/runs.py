@@ -1,6 +1,5 @@
 """Makes runs as an agency's log has them: seeded, about 1.5 KB each, with episodes, verdicts and feedback."""
 
-import hashlib
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,7 @@ from typing import Any
 import orjson
 
 from schemas.canonical import canonical_bytes
-from schemas.evidence import SegmentManifest
+from tests.unit.distill.vouched import seal
 
 Json = dict[str, Any]
 
@@ -175,15 +174,3 @@ def write_log(
         size += len(line)
     file.close()
     return number
-
-
-def seal(path: Path) -> None:
-    """Put a segment's manifest beside it."""
-    content = path.read_bytes()
-    manifest = SegmentManifest(
-        segment=path.name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        lines=content.count(b"\n"),
-        bytes=len(content),
-    )
-    path.with_suffix(".manifest.json").write_text(manifest.model_dump_json() + "\n")

@@ -14,8 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.bench.distill.runs import Maker, seal, write_log
+from tests.bench.distill.runs import Maker, write_log
 from tests.processes import Running, running
+from tests.unit.distill.vouched import seal
 
 pytestmark = [pytest.mark.bench, pytest.mark.enable_socket, pytest.mark.timeout(3600)]
 

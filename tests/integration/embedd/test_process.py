@@ -12,7 +12,7 @@ from services.testing import free_port
 from tests.processes import running
 from tests.stubs import ollama
 from tests.stubs.ollama import OllamaStub, stubs
-from tests.unit.embedd.served import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.enable_socket]
 

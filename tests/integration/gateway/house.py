@@ -17,6 +17,7 @@ from gateway.settings import Settings
 from services.daemon import Daemon
 from services.protocol import DirectExchange, Door, Doors, EnvelopeProtocol
 from services.testing import free_port
+from tests.waiting import until
 
 PATIENCE_S = 30.0
 NAMES = ("embedd", "vectord", "chatd", "distill", "validators")
@@ -182,13 +183,6 @@ async def house(data: Path, urls: Sequence[str], **settings: Any) -> AsyncIterat
     finally:
         server.should_exit = True
         await running
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for something to become so."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
 
 
 def request(path: str, body: bytes, *lines: bytes) -> bytes:

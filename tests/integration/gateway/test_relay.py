@@ -14,7 +14,8 @@ import pytest
 from schemas.chat import GateSpec
 from services.keys import KeyGrant, KeyStore
 from services.protocol import EnvelopeProtocol
-from tests.integration.gateway.house import Asked, House, Stub, answers, house, request, stub, until, whole
+from tests.integration.gateway.house import Asked, House, Stub, answers, house, request, stub, whole
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.enable_socket]
 

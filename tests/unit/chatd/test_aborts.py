@@ -14,7 +14,8 @@ from schemas.chat import ChatRequest
 from schemas.runs import Usage
 from services.testing import WithState
 from tests.unit.chatd.conftest import World
-from tests.unit.chatd.test_dispatch import alias, configure, until
+from tests.unit.chatd.test_dispatch import alias, configure
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

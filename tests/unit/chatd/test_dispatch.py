@@ -19,6 +19,7 @@ from services.errors import (
     UpstreamTimeout,
 )
 from tests.unit.chatd.conftest import World
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -277,12 +278,6 @@ async def test_a_full_candidate_is_passed_over_and_a_full_queue_is_429(world: Wo
         waiting.cancel()
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "provider_busy")
     assert "retry-after" in refused.headers
-
-
-async def until(done: Any) -> None:
-    async with asyncio.timeout(30):
-        while not done():  # noqa: ASYNC110 - a fake tells nobody
-            await asyncio.sleep(0)
 
 
 async def test_the_caller_s_patience_is_a_clock(world: World) -> None:

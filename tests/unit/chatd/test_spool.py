@@ -1,7 +1,5 @@
 """Records reach distill once it is there, and wait on disk until then."""
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -12,16 +10,11 @@ from chatd.backends import Step
 from chatd.engine import Metrics, Spool
 from services.errors import Unavailable
 from tests.unit.chatd.conftest import World
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 ASK = {"model": "fake", "messages": [{"role": "user", "content": "hello"}]}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - it is the other side that is waited for
-            await asyncio.sleep(0.01)
 
 
 def spool_in(folder: Path, **limits: int) -> Spool:

@@ -70,14 +70,18 @@ async def test_a_decision_is_in_the_log_and_takes_the_evidence_off_the_queue(tmp
         assert len(await waiting(client)) == 2
 
 
+async def corrected(client: httpx.AsyncClient) -> Json:
+    """The one piece that waits, corrected by ann; the review."""
+    await fill(client, 1)
+    (item,) = await waiting(client)
+    return await decide(
+        client, item["evidence"]["evidence_id"], decision="correct", by="ann", correction="the right answer"
+    )
+
+
 async def test_a_correction_is_exported_as_what_should_have_been_said(tmp_path: Path) -> None:
     async with distill(tmp_path) as client:
-        await fill(client, 1)
-        (item,) = await waiting(client)
-        evidence_id = item["evidence"]["evidence_id"]
-        review = await decide(
-            client, evidence_id, decision="correct", by="ann", correction="the right answer"
-        )
+        review = await corrected(client)
         assert review["correction"]["content"] == "the right answer"
         job = await chain(client, "preference")
         folder = tmp_path / "datasets" / job["dataset_id"]
@@ -129,12 +133,7 @@ async def rows_of(client: httpx.AsyncClient, data: Path, kind: str) -> tuple[lis
 
 async def test_a_correction_is_what_a_model_learns_and_is_shown(tmp_path: Path) -> None:
     async with distill(tmp_path) as client:
-        await fill(client, 1)
-        (item,) = await waiting(client)
-        evidence_id = item["evidence"]["evidence_id"]
-        review = await decide(
-            client, evidence_id, decision="correct", by="ann", correction="the right answer"
-        )
+        review = await corrected(client)
         for kind, answer in (
             ("sft", lambda row: row["messages"][-1]["content"]),
             ("rag", lambda row: row["text"]),
@@ -142,16 +141,13 @@ async def test_a_correction_is_what_a_model_learns_and_is_shown(tmp_path: Path) 
             rows, provenance = await rows_of(client, tmp_path, kind)
             assert sorted(map(answer, rows)) == ["answer good", "the right answer"]
             names = {one["evidence_id"]: one.get("correction") for one in provenance}
-            assert names[evidence_id] == review["review_id"]
+            assert names[review["evidence_id"]] == review["review_id"]
 
 
 async def test_a_correction_that_somebody_contests_is_exported_nowhere(tmp_path: Path) -> None:
     async with distill(tmp_path) as client:
-        await fill(client, 1)
-        (item,) = await waiting(client)
-        evidence_id = item["evidence"]["evidence_id"]
-        await decide(client, evidence_id, decision="correct", by="ann", correction="the right answer")
-        await decide(client, evidence_id, decision="reject", by="bob")
+        review = await corrected(client)
+        await decide(client, review["evidence_id"], decision="reject", by="bob")
         rows, _ = await rows_of(client, tmp_path, "sft")
         assert [row["messages"][-1]["content"] for row in rows] == ["answer good"]
         job = await finished(client, stage="export", kind="preference")

@@ -10,7 +10,6 @@ from tests.unit.distill.builders import (
     chain,
     distill,
     done,
-    episode,
     evidence,
     finished,
     run,
@@ -19,6 +18,7 @@ from tests.unit.distill.builders import (
     verdict,
     verdict_record,
 )
+from tests.unit.distill.exports import stories
 
 pytestmark = pytest.mark.anyio
 
@@ -37,17 +37,7 @@ def products(data: Path) -> dict[str, bytes]:
 
 
 def mixed() -> list[Json]:
-    return [
-        *episode("o1"),
-        *episode("o2", code="fill.role_mismatch"),
-        run("plain", verdict=verdict()),
-        run("unjudged"),
-        run("silent", output=None),
-        run("later"),
-        verdict_record("later", "rejected", "fill.underage", ts="2026-11-02T10:00:01Z"),
-        verdict_record("later", "accepted", ts="2026-11-02T10:00:02Z"),
-        verdict_record("nobody"),
-    ]
+    return [*stories.mixed(), verdict_record("nobody")]
 
 
 async def test_the_same_log_gives_the_same_bytes(tmp_path: Path) -> None:

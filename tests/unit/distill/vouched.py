@@ -33,6 +33,7 @@ def build(data: Path, *, runs: int = 12) -> None:
 
 
 def seal(segment: Path) -> None:
+    """Put a segment's manifest beside it."""
     content = segment.read_bytes()
     manifest = SegmentManifest(
         segment=segment.name,

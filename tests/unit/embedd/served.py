@@ -1,7 +1,7 @@
 """embedd on a real port in the test's own event loop, with a backend that waits for the test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from embedd.settings import Settings
 from services.daemon import Daemon
 from services.protocol import EnvelopeProtocol
 from services.testing import free_port
+from tests.waiting import until
 
 PATIENCE_S = 30.0
 
@@ -78,10 +79,3 @@ async def served(backend: FakeBackend, settings: Settings | None = None) -> Asyn
     finally:
         server.should_exit = True
         await running
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for something to become so."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)

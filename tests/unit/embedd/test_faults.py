@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -20,17 +20,11 @@ from services.errors import (
 from tests.stubs import ollama
 from tests.stubs.ollama import OllamaStub, Step, stubs
 from tests.unit.embedd.engines import Built, engine_on_stubs, vectors
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.enable_socket]
 
 PATIENCE_S = 30.0
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for something to become so."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not true():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
 
 
 def deque_of(step: Step, *, times: int) -> deque[Step]:

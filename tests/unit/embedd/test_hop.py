@@ -16,7 +16,8 @@ from embedd.settings import Settings
 from schemas import hop
 from schemas.hop import Answered, Call, Refused
 from services.h1 import Exchange, H1Client
-from tests.unit.embedd.served import PATIENCE_S, Gated, Served, served, until
+from tests.unit.embedd.served import PATIENCE_S, Gated, Served, served
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.enable_socket]
 

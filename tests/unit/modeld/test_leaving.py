@@ -13,6 +13,7 @@ from modeld.backends import FakeChat, GenerationFailed, Report, fake_shelf
 from modeld.settings import Settings
 from services.daemon import Daemon
 from services.telemetry import render
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -68,15 +69,9 @@ async def serving(chat: FakeChat, **options: Any) -> AsyncIterator[tuple[Daemon,
     app = create_app(Settings(chat_slots=1, **options), shelf=fake_shelf(chat=chat))
     async with app.router.lifespan_context(app) as state:
         held = dict(state or {})
-        for card in held["engine"].known():
-            await until(lambda name=card.name: any(name == c.name for c, _ in held["engine"].usable()))
+        known = {card.name for card in held["engine"].known()}
+        await until(lambda: known <= {card.name for card, _ in held["engine"].usable()})
         yield app, held
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - threads change what it looks at
-            await asyncio.sleep(0.005)
 
 
 async def answered(app: Daemon, state: dict[str, Any]) -> None:

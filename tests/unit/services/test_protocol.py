@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 
 from schemas.errors import ErrorEnvelope
 from services.protocol import Direct, DirectExchange, Doors, EnvelopeProtocol
+from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.enable_socket]
 
@@ -166,11 +167,6 @@ async def test_who_leaves_is_gone_for_the_request_that_is_answered_too() -> None
         await began.wait()
         writer.close()
         await told.wait()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110 - what is waited for has no event
-        await asyncio.sleep(0.01)
 
 
 async def test_only_so_much_is_held_for_doors() -> None:
