@@ -244,9 +244,9 @@ async def _answer(
     prompt = Prompt(text, options.sampling(resident.card.context_tokens), body.schema_wanted())
     async with while_connected(request.receive):
         generation = await engine.generate(resident, prompt, keep_alive_s=body.keep_alive)
-        if body.stream is False:
+        if not body.stream:
             pieces = [piece async for piece in generation]
-    if body.stream is False:
+    if not body.stream:
         engine.count(resident, generation.report)
         return {**_stamp(body), **wrap("".join(pieces)), **_ending(generation, started)}
 

@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictInt,
+    model_validator,
+)
 
 from modeld.backends import FormatRefused, Sampling
 from services.errors import InvalidRequest
@@ -57,9 +66,16 @@ KeepAlive = Annotated[float | None, BeforeValidator(_keep_alive_s)]
 
 
 class OllamaModel(BaseModel):
-    """A body of an Ollama route."""
+    """A body of an Ollama route. A null is as good as nothing said, as Go reads it."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None}
 
 
 class Options(OllamaModel):
@@ -85,7 +101,7 @@ class Options(OllamaModel):
         for name, value in data.items() if isinstance(data, dict) else ():
             field = cls.model_fields.get(name)
             expected = _expected(field.annotation) if field else None
-            if expected and not _fits(value, expected):
+            if expected and value is not None and not _fits(value, expected):
                 raise ValueError(f'option "{name}" must be of type {expected}')
         return data
 
@@ -117,8 +133,6 @@ def _expected(annotation: Any) -> str:
 
 
 def _fits(value: Any, expected: str) -> bool:
-    if value is None:
-        return False
     if expected == "array of strings":
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -137,8 +151,8 @@ class EmbedRequest(Call):
     """`input` is a string or a list of strings; nothing at all only loads the model."""
 
     input: JsonValue = None
-    truncate: bool = True
-    dimensions: int | None = None
+    truncate: StrictBool = True
+    dimensions: StrictInt | None = None
     options: dict[str, JsonValue] | None = None
 
     def texts(self) -> list[str]:
@@ -172,16 +186,16 @@ class MessageIn(OllamaModel):
 class Completion(Call):
     """What chat and generate share. Fields of Ollama's that a small model cannot honour are refused."""
 
-    stream: bool | None = True
+    stream: StrictBool = True
     format: JsonValue = None
     options: Options | None = None
-    think: bool | Literal["low", "medium", "high", "max"] | None = None
+    think: StrictBool | Literal["low", "medium", "high", "max"] | None = None
     tools: list[JsonValue] | None = None
     images: list[JsonValue] | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    truncate: bool | None = None
-    shift: bool | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: StrictInt | None = None
+    truncate: StrictBool | None = None
+    shift: StrictBool | None = None
 
     def schema_wanted(self) -> Mapping[str, JsonValue] | None:
         """The JSON Schema of the answer; `"json"` is any object."""
@@ -225,7 +239,7 @@ class GenerateRequest(Completion):
 
     prompt: str = ""
     system: str = ""
-    raw: bool = False
+    raw: StrictBool = False
     suffix: str = ""
     template: str = ""
     context: list[JsonValue] | None = None
@@ -244,4 +258,4 @@ class ShowRequest(OllamaModel):
 
     model: str = ""
     name: str = ""
-    verbose: bool | None = None
+    verbose: StrictBool | None = None

@@ -120,6 +120,10 @@ def lines(response: httpx.Response) -> list[Any]:
             400,
             "exceeds the context length of 16",
         ),
+        ("chat", {"model": CHAT, "messages": HI, "stream": "yes"}, 400, "stream"),
+        ("chat", {"model": CHAT, "messages": HI, "think": "yes"}, 400, "think"),
+        ("embed", {"model": "all-minilm", "input": "a", "truncate": 1}, 400, "truncate"),
+        ("embed", {"model": "all-minilm", "input": "a", "dimensions": "2"}, 400, "dimensions"),
         ("chat", {"model": CHAT, "messages": HI, "keep_alive": "300"}, 400, "missing unit in duration"),
         ("chat", {"model": CHAT, "messages": HI, "keep_alive": "soon"}, 400, "invalid duration"),
         ("chat", {"model": CHAT, "messages": HI, "keep_alive": True}, 400, "keep_alive"),
@@ -135,6 +139,22 @@ async def test_an_error_has_ollamas_shape_status_and_words(
     assert response.headers["x-request-id"]
     assert set(response.json()) == {"error"}
     assert text in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "chat",
+            {"model": CHAT, "messages": HI, "stream": None, "options": {"seed": None, "temperature": None}},
+        ),
+        ("generate", {"model": CHAT, "prompt": "a", "raw": None, "system": None, "format": None}),
+        ("embed", {"model": "all-minilm", "input": "a", "truncate": None, "dimensions": None}),
+    ],
+)
+async def test_a_null_is_as_good_as_nothing_said(client: httpx.AsyncClient, path: str, body: Any) -> None:
+    response = await client.post(f"/api/{path}", json=body)
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize(
