@@ -14,8 +14,9 @@ SECONDS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 
 
 
 class Overhead(Collector):
-    """From the first byte of a request until a daemon is sent it, and from the end of the daemon's answer
-    until the caller is sent that: reading, checking, waiting for a place or a connection, and writing.
+    """From when a request came to our socket, accepted or not, until a daemon is sent it, and from the end of
+    the daemon's answer until the caller is sent that: waiting to be read, reading, checking, waiting for a
+    place or a connection, and writing.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -9,10 +9,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from services import ids
 from services.bounds import Bounds, Patience, Stage
 from services.errors import InvalidRequest, PlatformError, RequestTimeout, Unavailable
+from services.protocol.arrival import Delay
 from services.protocol.exchange import Headers, standing
 
 ARRIVED: Final = "stillhouse.arrived_s"
-"""Where the scope of a request says when its first byte was read, by `time.perf_counter`."""
+"""Where the scope of a request says since when it was there to be read, by `time.perf_counter`."""
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Request line and headers together."""
@@ -35,6 +36,9 @@ class GuardedProtocol(HttpToolsProtocol):
     stall_s_max: ClassVar = 120.0
     """Seconds for which a client may take nothing of what was written for it."""
 
+    _delay: ClassVar = Delay()
+    """Of all connections: they have one event loop."""
+
     _in_head = False
     _head_bytes = 0
     _large_read = False
@@ -43,6 +47,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _body_bytes = 0
     _coded_bytes = 0
     _fault: InvalidRequest | None = None
+    _idle_since: float | None = None
 
     def __init__(self, *args: Any, bounds: Bounds | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -57,7 +62,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn leaves the timer, and us with it, to a reset connection
+        if (
+            self.timeout_keep_alive_task is not None
+        ):  # uvicorn leaves it, and us with it, to a reset connection
+            self.timeout_keep_alive_task.cancel()
         self._end_stall_watch()
 
     def shutdown(self) -> None:
@@ -65,6 +73,37 @@ class GuardedProtocol(HttpToolsProtocol):
         # Under TLS a connection that is idle would wait for its client to say goodbye as well.
         if self.transport.is_closing() and not self.transport.get_write_buffer_size():
             self.transport.abort()
+
+    # --- between requests -------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer: one stays for all requests, where making one for each would show."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._end_idleness_in(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None  # something came
+
+    def _end_idleness_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:  # the end of the next answer sets the timer again
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._end_idleness_in(left_s)
+        else:
+            super().timeout_keep_alive_handler()
 
     # --- what comes in ----------------------------------------------------------------------
 
@@ -91,7 +130,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
-        cast("dict[str, Any]", self.scope)[ARRIVED] = time.perf_counter()
+        cast("dict[str, Any]", self.scope)[ARRIVED] = self._arrived_s()
+
+    def _arrived_s(self) -> float:
+        return time.perf_counter() - self._delay.before(self.transport, self.loop.time())
 
     def on_headers_complete(self) -> None:
         self._in_head, self._is_mixed = False, True
@@ -162,8 +204,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return None if self.flow.read_paused or self.cycle.waiting_for_100_continue else "body"
         if self._is_unanswered():
             return None
-        # Between two messages uvicorn's own timer runs, unless something came that began none.
-        return "head" if self._in_head or self.timeout_keep_alive_task is None else None
+        # Between two messages the timer runs, unless something came that began none.
+        return "head" if self._in_head or self._idle_since is None else None
 
     def pause_writing(self) -> None:
         super().pause_writing()

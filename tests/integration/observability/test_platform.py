@@ -1,8 +1,11 @@
 """A gateway, a chatd and an embedd as processes: what a collector, Prometheus and the status get to see."""
 
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,12 +19,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from schemas.status import PlatformStatus, ReplicaStatus
 from services.testing import free_port
-from tests.processes import running
+from tests.processes import Running, running
 
 pytestmark = pytest.mark.enable_socket
 
 PATIENCE_S: Final = 30.0
 THINKING_S: Final = 0.05
+FROZEN_S: Final = 1.0
 CLIENT_SPAN: Final = "b7ad6b7169203331"
 SERVER, CLIENT = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT
 
@@ -128,7 +132,29 @@ def outside() -> Iterator[Outside]:
 class Platform:
     outside: Outside
     client: httpx.Client
+    gateway: Running
     chatd_url: str
+
+    def metrics(self) -> dict[str, float]:
+        """What the gateway publishes, by series."""
+        lines = self.client.get("/metrics").text.splitlines()
+        series = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in series}
+
+    def overhead(self) -> tuple[float, float]:
+        """Of requests to chatd: the sum in seconds, and how many."""
+        values = self.metrics()
+        total, count = (
+            values.get(f'gateway_overhead_seconds_{kind}{{daemon="chatd"}}', 0.0) for kind in ("sum", "count")
+        )
+        return total, count
+
+    def seconds(self, route: str) -> float:
+        """That all requests of a route took together."""
+        sums = "http_server_request_duration_seconds_sum"
+        return sum(
+            value for name, value in self.metrics().items() if name.startswith(sums) and f'"{route}"' in name
+        )
 
     def post(self, path: str, body: Any, trace_id: str, flags: str = "01") -> httpx.Response:
         traceparent = f"00-{trace_id}-{CLIENT_SPAN}-{flags}"
@@ -161,7 +187,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         stack.enter_context(running("embedd", folder, port=ports["embedd"], env=env))
         gateway = stack.enter_context(running("gateway", folder, env=env))
         client = stack.enter_context(httpx.Client(base_url=gateway.url, timeout=PATIENCE_S, trust_env=False))
-        yield Platform(seen, client, chatd.url)
+        yield Platform(seen, client, gateway, chatd.url)
 
 
 def attributes(span: Span) -> dict[str, str | int]:
@@ -264,20 +290,13 @@ def test_model_calls_are_counted_by_opentelemetrys_names(platform: Platform) -> 
 
 
 def test_overhead_leaves_out_what_the_model_takes(platform: Platform) -> None:
-    def overhead() -> tuple[float, float]:
-        lines = platform.client.get("/metrics").text.splitlines()
-        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        kinds = (f'gateway_overhead_seconds_{kind}{{daemon="chatd"}}' for kind in ("sum", "count"))
-        total, count = (float(values[kind]) for kind in kinds)
-        return total, count
-
     platform.post("/v1/chat/completions", CHAT, "f" * 32)
-    before_s, count_before = overhead()
+    before_s, count_before = platform.overhead()
     started = time.perf_counter()
     for _ in range(3):
         platform.post("/v1/chat/completions", CHAT, "f" * 32)
     took_s = time.perf_counter() - started
-    after_s, count_after = overhead()
+    after_s, count_after = platform.overhead()
     assert count_after == count_before + 3
     assert 0 < after_s - before_s <= took_s - 3 * THINKING_S
 
@@ -290,3 +309,22 @@ def test_a_collector_that_is_gone_holds_up_neither_answers_nor_the_end(
         answer = httpx.get(f"{gateway.url}/nowhere", timeout=PATIENCE_S, trust_env=False)
         assert answer.status_code == 404
         assert gateway.stop() == 0
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the system does not tell when bytes came")
+def test_overhead_holds_what_a_request_waits_before_it_is_read(platform: Platform) -> None:
+    """A connection that was not even accepted, and one that was there: both wait for a busy process."""
+    before_s = platform.overhead()[0]
+    before = platform.seconds("/v1/chat/completions")
+    platform.gateway.process.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(2) as pool, httpx.Client(base_url=platform.gateway.url, trust_env=False) as late:
+        chats = [
+            pool.submit(client.post, "/v1/chat/completions", json=CHAT, timeout=PATIENCE_S)
+            for client in (platform.client, late)
+        ]
+        time.sleep(FROZEN_S)
+        platform.gateway.process.send_signal(signal.SIGCONT)
+        assert [chat.result().status_code for chat in chats] == [200, 200]
+    least_s = FROZEN_S  # of twice that: who asks from a thread may begin late
+    assert platform.overhead()[0] - before_s >= least_s
+    assert platform.seconds("/v1/chat/completions") - before >= least_s
