@@ -268,6 +268,13 @@ def test_the_network_lets_through_what_is_configured_and_no_more(overlay: str) -
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_rule_opens_every_port(overlay: str) -> None:
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        rules = [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
+        assert all(rule["ports"] for rule in rules), policy["metadata"]["name"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_nothing_leaves_the_cluster_but_for_providers(overlay: str) -> None:
     """Nor by names: who may ask any server for one can tell it anything."""
     for policy in of_kind(overlay, "NetworkPolicy"):
