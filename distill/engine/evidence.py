@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import orjson
-import structlog
 from pydantic import ValidationError
 
 from distill.engine import compare, datasets, drift, intake, replay, search, shards
@@ -30,8 +29,6 @@ from schemas.review import Review
 from schemas.runs import Feedback, LineRejection, Run, RunsAccepted, VerdictRecord
 from services import ids
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError
-
-log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 

@@ -11,19 +11,20 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from distill.engine.compare.pairing import Pair
 from distill.engine.compare.plots import Whisker, shares, whiskers
 from distill.engine.compare.results import TaskResult
 from schemas.comparison import Arm, Change, Comparison, MedianDifference, Quality, Rate
+from schemas.replay import ReplayOutcome
 from schemas.verdicts import Finding
 
 SHOWN_MAX: Final = 200
 """Discordant tasks with their texts side by side."""
 NAMED_MAX: Final = 50
 HASH: Final = re.compile(r"[0-9a-f]{32,}")
-OUTCOMES: Final = ("local_pass", "local_repaired", "escalated_pass", "failed")
+OUTCOMES: Final[tuple[ReplayOutcome, ...]] = get_args(ReplayOutcome)
 
 
 def page(comparison: Comparison, discordant: Sequence[Pair]) -> str:

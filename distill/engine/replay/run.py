@@ -7,17 +7,15 @@ manifest comes last: it says that the replay is finished.
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import orjson
-import structlog
 
-from distill.backends import Peers
 from distill.engine.contexts import Contexts, Groups
 from distill.engine.library import Library
 from distill.engine.log import Log
@@ -30,15 +28,16 @@ from distill.engine.receipts import Receipts, material_of, product_of
 from distill.engine.replay import results
 from distill.engine.replay.budget import Budget
 from distill.engine.replay.doing import Arm, Worker
+from distill.engine.replay.options import ARM, SELECTION, ReplaySettings, identity
 from distill.engine.replay.results import Fingerprint, Result
 from distill.engine.replay.store import Key, Store
 from distill.engine.replay.tape import Tape, cassette_of
 from distill.engine.replay.tasks import LeftOut, selected, task_of
 from distill.engine.shards import FOLDER
-from schemas.canonical import canonical_bytes, content_id
+from schemas.canonical import canonical_bytes
 from schemas.evidence import ProductFile, Quarantined, Source
 from schemas.proof import ReceiptRef
-from schemas.replay import Replay, ReplayArm, ReplayManifest, ReplayOptions
+from schemas.replay import Replay, ReplayArm, ReplayManifest, ReplayOptions, ReplayOutcome
 from services import files, ids
 from services.errors import (
     Conflict,
@@ -51,13 +50,10 @@ from services.errors import (
 )
 from services.tasks import task_set
 
-log = structlog.get_logger(__name__)
-
 BEYOND: Final = LeftOut("budget", "the budget was used up before")
 JOURNAL: Final = "journal"
 PLAN: Final = "plan.json"
 DONE: Final = "done.jsonl"
-OUTCOMES: Final = ("local_pass", "local_repaired", "escalated_pass", "failed")
 
 TRIES: Final = 3
 PAUSE_S: Final = 1.0
@@ -66,20 +62,6 @@ FAILURES_MAX: Final = 5
 POLL_S: Final = 0.2
 PREPARED: Final = 0.1
 """The part of the progress that the preparations are."""
-
-ARM: Final = {"models", "recorded", "attempts_max", "temperature", "seed", "contexts", "collection"}
-SELECTION: Final = {
-    "category", "role", "kind", "since", "until", "dataset", "split", "evidence_ids", "like", "limit",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class ReplaySettings:
-    """What the operator allows, and how peers are reached. A store is a cassette or a journal."""
-
-    peers: Callable[[], Peers]
-    concurrency_max: int
-    store_bytes_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,35 +79,6 @@ class Place:
     data: Path
     log: Log
     metrics: Metrics
-
-
-def checked(options: ReplayOptions, settings: ReplaySettings) -> ReplayOptions:
-    """The options, where they make sense together. Raises `InvalidRequest`."""
-    if (options.models is None) == (not options.recorded):
-        raise InvalidRequest("exactly one of `models` and `recorded` is needed", param="models")
-    if options.recorded and (options.contexts or options.repeats > 1):
-        raise InvalidRequest(
-            "`recorded` asks no model, so there are neither `contexts` nor `repeats`", param="recorded"
-        )
-    if options.models is not None and options.attempts_max < len(options.models):
-        raise InvalidRequest(
-            f"`attempts_max` is {options.attempts_max}; each of {len(options.models)} `models` needs one",
-            param="attempts_max",
-        )
-    if options.concurrency > settings.concurrency_max:
-        raise InvalidRequest(
-            f"`concurrency` is {options.concurrency}; at most {settings.concurrency_max} are allowed",
-            param="concurrency",
-        )
-    if options.budget_calls is not None and options.budget_calls < options.attempts_max:
-        raise InvalidRequest(
-            f"`budget_calls` is {options.budget_calls}; a task may need {options.attempts_max}, as"
-            " `attempts_max` says",
-            param="budget_calls",
-        )
-    if options.split is not None and options.dataset is None:
-        raise InvalidRequest("`split` is one of a `dataset`, which is missing", param="split")
-    return options
 
 
 def replay(
@@ -149,12 +102,6 @@ def replay(
     receipt = run.sign(manifest, started_at)
     run.forget()
     return Replayed(manifest, receipt)
-
-
-def identity(options: ReplayOptions) -> str:
-    """What a replay is known by: all that shapes its results, and not how fast or how far it goes."""
-    passing = {"concurrency", "budget_calls", "budget_tokens", "budget_usd", "name", "fresh"}
-    return content_id(options.model_dump(mode="json", exclude=passing))
 
 
 class _Run:
@@ -327,7 +274,7 @@ class _Run:
         return manifest
 
     def _write_tasks(self) -> ProductFile:
-        self._outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._outcomes: Counter[str] = Counter(dict.fromkeys(get_args(ReplayOutcome), 0))
         self._prompts: list[str] = []
         with ProductWriter(self._folder / TASKS) as writer:
             for result in self._results():
