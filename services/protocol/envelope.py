@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from starlette.types import Scope
+from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from services.protocol.doors import Direct, Doors, Porter, declared_length
-from services.protocol.exchange import DirectExchange, Door, Facts
-from services.protocol.guarded import GuardedProtocol
-from services.protocol.heads import Message
+from services.protocol.exchange import DirectExchange, Door
+from services.protocol.guarded import ARRIVED, GuardedProtocol
+from services.protocol.heads import Head
 
 
 class EnvelopeProtocol(GuardedProtocol):
@@ -43,9 +44,9 @@ class EnvelopeProtocol(GuardedProtocol):
         if self._doors is None or not self._is_between():
             super().data_received(data)
             return
-        message = self._doors.heads.find(data)
-        if message is not None:
-            self._take_again(message)
+        known = self._doors.heads.find(data)
+        if known is not None:
+            self._take_again(*known)
             return
         self._read = data
         super().data_received(data)
@@ -58,34 +59,39 @@ class EnvelopeProtocol(GuardedProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or (cycle.response_complete and cycle.keep_alive)
 
-    def _take_again(self, message: Message) -> None:
+    def _take_again(self, head: Head, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Offer a whole request whose head was read before."""
-        head = message.head
         self._unset_keepalive_if_required()
-        self.on_message_begin()
-        self._in_head = False
-        self.headers += message.headers
-        cast("dict[str, Any]", self.scope).update(head.target)
+        scope: Scope = {
+            **head.scope,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "headers": headers,
+            "state": self.app_state.copy(),
+            ARRIVED: self._arrived_s(),
+        }
+        self.scope = cast("HTTPScope", scope)
         self.cycle = self._under_way = cycle = RequestResponseCycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
+            self.scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            self.access_log,
+            self.server_state.default_headers,
+            asyncio.Event(),
             expect_100_continue=False,
             keep_alive=True,
             on_response=self.on_response_complete,
         )
-        cycle.body += message.body
         cycle.more_body = False
+        admitted = self._admits is None or self._admits(scope)
+        if admitted and self._taken(DirectExchange(cycle, body, head.facts), head.door):
+            return
+        cycle.body += body
         cycle.message_event.set()
-        if self._admits is None or self._admits(cast("Scope", self.scope)):
-            self._offer(cycle, self.app, head.door, head.facts)
-        else:
-            self._show(cycle, self.app)
+        self._show(cycle, self.app)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._under_way = cycle
@@ -153,29 +159,28 @@ class EnvelopeProtocol(GuardedProtocol):
             self._let_go()
             self._offer(cycle, app, door)
 
-    def _offer(self, cycle: RequestResponseCycle, app: Any, door: Door, facts: Facts | None = None) -> None:
+    def _offer(self, cycle: RequestResponseCycle, app: Any, door: Door) -> None:
         if self.transport.is_closing():
             return
         if self.flow.write_paused:  # they do not read what they were answered before: the ordinary way waits
             super()._start_asgi_task(cycle, app)
             return
-        exchange = DirectExchange(cycle, bytes(cycle.body), facts)
+        exchange = DirectExchange(cycle, bytes(cycle.body))
+        if not self._taken(exchange, door):
+            self._show(cycle, app)
+        elif self._read and self._doors is not None and cycle.keep_alive:
+            self._doors.heads.keep(self._read, exchange.scope, exchange.body, door)
+
+    def _taken(self, exchange: DirectExchange, door: Door) -> bool:
         self._exchange = exchange
         self._offering = True
         try:
             taken = door.take(exchange)
         finally:
             self._offering = False
-        if taken:
-            self._remember(cycle, exchange.body, door)
-        else:
+        if not taken:
             self._exchange = None
-            self._show(cycle, app)
-
-    def _remember(self, cycle: RequestResponseCycle, body: bytes, door: Door) -> None:
-        """Know its head again, if it was the one request of this read."""
-        if self._read and self._doors is not None and cycle.keep_alive:
-            self._doors.heads.keep(self._read, cast("Scope", cycle.scope), body, door)
+        return taken
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -77,7 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- between requests -------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, but for the timer: one stays for all requests, where making one for each would show."""
+        """As uvicorn's, but for the timer: one serves many requests, where one for each would show."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return

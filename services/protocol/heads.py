@@ -20,24 +20,30 @@ LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,9})\r\n")
 OF_ONE_REQUEST: Final = frozenset({b"expect", b"transfer-encoding", b"x-request-id", b"traceparent"})
 """Headers that no other request will say again, or that say more of a body than its length."""
 
+OF_THE_HEAD: Final = (
+    "type",
+    "asgi",
+    "http_version",
+    "root_path",
+    "method",
+    "path",
+    "raw_path",
+    "query_string",
+)
+"""What is the same in the scopes of all requests with one head, on whichever connection."""
+
+Headers = list[tuple[bytes, bytes]]
+
 
 class Head(NamedTuple):
-    """What was read from a head. `facts` is what its door found in it."""
+    """What was read from a head: most of a scope. `facts` is what its door found in it."""
 
     door: Door
-    target: dict[str, Any]
-    headers: list[tuple[bytes, bytes]]
+    scope: dict[str, Any]
+    headers: Headers
     length_place: int
     digits_start: int
     facts: Facts
-
-
-class Message(NamedTuple):
-    """A whole request whose head is known."""
-
-    head: Head
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
 
 
 class Heads:
@@ -46,8 +52,11 @@ class Heads:
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
 
-    def find(self, data: bytes) -> Message | None:
-        """The one request that `data` is, where its head is known. `data` begins where a message may."""
+    def find(self, data: bytes) -> tuple[Head, Headers, bytes] | None:
+        """The head, headers and body of the one request that `data` is, where its head is known.
+
+        `data` begins where a message may.
+        """
         end = data.find(END, 0, HEAD_BYTES_MAX)
         length = LENGTH.search(data, 0, end + 2) if end > 0 else None
         if length is None:
@@ -61,7 +70,7 @@ class Heads:
             return None
         headers = head.headers.copy()
         headers[head.length_place] = (b"content-length", length[1])
-        return Message(head, headers, body)
+        return head, headers, body
 
     def keep(self, data: bytes, scope: Scope, body: bytes, door: Door) -> None:
         """Remember the head of a request that `door` took, if `data` is that request and nothing else."""
@@ -75,6 +84,6 @@ class Heads:
         if len(self._heads) >= HEADS_MAX:
             self._heads.clear()
         start, stop = length.span(1)
-        target = {name: scope[name] for name in ("method", "path", "raw_path", "query_string")}
-        head = Head(door, target, list(scope["headers"]), names.index(b"content-length"), start, {})
+        said = {name: scope[name] for name in OF_THE_HEAD}
+        head = Head(door, said, list(scope["headers"]), names.index(b"content-length"), start, {})
         self._heads[data[:start] + data[stop:end]] = head

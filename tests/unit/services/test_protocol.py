@@ -258,3 +258,63 @@ def test_doors_are_found_as_the_router_finds_routes() -> None:
     found = {path: door.path for path in ("/a", "/b/x/c", "/d/x/y") if (door := doors.find(path))}
     assert found == {"/a": "/a", "/b/x/c": "/b/{name}/c", "/d/x/y": "/d/{rest:path}"}
     assert [doors.find(path) for path in ("/", "/a/", "/b//c", "/b/x/y/c", "/b/x/c/")] == [None] * 5
+
+
+class Clock(Looks):
+    """An event loop whose time is set by hand; what is planned is told in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.delays: list[float] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[..., None], *args: object) -> "Looks":
+        self.delays.append(delay)
+        return super().call_later(delay, callback, *args)
+
+
+class Quiet(Full):
+    """A transport to a client that is told its answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+
+    def write(self, _: bytes) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_connection_is_kept_for_so_long_after_its_last_answer() -> None:
+    config = uvicorn.Config(served, lifespan="off", log_config=None, timeout_keep_alive=10)
+    clock, transport = Clock(), Quiet()
+    protocol = EnvelopeProtocol(
+        config=config, server_state=ServerState(), app_state={}, direct=Echo(), _loop=clock
+    )
+    protocol.connection_made(cast("asyncio.Transport", transport))
+    for now in (0.0, 4.0, 8.0):
+        clock.now = now
+        protocol.data_received(post("/echo", b"hello"))
+    clock.now = 10.0
+    clock.look()
+    assert clock.delays == [10, 8.0]  # one timer, set again for what is left
+    clock.now = 17.0
+    protocol.data_received(post("/echo", b"hello")[:-1])
+    clock.now = 18.0
+    clock.look()
+    assert not clock.planned  # nobody is idle who is in the middle of a request
+    clock.now = 30.0
+    protocol.data_received(b"o")
+    clock.now = 40.0
+    assert not transport.closed
+    clock.look()
+    assert transport.closed
