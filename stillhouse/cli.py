@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from services.errors import InvalidRequest, PlatformError, Unauthenticated
 from services.telemetry import redact
 from stillhouse.commands import bench, demo, distill, keys, models, replay, runs, status, up, validate, vector
+from stillhouse.review.visible import visible
 
 EXAMPLES = """\
 Examples:
@@ -62,7 +63,7 @@ class Commands(TyperGroup):
                 if isinstance(error, Unauthenticated)
                 else ""
             )
-            typer.echo(f"stillhouse: {error.message}{about}{todo}", err=True)
+            typer.echo(f"stillhouse: {visible(error.message)}{visible(about)}{todo}", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
         except OSError as error:  # a folder that is not there, a disk that is full
             about = f"{error.filename}: " if error.filename is not None else ""
