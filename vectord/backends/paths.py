@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
-SEGMENT = re.compile(r'([^.\[\]"]+)(\[\])?')
+SEGMENT = re.compile(r'([^.\[\]"\\]+)(\[\])?')
 DATETIME = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})"
     r"(?:[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?\s?([Zz]|[+-]\d{2}(?::?\d{2})?)?)?",
@@ -34,7 +34,7 @@ def parse_path(key: str) -> Path:
         if match is None:
             raise ValueError(
                 f"{key!r} is not a path such as city, address.city or shifts[].city"
-                ' (names are not empty and hold none of . [ ] ")'
+                r' (names are not empty and hold none of . [ ] " \)'
             )
         steps.append(Step(match[1], match[2] is not None))
     steps[-1] = Step(steps[-1].name, each=False)

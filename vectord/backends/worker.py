@@ -66,6 +66,8 @@ class _Shards:
             return "store", str(error)
         except ValueError as error:
             return "value", str(error)
+        except Exception as error:  # noqa: BLE001 - a thread that ended would leave all its callers waiting
+            return "store", f"{type(error).__name__}: {error}"  # the daemon logs it
 
     def _do(self, folder: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         if method == "create":
@@ -139,8 +141,8 @@ class _Reader:
             try:
                 hits = self._shards.call(folder, "search_rendered", (query, self._where(where), parts), {})
                 reply: tuple[object, ...] = (number, hits, None)
-            except (StoreError, ValueError, KeyError) as error:
-                reply = (number, None, str(error))
+            except Exception as error:  # noqa: BLE001 - the same; the daemon logs it
+                reply = (number, None, f"{type(error).__name__}: {error}")
             self._searches.sendall(framed(reply))
 
     def _where(self, pickled: bytes) -> Where:

@@ -8,9 +8,13 @@ from typing import Final
 from schemas.vectors import RoleCatalogue
 from services.errors import Forbidden, InvalidRequest
 from vectord.backends import RoleScope
+from vectord.engine.limits import at_most
 
 # These tell roles apart (C# developer, C developer; R&D), so they are not folded like other punctuation.
 TELLING: Final = frozenset("#&%@*")
+ROLE_CHARS_MAX: Final = 128
+"""As long as a name in the catalogue may be."""
+
 PLURALS: Final = (("ies", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"))
 NOT_PLURALS: Final = ("ss", "us", "is")
 
@@ -104,6 +108,7 @@ class Roles:
 
     def require(self, name: str | None, *, param: str) -> str:
         """The canonical role of `name`. Raises 400 `role_required` or `role_unknown`."""
+        at_most("characters of a role", len(name or ""), ROLE_CHARS_MAX, param=param)
         if name is None or not normal_form(name):
             raise InvalidRequest(
                 "a role is needed here: name one in `role`", code="role_required", param=param

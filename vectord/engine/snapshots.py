@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import datetime as dt
+import re
 import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 PAGE: Final = 500
 DRAFT: Final = ".making-"
 SUFFIX: Final = ".zip"
+KEY: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
+"""What the name of a snapshot is, before the suffix: others cannot be asked for."""
 
 
 class Snapshots:
@@ -43,6 +45,7 @@ class Snapshots:
         self._runner = runner
         self._limits = limits
         self._making = asyncio.Lock()
+        self._deleting = asyncio.Lock()
 
     async def start(self) -> None:
         """Remove what a death left half-written."""
@@ -83,7 +86,7 @@ class Snapshots:
             raise
 
     async def all(self, name: str, limited: Limited) -> SnapshotList:
-        """The snapshots of a collection, oldest first. Files that are none are logged and left out."""
+        """The snapshots of a collection, oldest first. Those that are broken are logged and left out."""
         check_name(name)
         found = await self._runner.run(self._readable, name, limited)
         if not found:
@@ -98,9 +101,17 @@ class Snapshots:
 
     async def delete(self, name: str, key: str, limited: Limited) -> Snapshot:
         """Delete a snapshot; the answer is what it was."""
-        path = await self.file(name, key, limited)
-        described = await self._runner.run(self._describe, path)
-        await self._runner.run(path.unlink)
+        async with self._deleting:
+            try:
+                path = await self.file(name, key, limited)
+                described = await self._runner.run(self._describe, path)
+            except (
+                SnapshotBroken
+            ) as error:  # whose points it holds cannot be told, so who may delete it neither
+                raise SnapshotBroken(
+                    f"{error.message}; remove vectors/.snapshots/{name}/{key}{SUFFIX} by hand"
+                ) from error
+            await self._runner.run(path.unlink)
         return described
 
     async def restore(self, name: str, request: RestoreRequest, limited: Limited) -> Collection:
@@ -201,7 +212,7 @@ class Snapshots:
     def _paths(self, name: str) -> list[Path]:
         folder = self._folder / check_name(name)
         return sorted(
-            path for path in folder.glob(f"*{SUFFIX}") if path.is_file() and not path.name.startswith(".")
+            path for path in folder.glob(f"*{SUFFIX}") if path.is_file() and KEY.fullmatch(path.stem)
         )
 
     def _readable(self, name: str, limited: Limited) -> list[Snapshot]:
@@ -233,8 +244,8 @@ class Snapshots:
         for path in [*self._folder.glob(f"{DRAFT}*"), *self._folder.glob(f"*/{DRAFT}*")]:
             path.unlink()
         for folder in self._folder.iterdir():
-            if NAME.fullmatch(folder.name) and not any(folder.iterdir()):
-                shutil.rmtree(folder)
+            if folder.is_dir() and NAME.fullmatch(folder.name) and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _page(opened: Opened, cursor: str | None) -> Page:

@@ -284,6 +284,40 @@ async def test_names_of_snapshots_touch_no_path(vectord: "Vectord") -> None:
     assert error["param"] == "snapshot"
 
 
+async def test_files_put_there_by_hand_are_told_apart(open_vectord: "Open", tmp_path: pathlib.Path) -> None:
+    async with open_vectord() as vectord:
+        await vectord.call("PUT", "/collections/c", SPEC)
+        made = await snapshot_of(vectord)
+        folder = tmp_path / "vectors" / ".snapshots" / "c"
+        shutil.copy(folder / f"{made['name']}.zip", folder / "by-hand.zip")
+        shutil.copy(folder / f"{made['name']}.zip", folder / "No Such Name.zip")
+        (folder / "torn.zip").write_bytes(b"PK")
+        (folder / "folder.zip").mkdir()
+        (folder.parent / "readme").write_text("not a folder")
+        listed = (await vectord.call("GET", "/collections/c/snapshots"))["snapshots"]
+        assert [each["name"] for each in listed] == [made["name"], "by-hand"]
+        error = await vectord.error("DELETE", "/collections/c/snapshots/torn")
+        assert error["code"] == "snapshot_broken"
+        assert "remove vectors/.snapshots/c/torn.zip by hand" in error["message"]
+    async with open_vectord() as vectord:
+        assert len((await vectord.call("GET", "/collections/c/snapshots"))["snapshots"]) == 2
+
+
+async def test_a_snapshot_is_deleted_once(vectord: "Vectord") -> None:
+    await vectord.call("PUT", "/collections/c", SPEC)
+    made = await snapshot_of(vectord)
+    statuses: list[int] = []
+
+    async def delete() -> None:
+        answer = await vectord.http.delete(f"/v1/collections/c/snapshots/{made['name']}")
+        statuses.append(answer.status_code)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(delete)
+    assert sorted(statuses) == [200, 404, 404, 404, 404]
+
+
 async def test_a_limited_key_takes_no_snapshot_of_a_gated_collection(vectord: "Vectord") -> None:
     await vectord.call("PUT", "/collections/g", {**SPEC, "gated": True})
     await vectord.put("g", point(1, role="nurse"), point(2, role="welder"))

@@ -128,3 +128,14 @@ def test_holes_stay_holes(tmp_path: pathlib.Path) -> None:
     assert copied.read_bytes() == (source / "file").read_bytes()
     assert copied.stat().st_blocks <= (source / "file").stat().st_blocks
     assert (tmp_path / "target" / "empty").read_bytes() == b""
+
+
+def test_a_call_that_breaks_ends_nobody_elses(workers: WorkerStore, tmp_path: pathlib.Path) -> None:
+    workers.create(tmp_path / "shard", SPEC)
+    shard = workers.open(tmp_path / "shard", SPEC)
+    before = shard.pid
+    with pytest.raises(StoreError, match="TypeError"):
+        shard.get(None, with_vector=False)  # type: ignore[arg-type] # the point of the test
+    assert shard.info().points == 0
+    assert shard.pid == before
+    shard.close()
