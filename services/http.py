@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 import httpx
@@ -25,6 +27,7 @@ from services.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from services.middleware import DRAINING
 
 Headers = Mapping[str, str] | Sequence[tuple[bytes, bytes]]
 
@@ -48,13 +51,21 @@ BY_STATUS: Final[Mapping[int, type[PlatformError]]] = {
 }
 
 
+DRAINING_HEADER: Final = DRAINING[0].decode()
+ASK_AGAIN_S: Final = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds: to connect, between two reads, and for the whole call."""
+    """Seconds: to connect, between two reads, for the whole call, and for a peer that restarts to be back.
+
+    Short enough for the last that who asked us, through the gateway, is told within two seconds.
+    """
 
     connect_s: float = 1.0
     read_s: float = 30.0
     total_s: float = 60.0
+    restart_s: float = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +108,17 @@ def answer_of(peer: str, response: httpx.Response, answer: type[Answer]) -> Answ
         raise UpstreamError(f"{peer} answered something else than {answer.__name__}") from error
 
 
+def _turned_away(response: httpx.Response) -> bool:
+    """Whether a peer that is stopping says that it did nothing."""
+    return response.status_code == Unavailable.status and DRAINING_HEADER in response.headers
+
+
 class PeerClient:
     """Calls one peer by name. Opened and closed by the daemon's lifespan.
 
-    Idempotent calls are tried twice when the connection fails; nothing else is repeated. A peer that is
+    Idempotent calls are tried twice when the connection breaks. A call that did not begin (nobody listens, or
+    the peer is stopping and says so) is made again for as long as a restart may take since the peer was last
+    there; once that is over, calls fail at once until it is back. Nothing else is repeated. A peer that is
     down raises `Unavailable` naming it, one that is slow `UpstreamTimeout`, and one that refuses raises
     its own error again.
     """
@@ -120,6 +138,7 @@ class PeerClient:
         self._limits = limits or Limits()
         self._slots = asyncio.Semaphore(self._limits.concurrency_max)
         self._waiting = 0
+        self._gone_at: float | None = None
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers=headers,
@@ -198,30 +217,35 @@ class PeerClient:
         repeatable = method in ("GET", "HEAD", "PUT", "DELETE") if idempotent is None else idempotent
         with self._translated():
             async with self._slot(), asyncio.timeout(self.timeouts.total_s):
+                make = partial(self._request, method, path, headers, **options)
                 try:
-                    return await self._client.send(self._request(method, path, headers, **options))
-                except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                    return await self._begun(make)
+                except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                     if not repeatable:
                         raise
-                    return await self._client.send(self._request(method, path, headers, **options))
+                    return await self._begun(make)
 
-    @contextlib.asynccontextmanager
-    async def stream(
-        self, method: str, path: str, *, headers: Headers | None = None, **options: Any
-    ) -> AsyncIterator[httpx.Response]:
-        """One call whose body is read by the caller, as it arrives; the slot is held until then.
+    async def _begun(self, make: Callable[[], httpx.Request]) -> httpx.Response:
+        """The answer of a peer that took the call; one that restarts is asked again until it is back."""
+        while True:
+            try:
+                response = await self._client.send(make())
+            except httpx.ConnectError:
+                if not self._may_be_back():
+                    raise
+            else:
+                if not _turned_away(response):
+                    self._gone_at = None
+                    return response
+                if not self._may_be_back():
+                    return response
+            await asyncio.sleep(ASK_AGAIN_S)
 
-        Only the read timeout applies: a stream may be as long as it likes, but not silent.
-        """
-        with self._translated():
-            async with self._slot():
-                response = await self._client.send(
-                    self._request(method, path, headers, **options), stream=True
-                )
-                try:
-                    yield response
-                finally:
-                    await response.aclose()
+    def _may_be_back(self) -> bool:
+        now = time.monotonic()
+        if self._gone_at is None:
+            self._gone_at = now
+        return now - self._gone_at < min(self.timeouts.restart_s, self.timeouts.total_s / 2)
 
     async def call(
         self,

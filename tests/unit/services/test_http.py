@@ -58,20 +58,81 @@ async def test_nonsense_is_an_upstream_error(response: httpx.Response) -> None:
             await client.call("GET", "/x", EmbeddingUsage)
 
 
-async def test_a_peer_that_is_down_is_named_after_one_more_try() -> None:
-    tries: list[str] = []
+AT_ONCE = Timeouts(restart_s=0.0)
 
-    def refuse(request: httpx.Request) -> httpx.Response:
-        tries.append(request.method)
-        raise httpx.ConnectError("refused")
 
-    async with peer(refuse) as client:
+async def test_a_peer_that_is_down_is_named() -> None:
+    async with peer(refuse, timeouts=AT_ONCE) as client:
         with pytest.raises(Unavailable, match="peerd does not answer at http://peerd") as caught:
             await client.send("GET", "/x")
-        assert (caught.value.code, tries) == ("peerd_down", ["GET", "GET"])
+    assert caught.value.code == "peerd_down"
+
+
+def refuse(_: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
+def stopping(_: httpx.Request) -> httpx.Response:
+    return envelope(503, "draining", **{"x-stillhouse-draining": "1"})
+
+
+@pytest.mark.parametrize("away", [refuse, stopping])
+async def test_a_peer_that_restarts_is_waited_for(away: Handler) -> None:
+    """Whatever the call would do: it was not begun."""
+    tries: list[str] = []
+
+    def back_at_the_third(request: httpx.Request) -> httpx.Response:
+        tries.append(request.content.decode())
+        return away(request) if len(tries) < 3 else httpx.Response(200, json={})
+
+    async with peer(back_at_the_third, timeouts=Timeouts(restart_s=30.0)) as client:
+        assert (await client.send("POST", "/x", content=b"all of it")).status_code == 200
+    assert tries == ["all of it"] * 3
+
+
+@pytest.mark.parametrize("away", [refuse, stopping])
+async def test_a_peer_that_stays_away_is_waited_for_once(away: Handler) -> None:
+    tries: list[str] = []
+    here = False
+
+    def counting(request: httpx.Request) -> httpx.Response:
+        tries.append(request.method)
+        return httpx.Response(200, json={}) if here else away(request)
+
+    async with peer(counting, timeouts=Timeouts(restart_s=0.2)) as client:
         with pytest.raises(Unavailable):
-            await client.send("POST", "/x")
-        assert tries == ["GET", "GET", "POST"]
+            await client.call("POST", "/x", EmbeddingUsage)
+        assert len(tries) > 1
+        tries.clear()
+        with pytest.raises(Unavailable):
+            await client.call("POST", "/x", EmbeddingUsage)
+        assert len(tries) == 1, "from here on calls fail at once"
+        here = True
+        await client.send("GET", "/x")
+        here = False
+        tries.clear()
+        with pytest.raises(Unavailable):
+            await client.call("POST", "/x", EmbeddingUsage)
+        assert len(tries) > 1, "it was there meanwhile"
+
+
+async def test_a_peer_that_is_full_is_not_asked_again() -> None:
+    tries: list[str] = []
+
+    def full(request: httpx.Request) -> httpx.Response:
+        tries.append(request.method)
+        return envelope(503, "spool_full")
+
+    async with peer(full) as client:
+        with pytest.raises(Unavailable):
+            await client.call("GET", "/x", EmbeddingUsage)
+    assert len(tries) == 1
+
+
+async def test_who_waits_for_a_peer_is_told_that_it_is_away_and_not_slow() -> None:
+    async with peer(refuse, timeouts=Timeouts(total_s=2.0, restart_s=30.0)) as client:
+        with pytest.raises(Unavailable):
+            await client.send("GET", "/x")
 
 
 async def test_an_idempotent_call_survives_a_broken_connection() -> None:
