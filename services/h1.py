@@ -307,6 +307,7 @@ class H1Client:
         self.loop = asyncio.get_running_loop()  # kept: asking for it costs a system call on Python 3.11
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
+        self._connecting: set[asyncio.Timeout] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -317,10 +318,14 @@ class H1Client:
         self.close()
 
     def close(self) -> None:
+        """Cut off all connections, those that are being made as well. New ones may be made afterwards."""
         for connection in list(self._open):
             connection.close()
         self._open.clear()
         self._idle.clear()
+        for deadline in self._connecting:
+            if not deadline.expired():
+                deadline.reschedule(self.loop.time())
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request. Those that nobody needed for a while are closed."""
@@ -348,13 +353,17 @@ class H1Client:
         return None
 
     async def _connect(self) -> Connection:
+        deadline = asyncio.timeout(self._connect_timeout_s)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with deadline:
+                self._connecting.add(deadline)
                 _, connection = await self.loop.create_connection(
                     lambda: Connection(self), self._host, self._port, ssl=self._ssl
                 )
         except (OSError, TimeoutError) as error:
             raise NotConnected(f"no connection to {self.base_url}: {str(error) or 'timed out'}") from error
+        finally:
+            self._connecting.discard(deadline)
         self._open.add(connection)
         return connection
 

@@ -1,15 +1,21 @@
 """Whether a replica is there and speaks."""
 
+import errno
+from typing import Final
+
 from services.errors import Draining, Unavailable
 from services.h1 import H1Client, NotConnected
 from services.middleware import DRAINING
+
+UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+"""What the system says where no machine is found that could refuse a connection, or end one."""
 
 
 async def ping(client: H1Client, daemon: str) -> None:
     """Ask for `/healthz`.
 
-    Raises `Unavailable` (`Draining` while it is about to stop), and `TimeoutError` when not even a connection
-    came about.
+    Raises `Unavailable` (`Draining` while it is about to stop), and `TimeoutError` when nothing is heard of
+    it: who waits for an answer there may wait for ever.
     """
     try:
         exchange = await client.send(b"GET", b"/healthz", ())
@@ -19,8 +25,9 @@ async def ping(client: H1Client, daemon: str) -> None:
         finally:
             exchange.close()
     except NotConnected as error:
-        if isinstance(error.__cause__, TimeoutError):
-            raise error.__cause__ from error
+        cause = error.__cause__
+        if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.errno in UNREACHABLE):
+            raise TimeoutError(str(error)) from error
         raise _down(client, daemon) from error
     except OSError as error:
         raise _down(client, daemon) from error

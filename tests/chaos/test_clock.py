@@ -90,10 +90,10 @@ def test_all_clocks_that_are_set_leave_every_run_once_and_the_chain_of_receipts_
     def outage() -> None:
         everybody = [place for places in one.places.values() for place in places]
         with kills.client_of(one.places["distill"][0].alive) as client:
-            for jumps in ((clock.AHEAD,), (clock.BACK, clock.BACK), (clock.AHEAD,)):
+            for hours, jumps in ((1, (clock.AHEAD,)), (-1, (clock.BACK, clock.BACK)), (0, (clock.AHEAD,))):
                 set_clocks(everybody, *jumps)
-                for stage in kills.STAGES[:2]:
-                    kills.finished(client, stage)
+                made = [kills.finished(client, stage)["job_id"] for stage in kills.STAGES[:2]]
+                assert [round((time_of(job_id) - time.time()) / 3600) for job_id in made] == [hours] * 2
 
     traffic, effect = under_traffic(one, outage, [])
     missing = lost(one, traffic.acknowledged)
@@ -109,6 +109,10 @@ def test_all_clocks_that_are_set_leave_every_run_once_and_the_chain_of_receipts_
     one.places["distill"][0].stop()
     audit(data)
     one.places["distill"][0].start()
+
+
+def time_of(uuid7: str) -> float:
+    return int(uuid7.replace("-", "")[:12], 16) / 1000
 
 
 def audit(data: Path) -> None:

@@ -1,8 +1,9 @@
 """The small HTTP client against servers that behave in every way they can."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
@@ -371,3 +372,21 @@ async def test_a_body_beyond_its_limit_is_refused() -> None:
         exchange = await client.send(b"GET", b"/", [])
         with pytest.raises(BrokenOff, match="more than 10 bytes"):
             await exchange.body(bytes_max=10)
+
+
+async def test_closing_ends_what_is_still_connecting() -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):  # it accepts none: there is no room for more, and who comes hears nothing
+            other = stack.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(server.getsockname())
+        client = H1Client(f"http://127.0.0.1:{server.getsockname()[1]}", connect_timeout_s=3600)
+        sending = asyncio.ensure_future(client.send(b"GET", b"/", ()))
+        await asyncio.sleep(0.2)
+        assert not sending.done()
+        client.close()
+        with pytest.raises(NotConnected):
+            await asyncio.wait_for(sending, 30)
