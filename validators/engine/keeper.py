@@ -1,8 +1,11 @@
 """Follows the files of policy and roster, and exchanges what verdicts rest on as a whole."""
 
 import hashlib
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -21,6 +24,28 @@ Build = Callable[[bytes], Rules]
 POLICY_BYTES_MAX = 4 * 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What the audit log is told of rules: who owns their file, and which they are."""
+
+    owner: str
+    detail: dict[str, Any]
+
+    @classmethod
+    def of(cls, rules: Rules, data: bytes, owner: str) -> "InForce":
+        """Validators are named with their versions: a third party's may change with no change of the file."""
+        return cls(
+            owner,
+            {
+                "version": rules.policy.version,
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "validators": {
+                    kind: f"{info['name']} {info['version']}" for kind, info in rules.infos.items()
+                },
+            },
+        )
+
+
 class PolicyFile:
     """The rules of a file. `look` reads it again when it has changed, and keeps the last good ones."""
 
@@ -29,25 +54,28 @@ class PolicyFile:
         self._path = path
         self._build = build
         self._audit = audit
-        self._noted = ""
         self._seen: Stamp | None = stamp_of(path)
-        self.rules, self._sha256 = self._load()
+        self.rules, self._in_force = self._load()
+        self._noted: InForce | None = None
+        self._unnoted: InForce | None = None
         self.problem: str | None = None
 
     def look(self) -> None:
         """What is wrong with a newer file is in `problem`. The audit log is told which rules are in force."""
         self._read_if_newer()
-        if self._noted != self._sha256:
-            self._note()
+        if self._noted != self._in_force:
+            self._note(self._in_force)
 
-    def _note(self) -> None:
-        self._noted = self._sha256
-        detail = {"version": self.rules.policy.version, "sha256": self._sha256}
+    def _note(self, what: InForce) -> None:
+        """Tell the audit log; the next look tries again where that fails, since no verdict waits for it."""
         try:
-            owner = account(self._path.stat().st_uid)
-            self._audit.append_if_new("policy_in_force", "validators", owner, detail)
-        except (OSError, Unavailable) as error:  # verdicts do not wait for a disk
-            log.warning("policy not noted in the audit log", reason=str(error))
+            self._audit.append_if_new("policy_in_force", "validators", what.owner, what.detail)
+        except Unavailable as error:
+            if self._unnoted != what:
+                log.warning("policy not noted in the audit log yet", reason=error.message)
+            self._unnoted = what
+        else:
+            self._noted = what
 
     def _read_if_newer(self) -> None:
         stamp: Stamp | None = None
@@ -55,7 +83,7 @@ class PolicyFile:
             stamp = stamp_of(self._path)
             if stamp == self._seen:
                 return
-            rules, sha256 = self._load()
+            rules, in_force = self._load()
             if stamp_of(self._path) != stamp:
                 return  # written to meanwhile: the next look reads it
         except FileNotFoundError:
@@ -63,16 +91,17 @@ class PolicyFile:
         except (OSError, BrokenPolicy) as error:
             self._refuse(f"the policy file is refused: {error}", stamp)
         else:
-            self._seen, self.rules, self._sha256, self.problem = stamp, rules, sha256, None
+            self._seen, self.rules, self._in_force, self.problem = stamp, rules, in_force, None
             log.info("policy read", version=rules.policy.version)
 
-    def _load(self) -> tuple[Rules, str]:
-        """The rules, and the sha256 of their file."""
+    def _load(self) -> tuple[Rules, InForce]:
         with self._path.open("rb") as file:
             data = file.read(POLICY_BYTES_MAX + 1)
+            owner = account(os.fstat(file.fileno()).st_uid)
         if len(data) > POLICY_BYTES_MAX:
             raise BrokenPolicy(f"the policy has more than {POLICY_BYTES_MAX} bytes")
-        return self._build(data), hashlib.sha256(data).hexdigest()
+        rules = self._build(data)
+        return rules, InForce.of(rules, data, owner)
 
     def _refuse(self, problem: str, stamp: Stamp | None) -> None:
         self._seen = stamp

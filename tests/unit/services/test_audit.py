@@ -109,3 +109,30 @@ def test_the_last_of_a_subject_is_not_said_again(tmp_path: Path) -> None:
         log.append("key_created", "between", "me", {})
     versions = [e["detail"]["version"] for e in log.entries() if e["change"] == "policy_in_force"]
     assert versions == ["1", "2", "1"]
+
+
+def test_a_disk_that_takes_a_part_of_a_line_keeps_none_of_it(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; from pathlib import Path; from services.audit import AuditLog\n"
+        "from services.errors import Unavailable\n"
+        "log = AuditLog(Path(sys.argv[1])); log.append('key_created', 'a', 'me', {})\n"
+        "[path] = log.folder.glob('*.jsonl'); whole = path.read_bytes()\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, hard))\n"
+        "try: log.append('key_created', 'b', 'me', {})\n"
+        "except Unavailable as error: code = error.code\n"
+        "assert code == 'disk_full' and path.read_bytes() == whole\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard)); log.append('key_created', 'c', 'me', {})\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, check=True, timeout=60)
+    assert [entry["subject"] for entry in AuditLog(tmp_path).entries()] == ["a", "c"]
+
+
+def test_who_asked_by_which_request_is_kept(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path)
+    log.append("roles_replaced", "roles", "ops", {"to": 1}, request_id="r-1")
+    log.append("key_created", "ci", "me", {})
+    asked, typed = log.entries()
+    assert (asked["by"], asked["request_id"]) == ("ops", "r-1")
+    assert "request_id" not in typed
+    assert asked["schema_version"] == "1.1"

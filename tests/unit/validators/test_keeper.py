@@ -133,6 +133,18 @@ def test_a_log_that_cannot_be_written_stops_no_verdict(path: Path) -> None:
     assert keeper.current.rules.policy.version == Policy(OTHER.encode()).version
 
 
+def test_what_could_not_be_noted_is_noted_later(path: Path) -> None:
+    keeper = keeper_of(path, FixedRoster())
+    (path.parent / "audit").write_text("not a folder")
+    keeper.look()
+    keeper.look()
+    (path.parent / "audit").unlink()
+    for _ in range(2):
+        keeper.look()
+    (entry,) = AuditLog(path.parent).entries()
+    assert entry["detail"]["version"] == Policy(TEXT.encode()).version
+
+
 def test_what_cannot_be_read_at_the_start_is_raised(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"none\.toml"):
         PolicyFile(tmp_path / "none.toml", rules_of, AuditLog(tmp_path))
