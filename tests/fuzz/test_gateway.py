@@ -19,7 +19,7 @@ import pytest
 
 from schemas.errors import ErrorEnvelope
 from services.keys import KeyGrant, KeyStore
-from tests.integration.security.raw import Witness, connected, witness
+from tests.integration.security.raw import Witness, connected, read_answer, witness
 from tests.processes import Running, running
 
 pytestmark = pytest.mark.enable_socket
@@ -133,12 +133,20 @@ class House:
     def ask(self, data: bytes, rng: random.Random) -> None:
         """Send it, in pieces now and then, and read what comes. Raises `AssertionError` for what is wrong."""
         with connected(self.gateway.url) as connection:
+            for _ in range(rng.choice((0, 0, 0, 2))):  # what follows is then one of many on its connection
+                connection.sendall(self.plain(b"{}"))
+                assert read_answer(connection).startswith(b"HTTP/1.1 200")
             with suppress(ConnectionResetError, BrokenPipeError):
                 for piece in pieces_of(data, rng):
                     connection.sendall(piece)
             received = read_for_a_while(connection)
         if b"HEAD" not in data:  # an answer to it has a length and no body: it cannot be told from the next
             self._check(received)
+
+    def plain(self, body: bytes) -> bytes:
+        """A request that nothing is wrong with."""
+        head = (b"POST /v1/chat/completions HTTP/1.1", b"host: x", self.authorization)
+        return b"\r\n".join((*head, b"content-length: %d" % len(body), b"", body))
 
     def _check(self, received: bytes) -> None:
         for status, body in answers_in(received):
@@ -240,6 +248,8 @@ def spoiled(rng: random.Random, data: bytes) -> bytes:
 def hostile(rng: random.Random, house: House) -> bytes:
     if rng.random() < 0.05:
         return rng.randbytes(rng.choice((1, 10, 1000, 80_000)))
+    if rng.random() < 0.2:
+        return spoiled(rng, house.plain(rng.choice(BODIES)))
     row = b"".join(request(rng, house) for _ in range(rng.choice((1, 1, 1, 2, 5))))
     return spoiled(rng, row)[:BYTES_MAX]
 

@@ -32,12 +32,25 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 def read_answer(connection: socket.socket) -> bytes:
     """One answer, its body included."""
+    return read_answers(connection, 1)
+
+
+def read_answers(connection: socket.socket, number: int) -> bytes:
+    """So many answers in a row."""
     received = b""
-    while b"\r\n\r\n" not in received or len(received) < _end_of(received):
+    while not _holds(received, number):
         piece = connection.recv(65536)
         assert piece, received
         received += piece
     return received
+
+
+def _holds(received: bytes, number: int) -> bool:
+    for _ in range(number):
+        if b"\r\n\r\n" not in received or len(received) < (end := _end_of(received)):
+            return False
+        received = received[end:]
+    return True
 
 
 def _end_of(answer: bytes) -> int:

@@ -17,6 +17,7 @@ from tests.integration.security.raw import (
     answers_to,
     connected,
     read_answer,
+    read_answers,
     read_to_end,
     statuses,
     witness,
@@ -148,6 +149,48 @@ def test_what_a_daemon_is_sent_has_one_length_and_no_word_of_the_hop_before(hous
     for name in ("transfer-encoding", "te", "connection", "keep-alive", "proxy-authorization", "cookie"):
         assert name not in headers
     assert not {"x-stillhouse-internal", "x-forwarded-for"} & set(headers)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "bodies"),
+    [
+        ([b"2\r\n\r\n{}"], [b"{}"]),
+        ([b"12\r\n\r\n" + b"x" * 12], [b"x" * 12]),
+        ([b"02\r\n\r\n{}"], [b"{}"]),
+        ([b"0\r\n\r\n"], [b""]),
+        ([b"4\r\n\r\n{}", b"  "], [b"{}  "]),
+        ([b"2", b"2\r\n\r\n", b"x" * 22], [b"x" * 22]),
+        ([b"2\r\n\r\n{}" + HIDDEN], [b"{}", b""]),
+        ([b"2\r\n\r\n{}" + CHAT + b"content-length: 2\r\n\r\n[]"], [b"{}", b"[]"]),
+        ([b"%d\r\n\r\n" % len(HIDDEN) + HIDDEN], [HIDDEN]),
+    ],
+)
+def test_a_head_that_came_before_is_read_as_if_it_were_new(
+    house: House, pieces: list[bytes], bodies: list[bytes]
+) -> None:
+    again = CHAT + b"content-length: "
+    with connected(house.gateway.url) as connection:
+        for _ in range(3):
+            connection.sendall(again + b"2\r\n\r\n{}")
+            assert statuses(read_answer(connection)) == [200]
+        house.daemon.seen.clear()
+        connection.sendall(again + pieces[0])
+        for piece in pieces[1:]:
+            time.sleep(0.01)  # so that it is read by itself, most often
+            connection.sendall(piece)
+        assert statuses(read_answers(connection, len(bodies))) == [200] * len(bodies)
+    assert [body for _, _, body in house.daemon.seen] == bodies
+
+
+@pytest.mark.parametrize("rest", [b"+2\r\n\r\n{}", b"2 \r\ncontent-length: 2\r\n\r\n{}", b"2\r\nx\r\n\r\n{}"])
+def test_a_head_that_nearly_came_before_is_refused_all_the_same(house: House, rest: bytes) -> None:
+    again = CHAT + b"content-length: "
+    with connected(house.gateway.url) as connection:
+        for _ in range(3):
+            connection.sendall(again + b"2\r\n\r\n{}")
+            assert statuses(read_answer(connection)) == [200]
+        connection.sendall(again + rest)
+        assert statuses(read_to_end(connection)) == [400]
 
 
 def test_what_comes_after_the_last_chunk_is_no_header(house: House) -> None:
