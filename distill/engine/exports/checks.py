@@ -6,17 +6,10 @@ one unknown key. The forms in `targets` are meant never to fail here; what does 
 `row.invalid`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from distill.engine.exports.targets import ROLES, Row, Unfit
-
-Check = Callable[[Row], None]
-
-
-def check(kind: str, target: str, row: Row) -> None:
-    """Raise `Unfit` unless the row is what the target takes."""
-    CHECKS[kind][target](row)
 
 
 def _require(holds: bool, what: str) -> None:
@@ -178,20 +171,3 @@ def rag(row: Row) -> None:
     _keys(row, "the row", RAG_KEYS, NONE)
     _require(_are_texts((row["evidence_id"], row["query"], row["text"])), "a text")
     _require(bool(row["query"].strip()) and bool(row["text"].strip()), "an empty text")
-
-
-CHECKS: Final[Mapping[str, Mapping[str, Check]]] = {
-    "rag": {"stillhouse": rag},
-    "sft": {
-        "openai": openai_sft,
-        "trl": trl_sft,
-        "together": together_sft,
-        "llamafactory": llamafactory_sft,
-    },
-    "preference": {
-        "openai": openai_preference,
-        "trl": trl_preference,
-        "axolotl": axolotl_preference,
-        "llamafactory": llamafactory_preference,
-    },
-}

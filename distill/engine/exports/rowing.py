@@ -16,12 +16,13 @@ import numpy as np
 import orjson
 
 from distill.engine import notes
-from distill.engine.exports import checks, near, pairs, samples
+from distill.engine.exports import near, pairs, samples
 from distill.engine.exports.near import key_of
 from distill.engine.exports.pairs import Plan
 from distill.engine.exports.pii import Scanner
 from distill.engine.exports.samples import Made
-from distill.engine.exports.targets import FORMS, Row, Unfit
+from distill.engine.exports.targets import Row, Unfit
+from distill.engine.exports.trainers import TARGETS
 from distill.engine.library import Item, Library, Shard, opened
 from distill.engine.products import sha256_of
 from distill.engine.times import moment
@@ -144,8 +145,8 @@ class Maker:
         self._library = library
         self._options = options
         self._plan = plan
-        self._kind, self._target = options.kind, options.target
-        self._form = FORMS[options.kind][options.target]
+        self._kind = options.kind
+        self._target = TARGETS[options.kind][options.target]
         self.scanner = Scanner(options.pii)
 
     def made(self, item: Item) -> Made | None:
@@ -156,8 +157,8 @@ class Maker:
 
     def line(self, made: Made) -> tuple[bytes, int]:
         """The row as a line, and how many values in it are masked. Raises `Unfit`."""
-        row, masked = self.scanner.clean(self._form(made.sample))
-        checks.check(self._kind, self._target, row)
+        row, masked = self.scanner.clean(self._target.form(made.sample))
+        self._target.check(row)
         return _dumped(row), masked
 
     def try_out(self, made: Made) -> None:

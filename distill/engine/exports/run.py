@@ -26,7 +26,7 @@ from distill.engine.exports.grouping import decide, shares
 from distill.engine.exports.report import report
 from distill.engine.exports.rowing import Done, ShardTask, Tally, row_shard, survey_shard
 from distill.engine.exports.splits import HOLDOUT, SPLITS, TRAIN, VALIDATION, HoldoutIds
-from distill.engine.exports.targets import FORMS
+from distill.engine.exports.trainers import TARGETS
 from distill.engine.library import Library
 from distill.engine.places import DATASETS, MANIFEST, RECEIPT
 from distill.engine.pool import Pool
@@ -67,9 +67,9 @@ class Exported:
 def checked(request: JobRequest) -> JobRequest:
     """The request with a target, the usual one where it names none. Raises `InvalidRequest`."""
     kind = request.kind
-    if kind is None or kind not in FORMS:
-        raise _not_there("kind", kind, FORMS)
-    targets = FORMS[kind]
+    if kind is None or kind not in TARGETS:
+        raise _not_there("kind", kind, TARGETS)
+    targets = TARGETS[kind]
     target = request.target or next(iter(targets))
     if target not in targets:
         raise _not_there("target", target, targets)

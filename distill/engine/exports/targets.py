@@ -4,7 +4,7 @@ A sample is a dict of the fields of `schemas.evidence.SftSample`, `PreferenceSam
 is what a trainer reads. `checks` knows what a row of each target must look like.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -112,24 +112,6 @@ def llamafactory_preference(sample: Sample) -> Row:
         "chosen": {"from": "gpt", "value": chosen["content"]},
         "rejected": {"from": "gpt", "value": rejected["content"]},
     }
-
-
-FORMS: Final[Mapping[str, Mapping[str, Callable[[Sample], Row]]]] = {
-    "rag": {"stillhouse": rag},
-    "sft": {
-        "openai": openai_sft,
-        "trl": trl_sft,
-        "together": together_sft,
-        "llamafactory": llamafactory_sft,
-    },
-    "preference": {
-        "openai": openai_preference,
-        "trl": trl_preference,
-        "axolotl": axolotl_preference,
-        "llamafactory": llamafactory_preference,
-    },
-}
-"""What can be exported, for whom."""
 
 
 # --- parts ------------------------------------------------------------------------------------

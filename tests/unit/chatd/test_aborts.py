@@ -3,17 +3,15 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator
-from typing import Any
 
-import orjson
 import pytest
 
 from chatd.backends import Completion, Delta, FakeProvider, Step
 from chatd.engine import Dispatcher, new_origin
 from schemas.chat import ChatRequest
 from schemas.runs import Usage
-from services.testing import WithState
 from tests.unit.chatd.conftest import World
+from tests.unit.chatd.leaving import leave_early
 from tests.unit.chatd.test_dispatch import alias, configure
 from tests.waiting import until
 
@@ -115,51 +113,6 @@ async def test_ten_thousand_callers_leave_nothing_behind(world: World, policy: s
     assert all(run.usage.completion_tokens is not None for run in runs)
 
 
-async def leave(world: World, *, stream: bool, at_bytes: int) -> None:
-    """One request whose caller leaves once that much of the answer has come (0: once it was asked)."""
-    app = world.app()
-    body = orjson.dumps({"model": "one/m", "messages": [{"role": "user", "content": "x"}], "stream": stream})
-    gone = asyncio.Event()
-    asked = False
-    size = 0
-
-    async def receive() -> dict[str, Any]:
-        nonlocal asked
-        if not asked:
-            asked = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        nonlocal size
-        size += len(message.get("body", b""))
-        if size >= at_bytes > 0:
-            gone.set()
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": "/v1/chat/completions",
-        "raw_path": b"/v1/chat/completions",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
-        "client": ("127.0.0.1", 1),
-        "server": ("chatd", 80),
-    }
-    async with app.router.lifespan_context(app) as state:
-        assert state is not None
-        call = asyncio.ensure_future(WithState(app, dict(state))(scope, receive, send))
-        if at_bytes == 0:
-            await until(lambda: bool(world.providers[0].requests))
-            gone.set()
-        await call
-        await until(lambda: bool(world.records()))
-
-
 class Slow(FakeProvider):
     """Lets its caller go before it ends."""
 
@@ -173,7 +126,7 @@ class Slow(FakeProvider):
 async def test_a_drained_answer_is_taken_in_to_its_end(world: World, stream: bool) -> None:
     configure(world, provider='on_disconnect = "drain"')
     world.providers.append(Slow("one", [Step.saying("one two three four")], models=("m",)))
-    await leave(world, stream=stream, at_bytes=0 if not stream else 1)
+    await leave_early(world, model="one/m", stream=stream, after_bytes=0 if not stream else 1)
     (run,) = world.records()
     assert run.attempts[0].status == "aborted"
     assert run.output is not None
@@ -186,7 +139,7 @@ async def test_a_drained_answer_is_taken_in_to_its_end(world: World, stream: boo
 async def test_an_answer_that_is_not_drained_ends_with_its_caller(world: World, stream: bool) -> None:
     configure(world, provider='on_disconnect = "cancel"')
     world.script(Step([Delta(content="some words")], hang=True), name="one", models=("m",))
-    await leave(world, stream=stream, at_bytes=0 if not stream else 1)
+    await leave_early(world, model="one/m", stream=stream, after_bytes=0 if not stream else 1)
     (run,) = world.records()
     assert run.attempts[0].status == "aborted"
     assert world.providers[0].cancelled == 1

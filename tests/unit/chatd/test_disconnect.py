@@ -1,66 +1,12 @@
 """A caller that goes away takes the model's work with it, and the run says so."""
 
-import asyncio
-from collections.abc import MutableMapping
-from typing import Any
-
-import orjson
 import pytest
 
 from chatd.backends import Delta, Step
-from services.testing import WithState
 from tests.unit.chatd.conftest import World
+from tests.unit.chatd.leaving import leave_early
 
 pytestmark = pytest.mark.anyio
-
-
-async def leave_early(
-    world: World, *, stream: bool, after_bytes: int, reads: bool = True, **extra: Any
-) -> list[MutableMapping[str, Any]]:
-    """Ask, and disconnect once `after_bytes` of the answer's body have come; returns what was sent."""
-    app = world.app()
-    messages = [{"role": "user", "content": "x"}]
-    body = orjson.dumps({"model": "fake", "messages": messages, "stream": stream, **extra})
-    leave = asyncio.Event()
-    sent: list[MutableMapping[str, Any]] = []
-    asked = False
-
-    async def receive() -> dict[str, Any]:
-        nonlocal asked
-        if not asked:
-            asked = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        await leave.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
-        if not reads and message.get("body"):
-            await asyncio.Event().wait()
-        if sum(len(one.get("body", b"")) for one in sent) >= after_bytes > 0:
-            leave.set()
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": "/v1/chat/completions",
-        "raw_path": b"/v1/chat/completions",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
-        "client": ("127.0.0.1", 1),
-        "server": ("chatd", 80),
-    }
-    async with app.router.lifespan_context(app) as state:
-        call = asyncio.ensure_future(WithState(app, dict(state or {}))(scope, receive, send))
-        if after_bytes == 0:
-            while not world.providers[0].requests:  # noqa: ASYNC110 - a fake tells nobody
-                await asyncio.sleep(0)
-            leave.set()
-        await call
-    return sent
 
 
 @pytest.mark.parametrize("stream", [True, False])

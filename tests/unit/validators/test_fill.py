@@ -1,13 +1,13 @@
 """`fill`: each code from a valid proposal by one defect, and valid proposals that look odd."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from schemas.verdicts import Finding, Verdict
+from schemas.verdicts import Verdict
 from services.errors import InvalidRequest, UnknownField
+from tests.unit.validators.mending import apply_fixes
 
 Judge = Callable[..., Verdict]
 Change = Callable[[dict[str, Any], dict[str, Any]], None]
@@ -92,28 +92,6 @@ def test_a_fix_removes_its_finding_and_adds_none(
         return
     mended = apply_fixes(proposal, first.findings)
     assert judge("fill", mended, order=order).findings == []
-
-
-def apply_fixes(artifact: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
-    """As docs/validators.md tells clients to: from the last finding to the first, each fix once."""
-    artifact = copy.deepcopy(artifact)
-    done: list[Any] = []
-    for finding in reversed(findings):
-        if finding.fix is None or finding.fix in done:
-            continue
-        done.append(finding.fix)
-        *way, last = str(finding.fix["path"]).split("/")[1:]
-        target: Any = artifact
-        for part in way:
-            target = target[int(part) if isinstance(target, list) else part]
-        key: Any = int(last) if isinstance(target, list) and last != "-" else last
-        if finding.fix["op"] == "remove":
-            del target[key]
-        elif last == "-":
-            target.append(finding.fix["value"])
-        else:
-            target[key] = finding.fix["value"]
-    return artifact
 
 
 def test_several_defects_at_once_are_all_found_and_all_mended(

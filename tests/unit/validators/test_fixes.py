@@ -1,13 +1,13 @@
 """Fixes of messages, applied as docs/validators.md says, remove their findings and add none."""
 
-import copy
 import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from schemas.verdicts import Finding, Verdict
+from schemas.verdicts import Verdict
+from tests.unit.validators.mending import apply_fixes
 
 Judge = Callable[..., Verdict]
 
@@ -36,32 +36,13 @@ EMAIL_CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def mended(artifact: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
-    artifact = copy.deepcopy(artifact)
-    done: list[Any] = []
-    for finding in reversed(findings):
-        if finding.fix is None or finding.fix in done:
-            continue
-        done.append(finding.fix)
-        *way, last = str(finding.fix["path"]).split("/")[1:]
-        target: Any = artifact
-        for part in way:
-            target = target[int(part) if isinstance(target, list) else part]
-        key: Any = int(last) if isinstance(target, list) else last
-        if finding.fix["op"] == "remove":
-            del target[key]
-        else:
-            target[key] = finding.fix["value"]
-    return artifact
-
-
 @pytest.mark.parametrize("names", list(itertools.combinations(SMS_CHANGES, 2)))
 def test_sms(judge: Judge, names: tuple[str, str]) -> None:
     artifact = SMS | SMS_CHANGES[names[0]] | SMS_CHANGES[names[1]]
     findings = judge("sms", artifact, recipient=WHOM, first_contact=True).findings
     assert findings
     assert all(finding.fix for finding in findings)
-    assert judge("sms", mended(artifact, findings), recipient=WHOM, first_contact=True).findings == []
+    assert judge("sms", apply_fixes(artifact, findings), recipient=WHOM, first_contact=True).findings == []
 
 
 @pytest.mark.parametrize("names", list(itertools.combinations(EMAIL_CHANGES, 2)))
@@ -70,4 +51,4 @@ def test_email(judge: Judge, names: tuple[str, str]) -> None:
     findings = judge("email", artifact, recipient=WHOM).findings
     assert findings
     assert all(finding.fix for finding in findings)
-    assert judge("email", mended(artifact, findings), recipient=WHOM).findings == []
+    assert judge("email", apply_fixes(artifact, findings), recipient=WHOM).findings == []

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.engine.exports import checks
-from distill.engine.exports.targets import FORMS, Row, Unfit
+from distill.engine.exports.targets import Row, Unfit
+from distill.engine.exports.trainers import TARGETS
 from tests.unit.distill.builders import Json, distill, done, episode, run, verdict
 from tests.unit.distill.exports.stories import SPLITS, TOOL_CALL, exported, folder_of, various
 
-TARGETS = [(kind, target) for kind, targets in FORMS.items() for target in targets]
+PAIRS = [(kind, target) for kind, targets in TARGETS.items() for target in targets]
 
 TRL_KEY_SETS: Final = (
     {"messages"},
@@ -57,7 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], P
         made = {}
         async with distill(data) as client:
             first = await exported(client, records(), kind="rag")
-            for kind, target in TARGETS:
+            for kind, target in PAIRS:
                 job = await done(client, stage="export", kind=kind, target=target)
                 made[kind, target] = folder_of(data, job)
             assert made["rag", "stillhouse"] == folder_of(data, first)
@@ -73,7 +73,7 @@ def rows_in(folder: Path) -> list[Json]:
     return [orjson.loads(line) for file in files for line in file.read_bytes().splitlines()]
 
 
-@pytest.mark.parametrize(("kind", "target"), TARGETS)
+@pytest.mark.parametrize(("kind", "target"), PAIRS)
 def test_the_card_is_valid_and_its_records_can_be_read(
     folders: dict[tuple[str, str], Path], kind: str, target: str
 ) -> None:
@@ -136,7 +136,7 @@ def features_of(kind: str, target: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "target"), [pair for pair in TARGETS if pair not in (("rag", "stillhouse"), ("sft", "openai"))]
+    ("kind", "target"), [pair for pair in PAIRS if pair not in (("rag", "stillhouse"), ("sft", "openai"))]
 )
 def test_datasets_reads_every_row_with_one_type_a_column(
     folders: dict[tuple[str, str], Path], kind: str, target: str, tmp_path: Path
@@ -214,13 +214,13 @@ def wrong_type(row: Row) -> None:
 
 
 @pytest.mark.parametrize("spoil", [extra_key, lost_key, wrong_type])
-@pytest.mark.parametrize(("kind", "target"), TARGETS)
+@pytest.mark.parametrize(("kind", "target"), PAIRS)
 def test_a_spoilt_row_is_refused(kind: str, target: str, spoil: Callable[[Row], None]) -> None:
-    row = FORMS[kind][target](copy.deepcopy(SAMPLES[kind]))
-    checks.check(kind, target, row)
+    row = TARGETS[kind][target].form(copy.deepcopy(SAMPLES[kind]))
+    TARGETS[kind][target].check(row)
     spoil(row)
     with pytest.raises(Unfit, match="not what the target takes") as caught:
-        checks.check(kind, target, row)
+        TARGETS[kind][target].check(row)
     assert caught.value.code == "row.invalid"
 
 
@@ -249,7 +249,7 @@ outputs = st.fixed_dictionaries(
 
 
 @settings(max_examples=150)
-@given(st.sampled_from(TARGETS), messages, outputs, outputs, st.booleans())
+@given(st.sampled_from(PAIRS), messages, outputs, outputs, st.booleans())
 def test_whatever_a_form_makes_is_a_row_or_is_refused_by_name(
     pair: tuple[str, str], said: list[Json], one: Json, other: Json, tools: bool
 ) -> None:
@@ -263,7 +263,7 @@ def test_whatever_a_form_makes_is_a_row_or_is_refused_by_name(
         sample = {**sample, "tools": [{"type": "function", "function": {"name": "f"}}]}
     before = copy.deepcopy(sample)
     with contextlib.suppress(Unfit):
-        row = FORMS[kind][target](sample)
-        checks.check(kind, target, row)
+        row = TARGETS[kind][target].form(sample)
+        TARGETS[kind][target].check(row)
         assert orjson.loads(orjson.dumps(row)) == row
     assert sample == before
