@@ -75,6 +75,7 @@ class Attempt:
         """`generated` says that tokens may have been spent on it."""
         failure = failure_of(error)
         if failure in (Failure.BROKEN, Failure.SLOW, Failure.CREDENTIALS):
+            self._standing.last_failure = error.code
             if self._answering:
                 self._standing.breaker.failed(probe=False)
             self._trial.failed()

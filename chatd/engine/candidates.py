@@ -103,12 +103,13 @@ class _Smoothed:
 
 @dataclass(slots=True)
 class Standing:
-    """How a target has done lately."""
+    """How a target has done lately. `last_failure` is the code of the last one that its circuit counts."""
 
     breaker: Breaker
     clock: Callable[[], float]
     in_flight: int = 0
     held_until: float = 0.0
+    last_failure: str = ""
     _first_token: _Smoothed = field(default_factory=_Smoothed)
     _whole: _Smoothed = field(default_factory=_Smoothed)
 

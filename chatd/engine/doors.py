@@ -84,7 +84,8 @@ class Doors:
         standing = self.standing(target, call_order.snapshot.config.breaker)
         if (wait_s := standing.breaker.wait_s) > 0:
             return Unavailable(
-                f"{target.id} has failed too often; its circuit stays open for {wait_s:.1f} s",
+                f"{target.id} has failed too often, last with `{standing.last_failure}`;"
+                f" its circuit stays open for {wait_s:.1f} s",
                 code="circuit_open",
                 retry_after_s=wait_s,
             )

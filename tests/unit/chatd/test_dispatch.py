@@ -221,6 +221,7 @@ async def test_a_circuit_opens_and_is_probed(world: World) -> None:
         await until_told(client, lambda told: told["candidates"][0]["circuit"] == "half_open")
         assert said(await ask(client, "one/m")) == "back"
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "circuit_open")
+    assert "last with `upstream_failed`" in refused.json()["error"]["message"]
     assert refused.headers["x-should-retry"] == "false"
     assert "retry-after" in refused.headers
 
