@@ -190,7 +190,7 @@ def build(
         )
     metrics = HttpMetrics(registry, lambda: app.drain.in_flight)
     app = Daemon(name, settings, _watched(lifespan, metrics), registry=registry)
-    app.tracer = open_tracer(name, settings) if tracer is None else tracer
+    app.tracer = open_tracer(name, settings, registry) if tracer is None else tracer
     app.include_router(_operations(app))
     app.include_router(routes)
     for kind in (PlatformError, RequestValidationError, HTTPException, Exception):

@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
 from services import context, ids
 from services.context import RequestContext
 from services.errors import InvalidRequest
@@ -49,6 +53,19 @@ class Span:
     @property
     def started_ns(self) -> int:
         return self.ended_ns - int(self.seconds * 1e9)
+
+
+class SpanCounts(Collector):
+    """Spans that were made, and those that the collector took: the others wait, or are lost."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.made = 0
+        self.sent = 0
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("trace_spans_made", "Spans of requests that are traced.", self.made)
+        yield CounterMetricFamily("trace_spans_sent", "Those that the collector took.", self.sent)
 
 
 class Exporter(Protocol):
@@ -174,7 +191,7 @@ def child_of(request: RequestContext) -> RequestContext:
     )
 
 
-def open_tracer(daemon: str, settings: DaemonSettings) -> Tracer | None:
+def open_tracer(daemon: str, settings: DaemonSettings, registry: CollectorRegistry) -> Tracer | None:
     """The tracer that the settings ask for, if any. Raises `InvalidRequest` where its extra is missing."""
     if settings.otlp_endpoint is None:
         return None
@@ -186,5 +203,11 @@ def open_tracer(daemon: str, settings: DaemonSettings) -> Tracer | None:
             f" ({error})",
             code="extra_missing",
         ) from None
-    exporter = OtlpExporter(settings.otlp_endpoint, daemon, queue_max=settings.trace_queue_max)
+    exporter = OtlpExporter(
+        settings.otlp_endpoint,
+        daemon,
+        port=settings.port,
+        queue_max=settings.trace_queue_max,
+        counts=SpanCounts(registry),
+    )
     return Tracer(exporter, ratio=settings.trace_ratio)

@@ -92,7 +92,7 @@ class Outside:
 
 
 @contextmanager
-def outside() -> Iterator[Outside]:
+def outside(port: int = 0) -> Iterator[Outside]:
     seen = Outside()
 
     class Handler(BaseHTTPRequestHandler):
@@ -116,7 +116,7 @@ def outside() -> Iterator[Outside]:
             self.end_headers()
             self.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -301,13 +301,32 @@ def test_overhead_leaves_out_what_the_model_takes(platform: Platform) -> None:
     assert 0 < after_s - before_s <= took_s - 3 * THINKING_S
 
 
-def test_a_collector_that_is_gone_holds_up_neither_answers_nor_the_end(
+def test_a_collector_that_is_gone_costs_its_spans_and_a_line(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    env = {"STILLHOUSE_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
-    with running("gateway", tmp_path_factory.mktemp("alone"), env=env) as gateway:
-        answer = httpx.get(f"{gateway.url}/nowhere", timeout=PATIENCE_S, trust_env=False)
-        assert answer.status_code == 404
+    port = free_port()
+    env = {"STILLHOUSE_OTLP_ENDPOINT": f"http://127.0.0.1:{port}", "NO_PROXY": "*"}
+    with ExitStack() as stack:
+        gateway = stack.enter_context(running("gateway", tmp_path_factory.mktemp("alone"), env=env))
+        client = stack.enter_context(httpx.Client(base_url=gateway.url, timeout=PATIENCE_S, trust_env=False))
+
+        def until(said: str) -> str:
+            """Ask on, until it is said, and for a while after."""
+            deadline = time.monotonic() + PATIENCE_S
+            while said not in gateway.text():
+                assert time.monotonic() < deadline, gateway.text()
+                assert client.get("/nowhere").status_code == 404
+                time.sleep(0.1)
+            return gateway.text()
+
+        log = until("the collector takes no spans")
+        assert "refused" in log
+        collector = stack.enter_context(outside(port))
+        log = until("the collector takes spans again")
+        assert collector.spans
+        assert (log.count("takes no spans"), log.count("opentelemetry")) == (1, 0)
+        lines = dict(line.split() for line in client.get("/metrics").text.splitlines() if "# " not in line)
+        assert 0 < float(lines["trace_spans_sent_total"]) < float(lines["trace_spans_made_total"])
         assert gateway.stop() == 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from chatd.engine.metrics import MODELS_MAX, Metrics
+from chatd.engine.metrics import MODELS_MAX, OPERATION_BUCKETS_S, TOKEN_BUCKETS, Metrics
 from gateway.backends import HttpProber
 from schemas.runs import Usage
 from services import tracing
@@ -52,6 +52,21 @@ def test_no_more_models_are_named_than_fit() -> None:
     assert registry.get_sample_value(OPERATIONS, labels("other")) == 5
 
 
+def test_histograms_are_cut_where_the_conventions_say() -> None:
+    assert (TOKEN_BUCKETS[0], TOKEN_BUCKETS[-1], len(TOKEN_BUCKETS)) == (1, 67_108_864, 14)
+    assert (OPERATION_BUCKETS_S[0], OPERATION_BUCKETS_S[-1], len(OPERATION_BUCKETS_S)) == (0.01, 81.92, 14)
+
+
+def test_an_answer_of_no_tokens_is_an_answer() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.operated("ollama", "real", None, 0.1)
+    metrics.spent("ollama", "real", Usage(prompt_tokens=7, completion_tokens=0))
+    usage = {name: value for name, value in labels("real").items() if name != "error_type"}
+    told = {**usage, "gen_ai_token_type": "output"}
+    assert registry.get_sample_value("gen_ai_client_token_usage_count", told) == 1
+
+
 def test_tokens_are_told_by_kind_and_unknown_ones_not_at_all() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -77,7 +92,7 @@ def test_without_the_extra_a_collector_cannot_be_named(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "services.otlp", None)
     settings = DaemonSettings(port=1, otlp_endpoint="http://127.0.0.1:4318")
     with pytest.raises(InvalidRequest, match=r"stillhouse\[tracing\]"):
-        tracing.open_tracer("tests", settings)
+        tracing.open_tracer("tests", settings, CollectorRegistry())
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ def test_without_a_request_there_is_nothing_to_be_a_child_of() -> None:
 
 
 def test_nothing_is_traced_unless_a_collector_is_named(tmp_path: Path) -> None:
-    assert tracing.open_tracer("tests", DaemonSettings(port=1, data=tmp_path)) is None
+    assert tracing.open_tracer("tests", DaemonSettings(port=1, data=tmp_path), CollectorRegistry()) is None
 
 
 def test_a_span_ends_when_it_is_told_and_begins_before() -> None:
