@@ -3,7 +3,7 @@
 import hmac
 import math
 import time
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -66,6 +66,23 @@ async def send_error(send: Send, error: PlatformError, request_id: str, *extra: 
     await send({"type": "http.response.body", "body": body})
 
 
+class Claims(NamedTuple):
+    """What a head says of its request, be it believed or not."""
+
+    request_id: str | None
+    traceparent: str | None
+    principal: str | None
+    roles: str | None
+
+
+CLAIMS: Final = (b"x-request-id", b"traceparent", b"x-stillhouse-principal", b"x-stillhouse-roles")
+
+
+def claims(scope: Scope) -> Claims:
+    said = {name: value.decode("latin-1") for name, value in scope["headers"] if name in CLAIMS}
+    return Claims(*map(said.get, CLAIMS))
+
+
 class Frame:
     """What is done for every request, whichever way it takes: ids before, a log line and metrics after.
 
@@ -106,17 +123,12 @@ class Frame:
         return self.identify(scope)
 
     def identify(self, scope: Scope) -> context.RequestContext:
-        offered_id = traceparent = principal = roles = None
-        for name, value in scope["headers"]:
-            if name == b"x-request-id":
-                offered_id = value.decode("latin-1")
-            elif name == b"traceparent":
-                traceparent = value.decode("latin-1")
-            elif name == b"x-stillhouse-principal":
-                principal = value.decode("latin-1")
-            elif name == b"x-stillhouse-roles":
-                roles = value.decode("latin-1")
-        request = context.RequestContext(ids.request_id(offered_id), self._traceparent(traceparent))
+        return self.identify_as(claims(scope))
+
+    def identify_as(self, claimed: Claims) -> context.RequestContext:
+        """The ids of a request whose head says this of itself."""
+        request_id, traceparent, principal, roles = claimed
+        request = context.RequestContext(ids.request_id(request_id), self._traceparent(traceparent))
         if self.tracer is not None:
             request.parent_id = parent_of(traceparent)
         if self._trusted:

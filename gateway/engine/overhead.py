@@ -28,9 +28,17 @@ class Overhead(Collector):
         )
         registry.register(self)
 
+    def count(self, daemon: str, arrived_s: float, sent_s: float, answered_s: float) -> None:
+        """The caller is sent the end of an answer.
+
+        Its request came in, a daemon was sent it and answered it to its end at these times, by
+        `time.perf_counter`.
+        """
+        self._seconds.observe((daemon,), time.perf_counter() - arrived_s - (answered_s - sent_s))
+
     def transit(self, daemon: str, arrived_s: float) -> "Transit":
         """A request to a daemon, which came in at `arrived_s` of `time.perf_counter`."""
-        return Transit(self._seconds, daemon, arrived_s)
+        return Transit(self, daemon, arrived_s)
 
     def collect(self) -> Iterator[Metric]:
         yield self._seconds.family()
@@ -39,10 +47,10 @@ class Overhead(Collector):
 class Transit:
     """One request on its way to a daemon and back. One that never gets there, or back, is not counted."""
 
-    __slots__ = ("_answered_s", "_arrived_s", "_daemon", "_seconds", "_sent_s")
+    __slots__ = ("_answered_s", "_arrived_s", "_daemon", "_overhead", "_sent_s")
 
-    def __init__(self, seconds: Durations, daemon: str, arrived_s: float) -> None:
-        self._seconds = seconds
+    def __init__(self, overhead: Overhead, daemon: str, arrived_s: float) -> None:
+        self._overhead = overhead
         self._daemon = daemon
         self._arrived_s = arrived_s
         self._sent_s = 0.0
@@ -52,10 +60,6 @@ class Transit:
         """A daemon is sent it. Of several tries the last one counts: what the others took is our loss."""
         self._sent_s = time.perf_counter()
 
-    def sent_at(self, sent_s: float) -> None:
-        """It was sent together with others, at `sent_s`."""
-        self._sent_s = sent_s
-
     def answered(self) -> None:
         """The daemon's answer is here, to its end."""
         self._answered_s = time.perf_counter()
@@ -63,5 +67,4 @@ class Transit:
     def over(self) -> None:
         """The caller is sent the end of it."""
         if self._sent_s and self._answered_s:
-            theirs = self._answered_s - self._sent_s
-            self._seconds.observe((self._daemon,), time.perf_counter() - self._arrived_s - theirs)
+            self._overhead.count(self._daemon, self._arrived_s, self._sent_s, self._answered_s)

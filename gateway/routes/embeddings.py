@@ -6,25 +6,23 @@ fragments that come back. Anything else in a body takes the long way, where embe
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
 from starlette.types import Scope
 
-from gateway.engine import Doorkeeper, Limiter, Rendezvous, Transit, Vectors, Wanted
-from gateway.routes.passages import EMBEDDINGS, PASSAGES, encoded, transit_of
-from schemas.embeddings import EncodingFormat, InputType
+from gateway.engine import Doorkeeper, Limiter, Overhead, Rendezvous, Vectors, Wanted
+from gateway.routes.passages import EMBEDDINGS, PASSAGES, refusal
 from services import context
 from services.errors import PlatformError
-from services.middleware import Frame, arrived_s, error_headers
-from services.protocol import DirectExchange
+from services.middleware import Frame, arrived_s, claims
+from services.protocol import JSON_TYPE, DirectExchange
 
 PASSAGE: Final = next(passage for passage in PASSAGES if passage.path == EMBEDDINGS)
 TEXTS_MAX: Final = 128
 """Larger requests take the long way, where the answer passes through in pieces."""
 BODY_BYTES_MAX: Final = 1024 * 1024
 
-JSON: Final = (b"content-type", b"application/json")
 ENCODINGS: Final = ("float", "base64")
 INPUT_TYPES: Final = (None, "query", "document")
 
@@ -39,58 +37,52 @@ def parse(body: bytes, request: context.RequestContext) -> Wanted | None:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(data, dict):
+    if type(data) is not dict:
         return None
-    get = data.get
+    get: Callable[..., Any] = data.get
     model, texts, encoding = get("model"), get("input"), get("encoding_format", "float")
     input_type, truncate, dimensions = get("input_type"), get("truncate", False), get("dimensions")
     if isinstance(texts, str):
         texts = [texts]
     usual = (
-        isinstance(model, str)
-        and model != ""
+        type(model) is str
+        and model
         and _are_texts(texts)
         and encoding in ENCODINGS
         and input_type in INPUT_TYPES
-        and isinstance(truncate, bool)
-        and _is_size(dimensions)
-        and isinstance(get("user", ""), str)
+        and type(truncate) is bool
+        and (dimensions is None or _is_size(dimensions))
+        and type(get("user", "")) is str
     )
     if not usual:
         return None
     return Wanted(
         request.request_id,
         request.traceparent,
-        cast("str", model),
-        cast("list[str]", texts),
-        cast("InputType | None", input_type),
-        cast("bool", truncate),
+        model,
+        texts,
+        input_type,
+        truncate,
         dimensions,
-        cast("EncodingFormat", encoding),
+        encoding,
     )
 
 
 def _are_texts(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and 0 < len(value) <= TEXTS_MAX
-        and all(isinstance(text, str) for text in value)
-    )
+    return type(value) is list and 0 < len(value) <= TEXTS_MAX and set(map(type, value)) == {str}
 
 
 def _is_size(value: Any) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+    return type(value) is int and value >= 1
 
 
-def spliced(wanted: Wanted, vectors: Vectors) -> bytes:
-    """The OpenAI answer, put together from its fragments."""
-    tail = (b'}],"model":', orjson.dumps(wanted.model), USAGE % (vectors.tokens, vectors.tokens))
-    if len(vectors.fragments) == 1:
-        return b"".join((FIRST, vectors.fragments[0], *tail))
+def spliced(wanted: Wanted, vectors: Vectors) -> list[bytes]:
+    """The OpenAI answer, put together from its fragments: the pieces, in order."""
     pieces = [FIRST, vectors.fragments[0]]
     for index in range(1, len(vectors.fragments)):
         pieces += (b"},", ROW % index, vectors.fragments[index])
-    return b"".join((*pieces, *tail))
+    pieces += (b'}],"model":', orjson.dumps(wanted.model), USAGE % (vectors.tokens, vectors.tokens))
+    return pieces
 
 
 class EmbeddingsDoor:
@@ -110,12 +102,12 @@ class EmbeddingsDoor:
         doorkeeper: Doorkeeper = scope["state"]["doorkeeper"]
         rendezvous: Rendezvous = scope["state"]["rendezvous"]
         try:
-            authorization, is_json = _read(scope)
+            authorization, is_json = exchange.in_head(_read)
             if not is_json:
                 return False
             principal, limiter = doorkeeper.identify(authorization)
             principal.require(PASSAGE.scopes)
-            request = self._frame.identify(scope)
+            request = self._frame.identify_as(exchange.in_head(claims))
             wanted = parse(exchange.body, request)
             if wanted is None:
                 return False
@@ -126,9 +118,7 @@ class EmbeddingsDoor:
         request.principal, request.roles = principal.name, principal.roles
         self._frame.drain.in_flight += 1
         scope["route"] = self  # metrics and logs know a matched route by its `path`
-        visit = _Visit(
-            self._frame, exchange, request, wanted, limiter=limiter, transit=transit_of(PASSAGE, scope)
-        )
+        visit = _Visit(self._frame, exchange, request, wanted, limiter)
         exchange.when_gone = visit.leave
         visit.cancel = rendezvous.start(wanted, visit.answer)
         return True
@@ -144,7 +134,6 @@ class _Visit:
         "_limiter",
         "_request",
         "_started",
-        "_transit",
         "_wanted",
         "cancel",
     )
@@ -155,16 +144,13 @@ class _Visit:
         exchange: DirectExchange,
         request: context.RequestContext,
         wanted: Wanted,
-        *,
         limiter: Limiter | None,
-        transit: Transit,
     ) -> None:
         self._frame = frame
         self._exchange = exchange
         self._request = request
         self._wanted = wanted
         self._limiter = limiter
-        self._transit = transit
         self._started = arrived_s(exchange.scope)
         self._done = False
         self.cancel: Callable[[], None] | None = None
@@ -180,36 +166,38 @@ class _Visit:
         if self._done:  # the caller left in the same moment
             return
         self._done = True
-        self._transit.answered()
-        seconds = time.perf_counter() - self._started
+        answered_s = time.perf_counter()
+        seconds = answered_s - self._started
         if isinstance(outcome, PlatformError):
-            status, headers, body = _error(outcome, self._request.request_id)
+            status = outcome.status
+            self._refuse(outcome)
         else:
-            self._transit.sent_at(outcome.sent_s)
-            status, headers, body = 200, _headers(outcome, seconds), spliced(self._wanted, outcome)
-            if self._limiter is not None:
-                self._limiter.charge(outcome.tokens)
-                headers += encoded(self._limiter.headers())
-        headers.append((b"x-request-id", self._request.request_id.encode()))
-        self._exchange.respond(status, headers, body)
-        self._transit.over()
+            status = 200
+            self._tell(outcome, seconds)
+            overhead: Overhead = self._exchange.scope["state"]["overhead"]
+            if outcome.sent_s:
+                overhead.count(PASSAGE.daemon, self._started, outcome.sent_s, answered_s)
         self._frame.end(self._exchange.scope, self._request, status, seconds)
 
+    def _tell(self, vectors: Vectors, seconds: float) -> None:
+        limits = ""
+        if self._limiter is not None:
+            self._limiter.charge(vectors.tokens)
+            limits = "".join(f"{name}: {left}\r\n" for name, left in self._limiter.headers().items())
+        head = (
+            "content-type: application/json\r\n"
+            f"x-model-digest: {vectors.digest}\r\n"
+            f"x-cache: hits={vectors.hits} misses={vectors.misses}\r\n"
+            f"x-queue-time: {vectors.queue_ms:.2f}\r\n"
+            f"x-inference-time: {vectors.inference_ms:.2f}\r\n"
+            f"x-total-time: {seconds * 1000:.2f}\r\n"
+            f"{limits}x-request-id: {self._request.request_id}\r\n"
+        )
+        self._exchange.respond(200, head.encode(), *spliced(self._wanted, vectors))
 
-def _error(error: PlatformError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    body = error.envelope(request_id).model_dump_json().encode()
-    return error.status, [JSON, *encoded(error_headers(error))], body
-
-
-def _headers(vectors: Vectors, seconds: float) -> list[tuple[bytes, bytes]]:
-    return [
-        JSON,
-        (b"x-model-digest", vectors.digest.encode()),
-        (b"x-cache", b"hits=%d misses=%d" % (vectors.hits, vectors.misses)),
-        (b"x-queue-time", b"%.2f" % vectors.queue_ms),
-        (b"x-inference-time", b"%.2f" % vectors.inference_ms),
-        (b"x-total-time", b"%.2f" % (seconds * 1000)),
-    ]
+    def _refuse(self, error: PlatformError) -> None:
+        headers, body = refusal(PASSAGE.path, error, self._request.request_id)
+        self._exchange.respond(error.status, headers, body)
 
 
 def _read(scope: Scope) -> tuple[str | None, bool]:
@@ -219,5 +207,5 @@ def _read(scope: Scope) -> tuple[str | None, bool]:
         if name == b"authorization" and authorization is None:  # the first, as the long way reads it
             authorization = str(value, "latin-1")
         elif name == b"content-type":
-            is_json = value == JSON[1] or value.startswith(b"application/json;")
+            is_json = value == JSON_TYPE or value.startswith(JSON_TYPE + b";")
     return authorization, is_json

@@ -4,7 +4,7 @@
 `exchange` is a request on it, and `heads` knows those again that came before.
 """
 
-from services.protocol.doors import Direct, Doors, Porter, says_json
+from services.protocol.doors import JSON_TYPE, Direct, Doors, Porter, says_json
 from services.protocol.envelope import EnvelopeProtocol
 from services.protocol.exchange import DirectExchange, Door
 from services.protocol.guarded import ARRIVED, DROPPED_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX
@@ -14,6 +14,7 @@ __all__ = [
     "DROPPED_BYTES_MAX",
     "HEADERS_MAX",
     "HEAD_BYTES_MAX",
+    "JSON_TYPE",
     "Direct",
     "DirectExchange",
     "Door",

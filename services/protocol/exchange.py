@@ -65,13 +65,14 @@ class DirectExchange:
         found: Found = self._facts[look]
         return found
 
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer, in one write."""
+    def respond(self, status: int, headers: Headers | bytes, *body: bytes) -> None:
+        """Answer, in one write. `headers` may be finished lines, `body` may be in pieces."""
         cycle = self._cycle
         if not cycle.disconnected:
             lines = self._head(status, headers)
-            said = b"" if self.scope["method"] == "HEAD" else body
-            lines += (b"content-length: %d\r\n\r\n" % len(body), said)
+            lines.append(b"content-length: %d\r\n\r\n" % sum(map(len, body)))
+            if self.scope["method"] != "HEAD":
+                lines += body
             cycle.transport.write(b"".join(lines))
         self._end()
 
@@ -109,11 +110,14 @@ class DirectExchange:
         self._forget()
         self._cycle.transport.close()
 
-    def _head(self, status: int, headers: Headers) -> list[bytes]:
+    def _head(self, status: int, headers: Headers | bytes) -> list[bytes]:
         cycle = self._cycle
         lines = [STATUS_LINE[status], standing.lines(cycle.default_headers)]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
+        if isinstance(headers, bytes):
+            lines.append(headers)
+        else:
+            for name, value in headers:
+                lines += (name, b": ", value, b"\r\n")
         if not cycle.keep_alive:
             lines.append(b"connection: close\r\n")
         return lines
