@@ -25,6 +25,7 @@ from chatd.engine.config.build import Builder
 from chatd.routes import MESSAGES_ID_HEADER, MESSAGES_PATH, chat_doors, routes
 from chatd.settings import Settings, environment
 from services import daemon, http
+from services.audit import AuditLog
 from services.clients import DistillClient, ValidatorsClient, VectordClient
 from services.daemon import Daemon
 from services.health import Check
@@ -178,7 +179,7 @@ async def _config(settings: Settings, providers: Sequence[Provider] | None) -> K
     def made(name: str, spec: ProviderSpec, keys: Keys) -> Provider:
         return given[name] if name in given else build(name, spec, keys)
 
-    keeper = Keeper(made)
+    keeper = Keeper(made, AuditLog(settings.data))
     if settings.config is not None:
         await keeper.open(settings.config, environment)
     elif providers is None:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from services import files
+from services.audit import AuditLog, account
 from services.errors import Conflict, NotFound, PlatformError
 
 FOLDER: Final = "distill/keys"
@@ -93,14 +94,20 @@ def public_path(data: Path) -> Path:
 
 
 def generate(data: Path) -> PublicKey:
-    """Make the key of a data folder. Raises `Conflict` when there is one: what it signed needs it."""
+    """Make the key of a data folder. Raises `Conflict` when there is one: what it signed needs it.
+
+    The audit log is told first: raises `Unavailable`, and makes none, where that cannot be done.
+    """
     path = private_path(data)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     files.replace(temporary, pem, mode=0o600)
+    public = PublicKey.of(key.public_key())
     try:
+        if not path.exists():
+            AuditLog(data).append("signing_key_created", public.id, account(), {"signs": "receipts"})
         os.link(temporary, path)  # unlike a rename, this fails where there is a key already
     except FileExistsError:
         raise Conflict(
@@ -109,7 +116,6 @@ def generate(data: Path) -> PublicKey:
         ) from None
     finally:
         temporary.unlink()
-    public = PublicKey.of(key.public_key())
     files.replace(public_path(data), public.pem.encode(), mode=0o644)
     return public
 

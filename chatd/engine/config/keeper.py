@@ -14,6 +14,7 @@ from chatd.engine.config.parse import ConfigRefused, Fault, parse
 from chatd.engine.config.secrets import NoSecret, Secrets
 from schemas.base import JsonObject
 from schemas.canonical import content_id
+from services.audit import AuditLog, account
 from services.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -42,8 +43,11 @@ class _Read:
 class Keeper:
     """Holds the snapshot in force. A file that cannot be used leaves the last good one in force."""
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build, audit: AuditLog) -> None:
         self._build = build
+        self._audit = audit
+        self._noted: str | None = None
+        self._unnoted: str | None = None
         self._path: Path | None = None
         self._secrets: Secrets | None = None
         self._signature: Signature = ()
@@ -67,18 +71,23 @@ class Keeper:
         read = await asyncio.to_thread(_read, path, self._secrets)
         self._signature = read.signature
         self._use(read.config, read.keys)
+        await self._note(path)
 
     async def refresh(self) -> None:
         """Take up the file if it, or a file of keys, has changed. Calls under way keep what they have."""
         if self._path is None or self._secrets is None:
             return
-        files = _files(self._path, self._secrets, self.current.config)
+        await self._exchange(self._path, self._secrets)
+        await self._note(self._path)
+
+    async def _exchange(self, path: Path, secrets: Secrets) -> None:
+        files = _files(path, secrets, self.current.config)
         signature = await asyncio.to_thread(_signature, files)
         if signature == self._signature:
             return
         self._signature = signature
         try:
-            read = await asyncio.to_thread(_read, self._path, self._secrets)
+            read = await asyncio.to_thread(_read, path, secrets)
         except (ConfigRefused, OSError, UnicodeDecodeError) as error:
             self._refused = f"the changed configuration is not in force: {error}"
             log.error("configuration refused", reason=str(error))  # noqa: TRY400 - an operator's mistake
@@ -87,6 +96,29 @@ class Keeper:
         self._signature = read.signature
         self._use(read.config, read.keys)
         log.info("configuration exchanged", config_hash=self.current.hash)
+
+    async def _note(self, path: Path) -> None:
+        """Tell the audit log what is in force; the next look tries again where that fails: no call waits."""
+        config_hash = self.current.hash
+        if self._noted == config_hash:
+            return
+        try:
+            await asyncio.to_thread(self._tell, path, self.current)
+        except (OSError, Unavailable) as error:
+            if self._unnoted != config_hash:
+                log.warning("configuration not noted in the audit log yet", reason=str(error))
+            self._unnoted = config_hash
+        else:
+            self._noted = config_hash
+
+    def _tell(self, path: Path, snapshot: Snapshot) -> None:
+        detail = {
+            "config_hash": snapshot.hash,
+            "providers": sorted(snapshot.providers),
+            "aliases": sorted(snapshot.config.aliases),
+        }
+        owner = account(path.stat().st_uid)
+        self._audit.append_if_new("configuration_in_force", "chatd", owner, detail)
 
     async def check(self) -> None:
         """Raise `Unavailable` while a changed file is refused. For readiness."""

@@ -30,6 +30,7 @@ from chatd.engine.config import (
 )
 from chatd.engine.config.lines import lines_of
 from chatd.engine.config.secrets import Secrets
+from services.audit import AuditLog
 from services.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -303,7 +304,7 @@ async def opened(tmp_path: Path, text: str = GOOD) -> tuple[Keeper, Path]:
     (tmp_path / "claude.key").write_text("sk-ant-1")
     path = tmp_path / "chatd.toml"
     path.write_text(text)
-    keeper = Keeper(fakes)
+    keeper = Keeper(fakes, AuditLog(tmp_path))
     await keeper.open(path, VARIABLES.get)
     return keeper, path
 
@@ -324,6 +325,23 @@ async def test_a_changed_file_is_taken_up_and_what_did_not_change_stays(tmp_path
     assert retired.retired
     assert before.config.providers["openai"].rpm == 60
     await keeper.check()
+
+
+async def test_the_audit_log_has_every_configuration_that_was_in_force(tmp_path: Path) -> None:
+    keeper, path = await opened(tmp_path)
+    await keeper.refresh()
+    (tmp_path / "audit").rename(tmp_path / "away")
+    (tmp_path / "audit").write_text("not a folder")
+    write(path, GOOD.replace("rpm = 60", "rpm = 61"))
+    await keeper.refresh()
+    (tmp_path / "audit").unlink()
+    (tmp_path / "away").rename(tmp_path / "audit")
+    await keeper.refresh()  # what could not be told is told later
+    first, second = AuditLog(tmp_path).entries()
+    assert {entry["change"] for entry in (first, second)} == {"configuration_in_force"}
+    assert second["detail"]["config_hash"] == keeper.current.hash != first["detail"]["config_hash"]
+    assert "openai" in second["detail"]["providers"]
+    assert "sk-ant-1" not in "".join(log.read_text() for log in (tmp_path / "audit").glob("*.jsonl"))
 
 
 async def test_a_new_key_in_its_file_is_taken_up(tmp_path: Path) -> None:
@@ -367,7 +385,7 @@ async def test_the_hash_is_of_what_shapes_answers_and_holds_no_secret(tmp_path: 
     await keeper.refresh()
     assert keeper.current.hash == before.hash
     assert "secret-org" not in repr(before.config)
-    held = Keeper(fakes)
+    held = Keeper(fakes, AuditLog(tmp_path))
     hashes = []
     for url in ("http://u:p@x:1", "http://u:q@x:1", "http://u:p@y:1"):
         held.hold(Config(providers={"ollama": OllamaSpec(type="ollama", base_url=url)}), {})

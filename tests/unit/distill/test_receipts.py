@@ -30,7 +30,8 @@ from distill.engine.receipts import (
     product_of,
     read_receipt,
 )
-from services.errors import Conflict, PlatformError
+from services.audit import AuditLog
+from services.errors import Conflict, PlatformError, Unavailable
 
 
 @pytest.fixture
@@ -174,6 +175,15 @@ def test_the_key_is_for_its_owner_and_is_never_overwritten(data: Path) -> None:
         keys.generate(data)
     assert keys.load(data).public.id == made.id == public(data).id
     assert [path.name for path in keys.private_path(data).parent.iterdir() if path.name[0] == "."] == []
+    (told,) = AuditLog(data).entries()
+    assert (told["change"], told["subject"]) == ("signing_key_created", made.id)
+
+
+def test_a_key_that_the_audit_log_cannot_be_told_of_is_not_made(data: Path) -> None:
+    (data / "audit").write_text("not a folder")
+    with pytest.raises(Unavailable, match="audit log"):
+        keys.generate(data)
+    assert list(keys.private_path(data).parent.iterdir()) == []
 
 
 def test_two_processes_that_start_at_once_have_one_key(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
