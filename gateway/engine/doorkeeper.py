@@ -45,6 +45,8 @@ class Principal:
 LOCAL = Principal(LOCAL_PRINCIPAL, frozenset(SCOPES))
 
 ADMITTED_MAX = 4096
+ADMITTED_CHARS_MAX = 128
+"""Of a header that is remembered: ours have half of it, and others may write spaces around a key for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Doorkeeper:
         self._signature = store.signature()
         self._keys = store.load()
         self._limiters: dict[str, Limiter] = {}
-        self._admitted: dict[str | None, Admitted] = {}
+        self._admitted: dict[str, Admitted] = {}
         self.problem: str | None = None
         if not self._keys and not is_loopback(host):
             raise InvalidRequest(
@@ -84,35 +86,40 @@ class Doorkeeper:
 
     async def reload(self) -> None:
         """Look at the file again if it changed. Keeps the last good keys when it is broken."""
-        signature = self._store.signature()
-        if signature == self._signature:
-            return
-        self._signature = signature
         try:
+            signature = self._store.signature()
+            if signature == self._signature and self.problem is None:
+                return
             keys = await asyncio.to_thread(self._store.load)  # thousands of keys take a while to read
-        except PlatformError as error:
-            self.problem = error.message
-            log.exception("the key file is broken; the last good one stays in force")
+        except (PlatformError, OSError) as error:
+            self._stay(str(error))
             return
         if not keys and self._keys:
-            self.problem = "the key file is gone; the last one stays in force until the gateway restarts"
-            log.error("the key file is gone; the last one stays in force")
+            self._stay("the key file is gone; the last one stays in force until the gateway restarts")
             return
-        self._keys, self.problem = keys, None
+        self._signature, self._keys, self.problem = signature, keys, None
         self._admitted.clear()
         log.info("keys loaded", keys=len(keys))
+
+    def _stay(self, problem: str) -> None:
+        """Go by the keys that are known, and try again each time: what failed now may work the next time."""
+        if problem != self.problem:
+            log.error("the last good keys stay in force", reason=problem)
+        self.problem = problem
 
     def identify(self, authorization: str | None) -> tuple[Principal, Limiter | None]:
         """Who asks, and their limits (None: none). Raises `Unauthenticated` for a missing or bad key."""
         if self.open:
             return LOCAL, None
-        if (known := self._admitted.get(authorization)) is not None and time.time() < known.until:
+        if (known := self._admitted.get(authorization or "")) is not None and time.time() < known.until:
             return known.principal, known.limiter
         record = self._record(self._keys, authorization)
         limiter = self._limiters.get(record.id)
         if limiter is None:
             limiter = self._limiters[record.id] = self._limits(record)
         principal = Principal(record.name, frozenset(record.scopes), record.roles, record.gate_header)
+        if authorization is None or len(authorization) > ADMITTED_CHARS_MAX:
+            return principal, limiter
         if len(self._admitted) >= ADMITTED_MAX:
             self._admitted.clear()
         until = record.expires_at.timestamp() if record.expires_at is not None else math.inf
