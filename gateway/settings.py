@@ -90,7 +90,9 @@ class Settings(DaemonSettings):
         1.0, ge=0, description="Seconds for which it is not asked again after it failed."
     )
     status_timeout_s: float = Field(
-        1.0, gt=0, description="Seconds for a replica to answer when `GET /v1/status` asks how it is."
+        2.0,  # a daemon gives what it needs itself 1.5 s, and then says what is missing
+        gt=0,
+        description="Seconds for a replica to answer when `GET /v1/status` asks how it is.",
     )
     ejection_s: float = Field(
         1.0, ge=0, description="Seconds for which a replica that did not answer is passed over."

@@ -119,7 +119,14 @@ GATEWAY: Final = [
         ],
         "Where several gateways do not agree, the most that one of them sees.",
     ),
-    Panel("Under way to daemons", "short", [(total("gateway_upstream_in_flight", "daemon"), "{{daemon}}")]),
+    Panel(
+        "Under way to daemons",
+        "short",
+        [
+            (total("gateway_upstream_in_flight", "daemon"), "{{daemon}}"),
+            (total("gateway_upstream_waiting", "daemon"), "{{daemon}}, waiting for a place"),
+        ],
+    ),
     Panel(
         "Shared limits",
         "short",

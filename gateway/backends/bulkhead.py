@@ -17,6 +17,11 @@ class Bulkhead:
         self._inside = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
+
     def enter_now(self) -> bool:
         """Take a place if one is free and nobody waits for it."""
         if self._inside >= self._concurrency_max or self._waiting:

@@ -91,6 +91,10 @@ class Upstream(Protocol):
     @property
     def url(self) -> str: ...
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a place there."""
+
     async def open(self, outgoing: Outgoing) -> Reply:
         """Raises `NotReached` when it gives no answer, and `Overloaded` when too many wait for it."""
 
@@ -122,6 +126,10 @@ class HttpUpstream:
     @property
     def url(self) -> str:
         return self._client.base_url
+
+    @property
+    def waiting(self) -> int:
+        return self._bulkhead.waiting
 
     # --- without a task -------------------------------------------------------------------------
 
@@ -370,6 +378,7 @@ class FakeUpstream:
     script: list[Reply | Exception] = field(default_factory=list)
     url: str = "http://fake"
     received: list[Outgoing] = field(default_factory=list)
+    waiting: int = 0
 
     async def open(self, outgoing: Outgoing) -> Reply:
         self.received.append(outgoing)

@@ -35,11 +35,15 @@ class Replica:
 
 
 class Standing(NamedTuple):
-    """A replica as the gateway sees it: what it has under way there, and whether it is passed over."""
+    """A replica as the gateway sees it: what it has under way there, and whether it is passed over.
+
+    `waiting`: so many of those have no place there yet.
+    """
 
     url: str
     in_flight: int
     ejected: bool
+    waiting: int = 0
 
 
 class Fleet:
@@ -175,7 +179,12 @@ class Fleet:
         """How its replicas stand."""
         now = time.monotonic()
         return [
-            Standing(replica.upstream.url, replica.in_flight, replica.silent or replica.ejected_until > now)
+            Standing(
+                replica.upstream.url,
+                replica.in_flight,
+                replica.silent or replica.ejected_until > now,
+                replica.upstream.waiting,
+            )
             for replica in self._replicas
         ]
 

@@ -30,9 +30,13 @@ class ReplicaMetrics(Collector):
         under_way = GaugeMetricFamily(
             "gateway_upstream_in_flight", "Requests under way to a daemon.", labels=["daemon"]
         )
+        waiting = GaugeMetricFamily(
+            "gateway_upstream_waiting", "Requests that wait for a place at a daemon.", labels=["daemon"]
+        )
         for daemon, standings in self._fleets.items():
             those = standings()
             known.add_metric([daemon], len(those))
             ejected.add_metric([daemon], sum(one.ejected for one in those))
             under_way.add_metric([daemon], sum(one.in_flight for one in those))
-        yield from (known, ejected, under_way)
+            waiting.add_metric([daemon], sum(one.waiting for one in those))
+        yield from (known, ejected, under_way, waiting)

@@ -16,7 +16,7 @@ from gateway.settings import Settings
 from schemas.status import PlatformStatus, ReplicaStatus
 from services.daemon import Daemon
 from services.errors import Unavailable
-from services.health import Check, DependencyState, ReadyState, readiness
+from services.health import CHECK_TIMEOUT_S, Check, DependencyState, ReadyState, readiness
 from services.keys import KeyGrant, KeyStore
 from services.testing import client_for
 
@@ -116,6 +116,10 @@ async def test_whoever_waited_for_a_long_look_waits_for_no_other(monkeypatch: py
     assert len(prober.asked) == 2
 
 
+def test_a_daemon_has_the_time_to_say_what_it_misses() -> None:
+    assert Settings().status_timeout_s > CHECK_TIMEOUT_S
+
+
 async def test_many_who_ask_at_once_cost_one_look() -> None:
     prober = FakeProber(answering("http://c", CHATD))
     asked = board(prober, chatd=[Standing("http://c", 0, ejected=False)])
@@ -156,6 +160,21 @@ async def test_the_gateway_itself_is_told_of_through_the_same_checks() -> None:
     replica = only(await Board(itself, {}, FakeProber(), timeout_s=30.0).status(), "gateway")
     assert (replica.state, replica.missing) == ("degraded", {"keys": "the key file is broken"})
     assert replica.in_flight == 1
+
+
+async def test_who_waits_for_a_place_at_a_daemon_waits_in_the_gateway(tmp_path: Path) -> None:
+    upstreams = {
+        name: [FakeUpstream(waiting=3), FakeUpstream(waiting=number)]
+        for number, name in enumerate(("embedd", "vectord", "chatd", "distill", "validators"))
+    }
+    app = create_app(Settings(data=tmp_path), upstreams=upstreams, prober=FakeProber())
+    async with client_for(app) as client:
+        status = PlatformStatus.model_validate_json((await client.get("/v1/status")).content)
+        metrics = (await client.get("/metrics")).text
+    assert 'gateway_upstream_waiting{daemon="chatd"} 5.0' in metrics
+    assert only(status, "gateway").waiting == 4 * 3 + 1 + 2 + 3 + 4, (
+        "embeddings wait in frames, not for places"
+    )
 
 
 async def test_the_route_needs_the_scope_admin_where_there_are_keys(tmp_path: Path) -> None:
