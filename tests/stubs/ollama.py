@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from embedd.backends import FakeBackend
 from embedd.engine import PROBES
+from tests.stubs.listener import Listener
 
 
 class Reply(NamedTuple):
@@ -45,8 +46,9 @@ class OllamaStub:
     in_flight_max: int = 0
     cut_off: int = 0
     batches_differ: bool = False
-    _server: asyncio.Server | None = None
-    _connections: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._listener = Listener(self._exchange)
 
     @property
     def url(self) -> str:
@@ -57,38 +59,17 @@ class OllamaStub:
         return [float(number) for number in fake.vector(text)]
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._listener.start(self.port)
 
     async def stop(self) -> None:
         """Die: no new connections, and those there are break off."""
-        if self._server is None:
-            return
-        self._server.close()
-        for task in list(self._connections):
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        await self._listener.stop()
 
     # --- HTTP -------------------------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            while await self._exchange(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        except asyncio.CancelledError:
-            writer.transport.abort()
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _connection: int
+    ) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         self.heads.append(head)
         target = head.split(" ", 2)[1]

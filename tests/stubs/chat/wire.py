@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 
 import orjson
 
+from tests.stubs.listener import Listener
+
 End = Literal["length", "chunked", "close", "reset", "hang"]
 PATIENCE_S = 30.0
 
@@ -61,28 +63,29 @@ class WireServer:
     listed: Reply | None = None
     asked: list[Asked] = field(default_factory=list)
     port: int = 0
-    connections: int = 0
-    open: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _server: asyncio.Server | None = None
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._listener = Listener(self._exchange, changed=self.changed.set)
+
+    @property
+    def connections(self) -> int:
+        return self._listener.taken
+
+    @property
+    def open(self) -> int:
+        return self._listener.open
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._listener.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._listener.stop()
 
     async def until(self, open_: int) -> None:
         """Wait until so many connections are there."""
@@ -97,28 +100,6 @@ class WireServer:
             while self.replies:
                 self.changed.clear()
                 await self.changed.wait()
-
-    def _count(self, by: int) -> None:
-        self.open += by
-        self.changed.set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.connections += 1
-        self._count(1)
-        try:
-            while await self._exchange(reader, writer, self.connections):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        except asyncio.CancelledError:
-            writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
-            self._count(-1)
-            writer.close()
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
