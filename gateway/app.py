@@ -34,7 +34,7 @@ from services.http import PeerClient, Timeouts
 from services.keys import KeyStore
 from services.middleware import SecondIdMiddleware
 from services.tasks import TaskSet, every, task_set
-from services.telemetry import CollectorRegistry, render
+from services.telemetry import CollectorRegistry
 
 DISTILL_TIMEOUTS = Timeouts(connect_s=0.5, read_s=2.0, total_s=2.0)
 """For a verdict handed over while its caller waits: better told as not kept than waited for."""
@@ -96,7 +96,7 @@ def create_app(
             checks = _checks(doorkeeper, fleets)
             itself = Itself(
                 f"http://{settings.host}:{settings.port}",
-                metrics=lambda: render(registry).decode(),
+                metrics=registry.collect,
                 ready=partial(readiness, checks),
             )
             standings = {name: fleet.standings for name, fleet in fleets.items()}

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from prometheus_client.core import Metric
 from pydantic import ValidationError
 
 from gateway.backends import Prober
@@ -26,10 +27,10 @@ SERVING: Final[tuple[ReplicaState, ...]] = ("ready", "degraded")
 
 @dataclass(frozen=True, slots=True)
 class Itself:
-    """The gateway, which nobody needs to ask over HTTP: its metrics as text, and whether it is ready."""
+    """The gateway, which nobody needs to ask over HTTP: its metrics, and whether it is ready."""
 
     url: str
-    metrics: Callable[[], str]
+    metrics: Callable[[], Iterable[Metric]]
     ready: Callable[[], Awaitable[ReadyState]]
 
 
@@ -85,7 +86,9 @@ class Board:
     async def _own(self) -> DaemonStatus:
         ready = await self._itself.ready()  # each of its checks has a limit of its own, and a name to tell
         standing = Standing(self._itself.url, 0, ejected=False)
-        return DaemonStatus(name="gateway", replicas=(self._told(standing, self._itself.metrics(), ready),))
+        return DaemonStatus(
+            name="gateway", replicas=(self._told(standing, figures.of(self._itself.metrics()), ready),)
+        )
 
     async def _fleet(self, name: str, standings: Sequence[Standing]) -> DaemonStatus:
         replicas = await asyncio.gather(*(self._replica(standing) for standing in standings))
@@ -97,7 +100,7 @@ class Board:
         )
         if isinstance(metrics, str):
             return _silent(standing, metrics)
-        return self._told(standing, metrics.decode("utf-8", "replace"), _ready(readiness))
+        return self._told(standing, figures.read(metrics.decode("utf-8", "replace")), _ready(readiness))
 
     async def _read(self, url: str, path: str) -> bytes | str:
         """What a replica answers, or in words why there is nothing."""
@@ -109,8 +112,7 @@ class Board:
         except TimeoutError:
             return self._no_answer
 
-    def _told(self, standing: Standing, metrics: str, ready: ReadyState | None) -> ReplicaStatus:
-        now = figures.read(metrics)
+    def _told(self, standing: Standing, now: Figures, ready: ReadyState | None) -> ReplicaStatus:
         earlier, window_s = self._before(standing.url, now)
         memory, in_flight = now.value(figures.MEMORY), now.value(figures.IN_FLIGHT)
         state, missing = self._state(ready)

@@ -1,9 +1,12 @@
-"""Figures of a daemon out of its Prometheus text, and what has changed between two of them."""
+"""Figures of a daemon out of its metrics, and what has changed between two of them."""
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+
+from prometheus_client.core import Metric
 
 from schemas.status import CacheStatus, DatasetStatus, Latency, LogStatus, SpoolStatus
 
@@ -50,7 +53,10 @@ SINGLE: Final = frozenset(
 
 LINE: Final = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 BOUND: Final = re.compile(r'\ble="([^"]+)"')
-FAILED: Final = 'http_response_status_code="5'
+STATUS: Final = "http_response_status_code"
+FAILED: Final = f'{STATUS}="5'
+ANSWERS: Final = f"{REQUESTS}_count"
+COUNTED: Final = frozenset({ANSWERS, *(f"{name}_bucket" for name in HISTOGRAMS)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +136,50 @@ NOTHING: Final = Figures({}, {}, 0.0)
 
 def read(text: str) -> Figures:
     """The figures in a daemon's `/metrics`. What is not known here is passed over."""
+    return _gathered(_lines(text))
+
+
+def of(metrics: Iterable[Metric]) -> Figures:
+    """The same of metrics that are at hand: to write them down and read that takes ten times as long."""
+    return _gathered(
+        Series(
+            sample.name,
+            sample.labels.get("le"),
+            sample.labels.get(STATUS, "").startswith("5"),
+            sample.value,
+        )
+        for metric in metrics
+        for sample in metric.samples
+    )
+
+
+class Series(NamedTuple):
+    """One series: its upper bound where it is a bucket, and whether it is of failed requests."""
+
+    name: str
+    bound: str | None
+    failed: bool
+    value: float
+
+
+def _lines(text: str) -> Iterator[Series]:
+    for name, labels, value in LINE.findall(text):
+        if name in SINGLE or name in COUNTED:
+            bound = BOUND.search(labels)
+            yield Series(name, bound[1] if bound else None, FAILED in labels, float(value))
+
+
+def _gathered(lines: Iterable[Series]) -> Figures:
     values: defaultdict[str, float] = defaultdict(float)
     buckets: dict[str, defaultdict[float, float]] = {name: defaultdict(float) for name in HISTOGRAMS}
     errors = 0.0
-    for name, labels, value in LINE.findall(text):
+    for name, bound, failed, value in lines:
         if name in SINGLE:
-            values[name] += float(value)
-        elif name.endswith("_bucket") and (histogram := name.removesuffix("_bucket")) in buckets:
-            bound = BOUND.search(labels)
-            if bound is not None:
-                buckets[histogram][float(bound[1])] += float(value)
-        elif name == f"{REQUESTS}_count" and FAILED in labels:
-            errors += float(value)
+            values[name] += value
+        elif bound is not None and (histogram := name.removesuffix("_bucket")) in buckets:
+            buckets[histogram][float(bound)] += value
+        elif failed and name == ANSWERS:
+            errors += value
     return Figures(dict(values), {name: dict(counts) for name, counts in buckets.items()}, errors)
 
 

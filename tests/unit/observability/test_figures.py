@@ -1,6 +1,7 @@
 """What the status reads off Prometheus texts: values, rates of change, and times at a share."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -104,3 +105,18 @@ def test_what_never_got_there_is_not_counted() -> None:
     transit.answered()
     transit.over()
     assert registry.get_sample_value("gateway_overhead_seconds_count", {"daemon": "chatd"}) is None
+
+
+def test_metrics_at_hand_and_their_text_say_the_same() -> None:
+    registry = CollectorRegistry()
+    http = HttpMetrics(registry, lambda: 3)
+    overhead = Overhead(registry)
+    for status, seconds in ((200, 0.002), (503, 0.2), (404, 70.0)):
+        http.observe("/a", "GET", status, seconds)
+        transit = overhead.transit("chatd", 0.0)
+        transit.sent()
+        transit.answered()
+        transit.over()
+    now = figures.of(registry.collect())
+    assert now == replace(figures.read(render(registry).decode()), values=now.values)
+    assert (now.requests, now.errors, now.value(figures.IN_FLIGHT)) == (3, 1, 3)

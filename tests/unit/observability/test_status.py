@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from gateway.app import create_app
 from gateway.backends import FakeProber, FakeUpstream
@@ -43,8 +44,12 @@ async def ready() -> ReadyState:
     return ReadyState(status="ready", dependencies={})
 
 
+def own_metrics() -> list[Metric]:
+    return [GaugeMetricFamily("http_requests_in_flight", "Requests being served.", 1)]
+
+
 def board(prober: FakeProber, *, timeout_s: float = 30.0, **fleets: Sequence[Standing]) -> Board:
-    itself = Itself("http://gateway", lambda: "http_requests_in_flight 1.0\n", ready)
+    itself = Itself("http://gateway", own_metrics, ready)
     standings: Standings = {name: partial(list, those) for name, those in fleets.items()}
     return Board(itself, standings, prober, timeout_s=timeout_s)
 
@@ -156,7 +161,7 @@ async def test_the_gateway_itself_is_told_of_through_the_same_checks() -> None:
         raise Unavailable("the key file is broken")
 
     checks = {"keys": Check(broken, required=False)}
-    itself = Itself("http://gateway", lambda: "http_requests_in_flight 1.0\n", lambda: readiness(checks))
+    itself = Itself("http://gateway", own_metrics, lambda: readiness(checks))
     replica = only(await Board(itself, {}, FakeProber(), timeout_s=30.0).status(), "gateway")
     assert (replica.state, replica.missing) == ("degraded", {"keys": "the key file is broken"})
     assert replica.in_flight == 1
