@@ -19,6 +19,7 @@ from distill.engine import (
     Log,
     LogLimits,
     Metrics,
+    Stages,
     StageSettings,
     places,
     shards,
@@ -61,8 +62,8 @@ def create_app(
             await _ready_to_sign(data)
             tasks = await stack.enter_async_context(task_set())
             tasks.start(store.commit_forever(), name="commit")
-            stages = _stages(settings, peers or partial(_peers, settings))
-            jobs = Jobs(store, data, tasks, metrics, stages, kept_max=settings.jobs_kept_max)
+            stages = Stages(store, data, _stages(settings, peers or partial(_peers, settings)), metrics)
+            jobs = Jobs(stages, tasks, metrics, kept_max=settings.jobs_kept_max)
             stack.push_async_callback(jobs.close)
             engine = Engine(
                 store,

@@ -2,11 +2,12 @@
 
 from distill.engine.evidence import INLINE_BYTES_MAX, Engine, Received
 from distill.engine.index import Outcome
-from distill.engine.jobs import Jobs, StageSettings
+from distill.engine.jobs import Jobs
 from distill.engine.log import Log, LogLimits
 from distill.engine.materialize import Limits
 from distill.engine.metrics import Metrics
 from distill.engine.rules import SHIPPED
+from distill.engine.stages import Stages, StageSettings
 
 __all__ = [
     "INLINE_BYTES_MAX",
@@ -20,4 +21,5 @@ __all__ = [
     "Outcome",
     "Received",
     "StageSettings",
+    "Stages",
 ]
