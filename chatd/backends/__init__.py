@@ -15,6 +15,7 @@ from chatd.backends.provider import (
     ModelInfo,
     Provider,
     ToolCallDelta,
+    pieces_of,
     without,
 )
 from chatd.backends.upstream import Bounds, Upstream, bearer
@@ -39,5 +40,6 @@ __all__ = [
     "ToolCallDelta",
     "Upstream",
     "bearer",
+    "pieces_of",
     "without",
 ]

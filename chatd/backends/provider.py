@@ -225,6 +225,20 @@ class Gathered:
         )
 
 
+def pieces_of(calls: Iterable[ToolCall]) -> tuple[ToolCallDelta, ...]:
+    """Whole tool calls as the pieces of a stream, one each."""
+    return tuple(
+        ToolCallDelta(
+            index,
+            call.function.arguments,
+            id=call.id,
+            name=call.function.name,
+            extra=call.extra_content,
+        )
+        for index, call in enumerate(calls)
+    )
+
+
 def call_id(offered: str | None) -> str:
     """The provider's id of a tool call where it has the usual form, or a new one."""
     if offered is not None and offered.startswith("call_"):

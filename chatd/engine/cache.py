@@ -16,6 +16,9 @@ from schemas.chat import ChatRequest
 ENTRY_OVERHEAD_BYTES: Final = 600
 """What an entry weighs beside its texts."""
 
+VALUE_WEIGHT: Final = 7
+"""What a byte of JSON weighs as a value in memory, as measured: log probabilities are many small objects."""
+
 NOT_ASKED: Final = {"stream", "stream_options", "user"}
 """What does not change the answer."""
 
@@ -98,4 +101,8 @@ def key_of(request: ChatRequest, *, principal: str | None, config_hash: str) -> 
 def _weight(completion: Completion) -> int:
     texts = [completion.content or "", completion.reasoning or ""]
     texts += [call.function.arguments for call in completion.tool_calls]
-    return ENTRY_OVERHEAD_BYTES + sum(len(text.encode()) for text in texts)
+    values = [completion.logprobs, completion.raw_usage]
+    values += [call.extra_content for call in completion.tool_calls]
+    size = sum(len(text.encode()) for text in texts)
+    size += VALUE_WEIGHT * sum(len(orjson.dumps(value)) for value in values if value is not None)
+    return ENTRY_OVERHEAD_BYTES + size

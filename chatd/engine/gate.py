@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from chatd.backends import Completion, Delta, ToolCallDelta
+from chatd.backends import Completion, Delta, pieces_of
 from chatd.engine.calls import Call
 from chatd.engine.loop import ACCEPTED, Loop, Tried, Work, best_of
 from chatd.engine.metrics import Metrics
@@ -49,16 +49,7 @@ class Gated:
     def deltas(self) -> tuple[Delta, Delta]:
         """The same as a stream of two: what is said, and how it ends."""
         said = self.completion
-        calls = tuple(
-            ToolCallDelta(
-                index,
-                call.function.arguments,
-                id=call.id,
-                name=call.function.name,
-                extra=call.extra_content,
-            )
-            for index, call in enumerate(said.tool_calls)
-        )
+        calls = pieces_of(said.tool_calls)
         return (
             Delta(content=said.content or "", refusal=said.refusal or "", tool_calls=calls),
             Delta(finish_reason=said.finish_reason, usage=said.usage),

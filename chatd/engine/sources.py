@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from chatd.backends import Completion, Delta, Gathered, ToolCallDelta
+from chatd.backends import Completion, Delta, Gathered, pieces_of
 from services.errors import PlatformError, UpstreamError
 from services.tasks import TaskSet
 
@@ -129,10 +129,7 @@ def in_one(completion: Completion) -> Delta:
     return Delta(
         content=completion.content or "",
         reasoning=completion.reasoning or "",
-        tool_calls=tuple(
-            ToolCallDelta(index, call.function.arguments, id=call.id, name=call.function.name)
-            for index, call in enumerate(completion.tool_calls)
-        ),
+        tool_calls=pieces_of(completion.tool_calls),
         finish_reason=completion.finish_reason,
         usage=completion.usage,
         refusal=completion.refusal or "",

@@ -8,7 +8,7 @@ import httpx
 import orjson
 import pytest
 
-from chatd.backends import Delta, FakeProvider, Step
+from chatd.backends import Delta, FakeProvider, Step, ToolCallDelta
 from schemas.runs import Run, Usage
 from services.errors import (
     InvalidRequest,
@@ -330,6 +330,20 @@ async def test_the_same_request_of_the_same_key_is_answered_from_the_cache(world
     assert len({run.run_id for run in runs}) == 6
     assert runs[1].ext["cached_run_id"] == runs[0].run_id
     assert (runs[1].attempts, runs[1].usage.cost_usd) == ([], 0.0)
+
+
+async def test_what_a_provider_wants_back_comes_from_the_cache_too(world: World) -> None:
+    configure(world, rest=CACHE)
+    signed: Any = {"google": {"thought_signature": "abc"}}
+    call = ToolCallDelta(0, "{}", id="call_1", name="f", extra=signed)
+    world.script(
+        Step([Delta(tool_calls=(call,)), Delta(finish_reason="tool_calls")]), name="one", models=("m",)
+    )
+    async with world.client() as client:
+        await ask(client, "one/m")
+        stream = await ask(client, "one/m", stream=True)
+    assert stream.headers["x-cache"] == "hit"
+    assert '"thought_signature":"abc"' in stream.text
 
 
 async def test_a_cut_answer_is_not_kept(world: World) -> None:

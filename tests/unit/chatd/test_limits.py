@@ -236,6 +236,14 @@ def test_a_cache_keeps_within_its_bounds() -> None:
     assert cache.size == 0
 
 
+def test_a_cache_weighs_all_that_it_keeps() -> None:
+    rules = CacheSpec(enabled=True, ttl_s=60, entries_max=3, bytes_max=10_000)
+    cache = Cache()
+    tokens: Any = [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []} for _ in range(100)]
+    cache.put(b"a", Kept(Completion("a" * 100, "stop", logprobs={"content": tokens}), "a"), rules)
+    assert len(cache) == 0
+
+
 def test_weights_share_out_the_first_place() -> None:
     targets: list[Any] = [Target(None, None, name, weight) for name, weight in (("a", 3.0), ("b", 1.0))]  # type: ignore[arg-type]  # neither is looked at
     draw = random.Random(3)
