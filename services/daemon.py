@@ -279,7 +279,8 @@ def from_validation(error: RequestValidationError | ValidationError) -> InvalidR
         return InvalidRequest(f"`{param}`: {reason}{more}", param=param)
     if kind == "value_error":  # a rule on several fields together
         return InvalidRequest(f"{reason}{more}")
-    return InvalidRequest(f"the body is not a JSON object, sent as application/json: {reason}")
+    why = "it is empty" if kind == "missing" else reason
+    return InvalidRequest(f"the body is not a JSON object, sent as application/json: {why}")
 
 
 def _inside(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

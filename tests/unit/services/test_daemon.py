@@ -134,6 +134,13 @@ async def test_a_bad_body_is_refused_by_name(
     assert error.type == "invalid_request_error"
 
 
+async def test_no_body_is_told_apart_from_a_bad_one() -> None:
+    async with client_for(tiny()) as client:
+        response = await client.post("/work", headers={"content-type": "application/json"})
+    assert (response.status_code, error_of(response).param) == (400, None)
+    assert error_of(response).message.endswith("it is empty")
+
+
 async def test_a_rule_on_several_fields_is_told_in_its_own_words() -> None:
     async with client_for(tiny()) as client:
         response = await client.post("/work", json={"size": 13})
