@@ -307,8 +307,8 @@ def _part(engine: Engine, call: hop.Call, embedded: Embedded) -> bytes:
             embedded.hits,
             embedded.misses,
             [entry.prompt_tokens for entry in embedded.entries],
-            round(embedded.queue_ms, 2),
-            round(embedded.inference_ms, 2),
+            embedded.queue_ms,
+            embedded.inference_ms,
             engine.fragments(embedded, range(len(embedded.keys)), call.encoding, call.dimensions),
         )
     )
@@ -352,7 +352,7 @@ class HopDoor:
             _trace(self._frame.tracer, call, status, seconds)
         tracing.leave_out(request)
         headers = [(b"content-type", hop.CONTENT_TYPE), (b"x-request-id", request.request_id.encode())]
-        exchange.respond(200, headers, b"".join(data for _, data in parts))
+        exchange.respond(200, headers, *(data for _, data in parts))
         self._frame.end(exchange.scope, request, 200, time.perf_counter() - started)
         return True
 

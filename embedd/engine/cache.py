@@ -7,6 +7,7 @@ import time
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from cachetools import LFUCache, LRUCache
@@ -15,6 +16,7 @@ Policy = Literal["lru", "lfu"]
 
 KEY_VERSION: Final = b"2"
 KEY_BYTES: Final = 16
+KEY_BASES_MAX: Final = 64
 STAMP: Final = struct.Struct("<f")
 """Behind each vector in memory: when it was stored, in seconds of the cache's clock."""
 
@@ -56,8 +58,9 @@ class Entry(NamedTuple):
         return cls(value[TOKENS.size :], TOKENS.unpack_from(value)[0])
 
 
+@lru_cache(maxsize=KEY_BASES_MAX)
 def key_base(kind: str, digest: str, options: bytes) -> "hashlib.blake2b":
-    """What all keys of one model under the same options begin with.
+    """What all keys of one model under the same options begin with. It is shared: copy it to go on.
 
     Fields are length-prefixed, so that no two splits of the same characters give the same bytes.
     """
@@ -72,8 +75,7 @@ def cache_key(base: "hashlib.blake2b", prefix: str, text: str) -> bytes:
     """The identity of a vector: the model and its options, the task prefix, the NFC form of the text."""
     key = base.copy()
     head = prefix.encode()
-    key.update(len(head).to_bytes(8, "little") + head)
-    key.update(composed(text).encode())
+    key.update(len(head).to_bytes(8, "little") + head + composed(text).encode())
     return key.digest()
 
 
@@ -107,8 +109,9 @@ class VectorCache:
         self._clock = clock
 
     def get(self, key: bytes) -> Entry | None:
-        value = self._values.get(key)
-        if value is None:
+        try:
+            value = self._values[key]
+        except KeyError:
             return None
         end = len(value) - STAMP.size
         if self._ttl_s and self._clock() - STAMP.unpack_from(value, end)[0] > self._ttl_s:
@@ -188,7 +191,10 @@ class FragmentCache:
         self._suffixes: set[bytes] = set()
 
     def get(self, key: bytes) -> bytes | None:
-        return self._fragments.get(key)
+        try:
+            return self._fragments[key]
+        except KeyError:
+            return None
 
     def put(self, key: bytes, fragment: bytes) -> None:
         suffix = key[KEY_BYTES:]

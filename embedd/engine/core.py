@@ -3,9 +3,8 @@
 import asyncio
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -31,8 +30,7 @@ KINDS: Final = ("openai",)
 """Providers that a model's name may begin with, beside Ollama, which needs no prefix."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What a caller asks for. `prefix` is put before every text, and is part of what a vector is of."""
 
     kind: str
@@ -42,9 +40,8 @@ class Order:
     truncate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Entries in the order of the texts, with their keys. `hits` + `misses` = texts. Times in ms."""
+class Embedded(NamedTuple):
+    """Entries in the order of the texts, with their keys. `hits` + `misses` = texts. Times in ms, rounded."""
 
     keys: list[bytes]
     entries: list[Entry]
@@ -179,8 +176,8 @@ class Engine:
             digest,
             len(keys) - misses,
             misses,
-            queue_ms=max((f.sent_at - f.queued_at for f in flights.values()), default=0.0) * 1000,
-            inference_ms=max((f.finished_at - f.sent_at for f in flights.values()), default=0.0) * 1000,
+            queue_ms=_ms(f.sent_at - f.queued_at for f in flights.values()),
+            inference_ms=_ms(f.finished_at - f.sent_at for f in flights.values()),
         )
 
     async def _ask_shared(
@@ -293,6 +290,11 @@ class Engine:
     async def close(self) -> None:
         """Stop what is still being computed."""
         await self._pool.close()
+
+
+def _ms(seconds: Iterable[float]) -> float:
+    """The longest of some times, in milliseconds."""
+    return round(max(seconds, default=0.0) * 1000, 2)
 
 
 def _may_be_of_a_text(error: BaseException) -> bool:
