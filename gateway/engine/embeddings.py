@@ -35,7 +35,8 @@ class Wanted(NamedTuple):
     dimensions: int | None
     encoding: EncodingFormat
 
-    def call(self, call_id: int, texts: list[str]) -> Call:
+    def call(self, call_id: int, texts: list[str] | None = None) -> Call:
+        """A call for some of the texts, or all."""
         return Call(
             call_id,
             self.request_id,
@@ -45,7 +46,7 @@ class Wanted(NamedTuple):
             self.truncate,
             self.dimensions,
             self.encoding,
-            texts,
+            self.texts if texts is None else texts,
         )
 
 
@@ -142,7 +143,7 @@ class Rendezvous:
     def _working(self, lost: set[Member]) -> list[Member]:
         now = time.monotonic()
         speaking = [member for member in self._members if not member.silent]
-        left = [member for member in speaking if member not in lost] or speaking
+        left = ([member for member in speaking if member not in lost] or speaking) if lost else speaking
         # With every replica ejected the choice is between failing and trying: try.
         return [member for member in left if member.ejected_until <= now] or left
 
@@ -175,7 +176,7 @@ class Rendezvous:
             done(_vectors(part, sent_s) if isinstance(part, Answered) else _refusal(part, None))
 
         try:
-            cancel.append(home.replica.ask(lambda call_id: wanted.call(call_id, wanted.texts), arrived))
+            cancel.append(home.replica.ask(wanted.call, arrived))
         except PlatformError as error:
             done(error)
         return lambda: cancel[0]() if cancel else None
