@@ -5,16 +5,16 @@ from typing import Final
 
 from schemas.vectors import SearchBatchRequest, SearchBatchResponse, SearchRequest, SearchResponse
 from services.errors import PlatformError
-from vectord.engine.core import Engine
 from vectord.engine.gate import Limited
 from vectord.engine.limits import Limits, at_most
+from vectord.engine.searches import Searches
 
 AT_ONCE: Final = 8
 """Searches of one call under way at a time, so that one caller does not take every thread."""
 
 
 async def search_batch(
-    engine: Engine, name: str, request: SearchBatchRequest, limited: Limited, limits: Limits
+    searches: Searches, name: str, request: SearchBatchRequest, limited: Limited, limits: Limits
 ) -> SearchBatchResponse:
     """Each search as on its own, in its own role. Errors say which: `searches.3.vector`."""
     at_most("searches", len(request.searches), limits.batch_max, param="searches")
@@ -23,7 +23,7 @@ async def search_batch(
     async def one(number: int, search: SearchRequest) -> SearchResponse:
         async with turns:
             try:
-                return await engine.search(name, search, limited)
+                return await searches.search(name, search, limited)
             except PlatformError as error:
                 place = f"searches.{number}"
                 error.param = f"{place}.{error.param}" if error.param else place

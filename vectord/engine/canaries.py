@@ -131,12 +131,14 @@ class Canaries:
         """The routes that show the point, or count it, to a role that may not see it."""
         engine, vector = self._engine, list(record.vector)
         for exact in (False, True):
-            found = await engine.search(name, SearchRequest(vector=vector, k=K, role=role, exact=exact), None)
+            found = await engine.searches.search(
+                name, SearchRequest(vector=vector, k=K, role=role, exact=exact), None
+            )
             if _has(found.hits, record):
                 yield "exact search" if exact else "search"
         if hybrid and record.text and record.text.strip():
             asked = SearchRequest(text=record.text, mode="sparse", k=K, role=role)
-            if _has((await engine.search(name, asked, None)).hits, record):
+            if _has((await engine.searches.search(name, asked, None)).hits, record):
                 yield "sparse search"
         if (await engine.get(name, GetRequest(ids=[record.id], role=role), None)).points:
             yield "get"

@@ -1,8 +1,6 @@
-"""What vectord does: write, read, search and retrieve points, each through the gate."""
+"""What vectord does with points and roles: write, read, count and delete, each through the gate."""
 
 import asyncio
-import contextlib
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,46 +12,36 @@ from schemas.vectors import (
     CollectionSpec,
     CountResponse,
     DeleteResponse,
-    DroppedHit,
     Durability,
     EngineName,
-    Gate,
     GetRequest,
-    Hit,
     Migration,
-    Part,
     PointSelector,
     PointsResponse,
-    RetrievedHit,
-    RetrieveRequest,
-    RetrieveResponse,
     RoleCatalogue,
     ScrollRequest,
-    SearchRequest,
-    SearchResponse,
-    StoredPoint,
     UpsertRequest,
     UpsertResponse,
 )
 from services.errors import Forbidden, InvalidRequest, Unavailable
-from vectord.backends import Query, Record, Scored, Where
+from vectord.backends import Record, Scored
 from vectord.engine.benchmark import Benchmark
 from vectord.engine.changes import Changes
 from vectord.engine.collections import Collections
-from vectord.engine.disk import Disk, Manifest
-from vectord.engine.embedding import Embedder, Vector, check_digest, model_of, no_model
+from vectord.engine.disk import Disk
+from vectord.engine.embedding import Embedder
 from vectord.engine.flushes import Flushes
-from vectord.engine.gate import Checked, Limited, Pass, pass_for
-from vectord.engine.limits import Limits, at_most, check_text, checked_vector
+from vectord.engine.gate import Gatekeeper, Limited
+from vectord.engine.limits import Limits, at_most
 from vectord.engine.metrics import Metrics
 from vectord.engine.moves import Moves
-from vectord.engine.opened import Opened
-from vectord.engine.points import Rules, check_points
+from vectord.engine.opened import Opened, refuse_changed
+from vectord.engine.points import Rules, check_points, stored
 from vectord.engine.prompt import PromptSearches
-from vectord.engine.ranking import Question, comparable, merge, search
 from vectord.engine.recall import Recall
 from vectord.engine.roles import Roles
 from vectord.engine.runner import Runner
+from vectord.engine.searches import Searches
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +82,16 @@ class Engine:
             runner=runner,
             limits=limits,
             timeout_s=limits.benchmark_timeout_s,
+        )
+        self._gatekeeper = Gatekeeper(lambda: self._roles, limits=limits, metrics=metrics)
+        self.searches = Searches(
+            collections,
+            embedder,
+            self._gatekeeper,
+            runner=runner,
+            limits=limits,
+            metrics=metrics,
+            recall=recall,
         )
         self.prompt = PromptSearches(
             collections, lambda: self._roles, limits=limits, metrics=metrics, recall=recall
@@ -178,7 +176,7 @@ class Engine:
             embedded = dict(zip(missing, vectors, strict=True))
             records = [draft.record(embedded.get(number)) for number, draft in enumerate(drafts)]
             async with opened.writer:
-                _refuse_changed(opened, manifest)
+                refuse_changed(opened, manifest)
                 await self._check_overwritten(opened, records, limited)
                 with self._disk.room(STORED_FACTOR * sum(draft.bytes for draft in drafts)):
                     await self._runner.run(opened.shard.upsert, records)
@@ -216,18 +214,18 @@ class Engine:
             page = ScrollRequest(filter=request.filter, role=request.role, limit=limit, with_=request.with_)
             return await self.scroll(name, page, limited)
         with self._collections.use(name) as opened:
-            gate = self._pass(opened, request, limited)
+            gate = self._gatekeeper.admit(opened, request, limited)
             found = await self._runner.run(
                 opened.shard.get, request.ids, with_vector="vector" in request.with_
             )
             # An id may be named by anyone: a point of another role is as good as absent, and no leak.
             visible = [record for record in found if gate.reason_against(record) is None]
-            return PointsResponse(points=[_stored(record, request.with_) for record in visible])
+            return PointsResponse(points=[stored(record, request.with_) for record in visible])
 
     async def scroll(self, name: str, request: ScrollRequest, limited: Limited) -> PointsResponse:
         at_most("limit", request.limit, self._limits.points_max, param="limit")
         with self._collections.use(name) as opened:
-            gate = self._pass(opened, request, limited)
+            gate = self._gatekeeper.admit(opened, request, limited)
             try:
                 page = await self._runner.run(
                     opened.shard.scroll,
@@ -238,13 +236,13 @@ class Engine:
                 )
             except ValueError as error:
                 raise InvalidRequest("this is no cursor of ours", param="cursor") from error
-            checked = self._check(gate, [Scored(record, 0.0) for record in page.records])
-            points = [_stored(hit.record, request.with_) for hit in checked.hits]
+            checked = self._gatekeeper.check(gate, [Scored(record, 0.0) for record in page.records])
+            points = [stored(hit.record, request.with_) for hit in checked.hits]
             return PointsResponse(points=points, cursor=page.cursor)
 
     async def count(self, name: str, request: PointSelector, limited: Limited) -> CountResponse:
         with self._collections.use(name) as opened:
-            gate = self._pass(opened, request, limited)
+            gate = self._gatekeeper.admit(opened, request, limited)
             return CountResponse(count=await self._runner.run(opened.shard.count, gate.where))
 
     async def delete(self, name: str, request: PointSelector, limited: Limited) -> DeleteResponse:
@@ -253,7 +251,7 @@ class Engine:
             raise InvalidRequest("name what to delete: `ids` or `filter`", param="ids")
         deleted = 0
         async with self._collections.write(name) as opened:
-            gate = self._pass(opened, request, limited)
+            gate = self._gatekeeper.admit(opened, request, limited)
             cursor: str | None = None
             while True:
                 self._disk.check_deleting()
@@ -264,7 +262,7 @@ class Engine:
                     cursor=cursor,
                     with_vector=False,
                 )
-                checked = self._check(gate, [Scored(record, 0.0) for record in page.records])
+                checked = self._gatekeeper.check(gate, [Scored(record, 0.0) for record in page.records])
                 ids = [hit.record.id for hit in checked.hits]
                 if ids:
                     await self._runner.run(opened.shard.delete, ids)
@@ -276,148 +274,6 @@ class Engine:
         self._metrics.deleted.inc(deleted)
         return DeleteResponse(deleted=deleted)
 
-    # --- search ---
-
-    async def search(self, name: str, request: SearchRequest, limited: Limited) -> SearchResponse:
-        started = time.perf_counter()
-        at_most("k", request.k, self._limits.k_max, param="k")
-        with self._collections.use(name) as opened:
-            gate = self._pass(opened, request, limited)
-            vector = await self._vector_of(opened, request)
-            question = Question(
-                request.mode,
-                request.k,
-                request.text,
-                vector,
-                request.exact,
-                request.score_min,
-                with_vector="vector" in request.with_,
-                weights=_weights(request),
-                ef=request.ef or opened.ef,
-            )
-            checked = self._check(gate, await self._ask(opened, question, gate.where))
-        return SearchResponse(
-            hits=[_hit(hit, request.with_) for hit in checked.hits],
-            took_ms=round((time.perf_counter() - started) * 1000, 3),
-            exact=request.exact,
-        )
-
-    async def _vector_of(self, opened: Opened, request: SearchRequest) -> Vector | None:
-        manifest = opened.manifest
-        if request.text is not None:
-            check_text(request.text, self._limits, param="text")
-        _check_mode(opened, request.mode, param="mode")
-        if request.mode == "sparse":
-            return None
-        if request.vector is not None:
-            return checked_vector(request.vector, manifest.dimension, manifest.spec.distance, param="vector")
-        if manifest.spec.model is None:
-            raise no_model("vector")
-        (vector,) = await self._embedder.embed(manifest, [str(request.text)], ["text"])
-        _refuse_changed(opened, manifest)
-        return vector
-
-    async def _ask(self, opened: Opened, question: Question, where: Where) -> list[Scored]:
-        """The best hits of the index, best first. In hybrid mode the scores are those of the fusion."""
-        started = time.perf_counter()
-        hits = await self._runner.run(search, opened, question, where)
-        self._metrics.search_seconds.labels(question.mode).observe(time.perf_counter() - started)
-        if question.vector is not None:
-            query = Query(question.k, question.vector, exact=question.exact, ef=question.ef)
-            self._recall.offer(opened, query, where)
-        if question.score_min is None:
-            return hits
-        return [hit for hit in hits if hit.score >= question.score_min]
-
-    async def retrieve(self, request: RetrieveRequest, limited: Limited) -> RetrieveResponse:
-        """One question to several collections, and one list of hits.
-
-        Scores that can be compared (one collection, or dense search with the same model and distance) order
-        the list; otherwise it is fused by rank, and the score is the fusion's.
-        """
-        at_most("k", request.k, self._limits.retrieve_k_max, param="k")
-        check_text(request.query, self._limits, param="query")
-        if len(set(request.collections)) != len(request.collections):
-            raise InvalidRequest("a collection is named twice", param="collections")
-        rankings: list[list[tuple[str, Scored]]] = []
-        dropped: list[DroppedHit] = []
-        seen = 0
-        with contextlib.ExitStack() as held:
-            asked = [
-                held.enter_context(self._collections.use(name, param=f"collections.{number}"))
-                for number, name in enumerate(request.collections)
-            ]
-            gates = [self._pass(opened, request, limited) for opened in asked]
-            vectors = await self._query_vectors(asked, request)
-            for opened, gate in zip(asked, gates, strict=True):
-                vector = vectors.get(opened.name)
-                question = Question(
-                    request.mode, request.k, request.query, vector, weights=_weights(request), ef=opened.ef
-                )
-                hits = await self._ask(opened, question, gate.where)
-                checked = self._check(gate, hits)
-                seen += len(hits)
-                rankings.append([(opened.name, hit) for hit in checked.hits])
-                dropped += [
-                    DroppedHit(collection=opened.name, id=record.id, role=record.role, reason=reason)
-                    for record, reason in checked.dropped
-                ]
-        merged = merge(rankings, by_score=comparable(asked, request.mode))
-        grant = next((gate.grant for gate in gates if gate.grant is not None), None)
-        return RetrieveResponse(
-            hits=[_retrieved(name, hit) for name, hit in merged[: request.k]],
-            gate=Gate(
-                role=request.role,
-                canonical_role=grant.canonical if grant else None,
-                checked=seen,
-                dropped=dropped,
-            ),
-        )
-
-    async def _query_vectors(self, asked: Sequence[Opened], request: RetrieveRequest) -> dict[str, Vector]:
-        """The query's vector for each collection; a model embeds it once, and every digest is checked."""
-        by_model: dict[str, tuple[Vector, Opened]] = {}
-        vectors: dict[str, Vector] = {}
-        for number, opened in enumerate(asked):
-            _check_mode(opened, request.mode, param="mode")
-            if request.mode == "sparse":
-                continue
-            model = model_of(opened.spec, param=f"collections.{number}")
-            if model in by_model:
-                check_digest(opened.manifest, str(by_model[model][1].manifest.model_digest))
-            else:
-                (vector,) = await self._embedder.embed(opened.manifest, [request.query], ["query"])
-                by_model[model] = (vector, opened)
-            vectors[opened.name] = by_model[model][0]
-        return vectors
-
-    # --- the gate ---
-
-    def _pass(
-        self,
-        opened: Opened,
-        request: PointSelector | SearchRequest | RetrieveRequest,
-        limited: Limited,
-    ) -> Pass:
-        ids = request.ids if isinstance(request, PointSelector) else None
-        return pass_for(
-            opened, self._roles, limited, self._limits, role=request.role, filter_=request.filter, ids=ids
-        )
-
-    def _check(self, gate: Pass, hits: Sequence[Scored]) -> Checked:
-        """The gate's second look: what the index should not have let through stops here, loudly."""
-        passed, dropped = [], []
-        for hit in hits:
-            reason = gate.reason_against(hit.record)
-            if reason is None:
-                passed.append(hit)
-            else:
-                dropped.append((hit.record, reason))
-        if dropped:
-            self._metrics.leaks.inc(len(dropped))
-            log.error("gate stopped a leak", collection=gate.collection, hits=len(dropped))
-        return Checked(passed, dropped)
-
 
 # --- plain steps ------------------------------------------------------------------------------
 
@@ -425,53 +281,3 @@ class Engine:
 def _refuse_limited(limited: Limited, why: str) -> None:
     if limited is not None:
         raise Forbidden(f"this key is limited to some job roles: {why}", code="role_forbidden")
-
-
-def _refuse_changed(opened: Opened, manifest: Manifest) -> None:
-    """Vectors made for another model are worse than none: the collection was embedded again meanwhile."""
-    now = opened.manifest
-    if (now.dimension, now.model_digest) != (manifest.dimension, manifest.model_digest):
-        raise Unavailable(
-            f"the collection {opened.name!r} was embedded again meanwhile; send the request again",
-            code="collection_changed",
-        )
-
-
-def _check_mode(opened: Opened, mode: str, *, param: str) -> None:
-    if mode != "dense" and not opened.spec.hybrid:
-        raise InvalidRequest(
-            f"the collection {opened.name!r} was made with `hybrid: false`, so it has no index of words;"
-            " search it with mode dense",
-            code="not_hybrid",
-            param=param,
-        )
-
-
-def _weights(request: SearchRequest | RetrieveRequest) -> tuple[float, float]:
-    return (request.weights.dense, request.weights.sparse) if request.weights else (1.0, 1.0)
-
-
-def _stored(record: Record, parts: Sequence[Part]) -> StoredPoint:
-    return StoredPoint(
-        id=record.id,
-        role=record.role,
-        text=record.text if "text" in parts else None,
-        payload=record.payload if "payload" in parts else None,
-        vector=list(record.vector) if "vector" in parts else None,
-    )
-
-
-def _hit(hit: Scored, parts: Sequence[Part]) -> Hit:
-    return Hit(score=hit.score, **dict(_stored(hit.record, parts)))
-
-
-def _retrieved(name: str, hit: Scored) -> RetrievedHit:
-    record = hit.record
-    return RetrievedHit(
-        collection=name,
-        id=record.id,
-        score=hit.score,
-        role=record.role,
-        text=record.text,
-        payload=record.payload,
-    )

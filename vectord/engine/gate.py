@@ -1,13 +1,18 @@
 """What one caller may see of one collection: asked of the index, and again of every hit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from schemas.vectors import Filter, PointId
+import structlog
+
+from schemas.vectors import Filter, PointId, PointSelector, RetrieveRequest, SearchRequest
 from vectord.backends import Record, Scored, Where
 from vectord.engine.limits import Limits, at_most, check_filter
+from vectord.engine.metrics import Metrics
 from vectord.engine.opened import Opened
 from vectord.engine.roles import Grant, Roles
+
+log = structlog.get_logger(__name__)
 
 Limited = Sequence[str] | None
 """The roles that the caller's key is limited to; None means that it is not."""
@@ -70,3 +75,35 @@ def pass_for(
     grant = roles.grant(role, limited)
     scope = roles.scope(grant, without_role=not gated)
     return Pass(opened.name, gated, grant, roles, Where(filter_, ids, scope))
+
+
+class Gatekeeper:
+    """Lets callers in by the catalogue of the moment, and looks at what they are about to be shown."""
+
+    def __init__(self, roles: Callable[[], Roles], *, limits: Limits, metrics: Metrics) -> None:
+        self._roles = roles
+        self._limits = limits
+        self._metrics = metrics
+
+    def admit(
+        self, opened: Opened, request: PointSelector | SearchRequest | RetrieveRequest, limited: Limited
+    ) -> Pass:
+        """`pass_for` what was asked."""
+        ids = request.ids if isinstance(request, PointSelector) else None
+        return pass_for(
+            opened, self._roles(), limited, self._limits, role=request.role, filter_=request.filter, ids=ids
+        )
+
+    def check(self, gate: Pass, hits: Sequence[Scored]) -> Checked:
+        """The second look: what the index should not have let through stops here, loudly."""
+        passed, dropped = [], []
+        for hit in hits:
+            reason = gate.reason_against(hit.record)
+            if reason is None:
+                passed.append(hit)
+            else:
+                dropped.append((hit.record, reason))
+        if dropped:
+            self._metrics.leaks.inc(len(dropped))
+            log.error("gate stopped a leak", collection=gate.collection, hits=len(dropped))
+        return Checked(passed, dropped)

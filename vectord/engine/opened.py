@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from schemas.vectors import CollectionSpec, Migration
-from services.errors import Conflict
+from services.errors import Conflict, Unavailable
 from vectord.backends import Shard
 from vectord.engine.disk import Manifest
 
@@ -74,3 +74,13 @@ class Opened:
             users.count -= 1
             if users.count == 0:
                 users.idle.set()
+
+
+def refuse_changed(opened: Opened, manifest: Manifest) -> None:
+    """Vectors made for another model are worse than none: the collection was embedded again meanwhile."""
+    now = opened.manifest
+    if (now.dimension, now.model_digest) != (manifest.dimension, manifest.model_digest):
+        raise Unavailable(
+            f"the collection {opened.name!r} was embedded again meanwhile; send the request again",
+            code="collection_changed",
+        )

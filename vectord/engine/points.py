@@ -1,10 +1,10 @@
-"""Points on their way in: checked one by one, so that an error names the one that is wrong."""
+"""Points on their way in, checked one by one so that an error names the one that is wrong; and out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.vectors import Point
+from schemas.vectors import Part, Point, StoredPoint
 from services.errors import InvalidRequest
 from vectord.backends import Record
 from vectord.engine.disk import Manifest
@@ -79,3 +79,14 @@ def _draft(point: Point, rules: Rules, where: str) -> Draft:
         roles.permit(canonical, rules.limited_to, param=f"{where}.role")
         role_key = normal_form(point.role or "")
     return Draft(point, vector, role_key, size)
+
+
+def stored(record: Record, parts: Sequence[Part]) -> StoredPoint:
+    """A point on its way out, with the parts that were asked for."""
+    return StoredPoint(
+        id=record.id,
+        role=record.role,
+        text=record.text if "text" in parts else None,
+        payload=record.payload if "payload" in parts else None,
+        vector=list(record.vector) if "vector" in parts else None,
+    )

@@ -21,7 +21,7 @@ async def search_batch(
     name: Name, body: SearchBatchRequest, engine: EngineDep, limits: LimitsDep, limited: LimitedDep
 ) -> SearchBatchResponse:
     """Several searches in one call, answered in order."""
-    return await engine_search_batch(engine, name, body, limited, limits)
+    return await engine_search_batch(engine.searches, name, body, limited, limits)
 
 
 @routes.post("/v1/collections/{name}/points/facets")

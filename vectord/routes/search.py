@@ -38,13 +38,13 @@ routes = daemon.router()
 @routes.post(SEARCH, response_model_exclude_none=True)
 async def search(name: Name, body: SearchRequest, engine: EngineDep, limited: LimitedDep) -> SearchResponse:
     """The nearest points to a text or a vector."""
-    return await engine.search(name, body, limited)
+    return await engine.searches.search(name, body, limited)
 
 
 @routes.post("/v1/retrieve")
 async def retrieve(body: RetrieveRequest, engine: EngineDep, limited: LimitedDep) -> RetrieveResponse:
     """One question to several collections, with a report of the role gate."""
-    return await engine.retrieve(body, limited)
+    return await engine.searches.retrieve(body, limited)
 
 
 # --- the short way ----------------------------------------------------------------------------
