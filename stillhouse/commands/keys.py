@@ -1,17 +1,18 @@
 """`stillhouse keys`: makes, lists and revokes the keys that the gateway asks for."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
-from rich.table import Table
+from rich.text import Text
 
 from schemas.chat import GateSpec
 from services.errors import InvalidRequest
 from services.keys import DEFAULT_SCOPES, SCOPES, KeyGrant, KeyRecord, KeyStore, parse_expiry
 from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import load_settings
+from stillhouse.tables import Column, fitted
 
 GROUP_EXAMPLES = """\
 Examples:
@@ -22,6 +23,19 @@ Examples:
 
   stillhouse keys revoke laptop
 """
+
+COLUMNS: Final = (
+    Column("id"),
+    Column("name"),
+    Column("state"),
+    Column("scopes", wraps=True),
+    Column("roles", wraps=True),
+    Column("rpm", right=True),
+    Column("tpm", right=True),
+    Column("created"),
+    Column("expires"),
+)
+FIRST_NEEDED: Final = ("id", "name", "state", "expires", "scopes", "roles", "rpm", "tpm", "created")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,20 +126,26 @@ def list_keys(*, json: JsonOption = False) -> None:
     if json:
         print_json([_shown(record, now) for record in records])
         return
-    table = Table("id", "name", "state", "scopes", "roles", "rpm", "tpm", "created", "expires")
-    for record in records:
-        table.add_row(
-            record.id,
-            record.name,
-            record.state_at(now),
-            " ".join(record.scopes),
-            ", ".join(record.roles) if record.roles is not None else "any",
-            str(record.rpm or "–"),
-            str(record.tpm or "–"),
-            _moment(record.created_at),
-            _moment(record.expires_at) if record.expires_at is not None else "never",
-        )
-    console().print(table if records else "There are no keys: the gateway serves loopback only.")
+    if not records:
+        console().print("There are no keys: the gateway serves loopback only.")
+        return
+    out = console()
+    out.print(fitted(COLUMNS, FIRST_NEEDED, [_row(record, now) for record in records], out.width))
+
+
+def _row(record: KeyRecord, now: datetime) -> dict[str, Text]:
+    cells = (
+        record.id,
+        record.name,
+        record.state_at(now),
+        " ".join(record.scopes),
+        ", ".join(record.roles) if record.roles is not None else "any",
+        str(record.rpm or "–"),
+        str(record.tpm or "–"),
+        _moment(record.created_at),
+        _moment(record.expires_at) if record.expires_at is not None else "never",
+    )
+    return {column.name: Text(cell) for column, cell in zip(COLUMNS, cells, strict=True)}
 
 
 @app.command(epilog="Example: stillhouse keys revoke laptop")

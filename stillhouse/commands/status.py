@@ -1,10 +1,10 @@
 """`stillhouse status`: shows how every process is, asked itself."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from stillhouse.commands import status_watch
@@ -12,9 +12,12 @@ from stillhouse.output import JsonOption, console, print_json
 from stillhouse.settings import load_settings
 from stillhouse.supervisor import RunFolder, daemon_specs
 from stillhouse.supervisor.watch import ProcessReport, Subject, default_subjects, observe, supervised_subjects
+from stillhouse.tables import Column, fitted
 
 STYLES = {"ready": "green", "starting": "yellow", "stopping": "yellow", "restarting": "red", "failed": "red"}
-
+LEFT = ("daemon", "state")
+COLUMNS = (*LEFT, "pid", "port", "replicas", "uptime", "memory", "req/s", "5xx", "restarts")
+FIRST_NEEDED = (*LEFT, "port", "req/s", "5xx", "memory", "restarts", "uptime", "pid", "replicas")
 
 INTERVAL_S = 1.0
 EXAMPLES = """\
@@ -77,16 +80,24 @@ def status(
 
 
 def _show(reports: list[ProcessReport], *, supervised: bool) -> None:
-    names = [report.name for report in reports]
-    table = Table(
-        "daemon", "state", "pid", "port", "replicas", "uptime", "memory", "req/s", "5xx", "restarts"
-    )
-    for column in table.columns[2:]:
-        column.justify = "right"
+    out = console()
+    columns = [Column(name, right=name not in LEFT) for name in COLUMNS]
+    out.print(fitted(columns, FIRST_NEEDED, list(_rows(reports)), out.width))
     for report in reports:
-        table.add_row(
+        if report.reason is not None:
+            out.print(f"{report.label}: {report.reason}")
+    if not supervised:
+        out.print(
+            "No supervisor runs on this data folder (`stillhouse up` starts one); the ports were asked."
+        )
+
+
+def _rows(reports: list[ProcessReport]) -> Iterator[dict[str, Text]]:
+    names = [report.name for report in reports]
+    for report in reports:
+        cells = (
             report.label,
-            Text(report.state, style=STYLES.get(report.state, "red")),
+            report.state,
             _or_dash(report.pid),
             str(report.port),
             str(names.count(report.name)),
@@ -96,15 +107,9 @@ def _show(reports: list[ProcessReport], *, supervised: bool) -> None:
             _or_dash(report.errors_5xx),
             _or_dash(report.restarts),
         )
-    out = console()
-    out.print(table)
-    for report in reports:
-        if report.reason is not None:
-            out.print(f"{report.label}: {report.reason}")
-    if not supervised:
-        out.print(
-            "No supervisor runs on this data folder (`stillhouse up` starts one); the ports were asked."
-        )
+        row = dict(zip(COLUMNS, map(Text, cells), strict=True))
+        row["state"].stylize(STYLES.get(report.state, "red"))
+        yield row
 
 
 def _or_dash(value: int | None) -> str:

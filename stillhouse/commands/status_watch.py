@@ -8,7 +8,7 @@ import orjson
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from schemas.status import PlatformStatus, ReplicaStatus
@@ -16,17 +16,17 @@ from services.errors import Forbidden, InvalidRequest, PlatformError, Unauthenti
 from stillhouse.client import GatewayClient
 from stillhouse.output import console
 from stillhouse.settings import CliSettings
+from stillhouse.tables import Column, fitted
 
 PATH = "/v1/status"
 
 STYLES = {"ready": "green", "degraded": "yellow", "unavailable": "red", "silent": "red"}
+LEFT = ("replica", "state")
 COLUMNS = ("replica", "state", "req/s", "5xx/s", "p50", "p99", "in flight", "waiting", "memory", "more")
-LEFT = ("replica", "state", "more")
-GAP_CHARS = 2
 FIRST_NEEDED = ("replica", "state", "req/s", "p99", "5xx/s", "waiting", "in flight", "p50", "memory")
-"""Where a terminal has no room for all columns, these come first."""
-MORE_CHARS_MIN = 40
-"""Narrower than this, the last column stands below the table."""
+FIGURES = [Column(name, right=name not in LEFT) for name in COLUMNS[:-1]]
+MORE_CHARS_MIN = 150
+"""On a narrower terminal the last column stands below the table."""
 
 FINAL = (Unauthenticated, Forbidden, InvalidRequest)
 """Failures that do not pass by waiting."""
@@ -95,43 +95,33 @@ def _shown(view: PlatformStatus | PlatformError, width: int) -> RenderableType:
     """A line a replica, whatever the width: who watches wants to see all of them."""
     if not isinstance(view, PlatformStatus):
         return Text(view.message, style="red")
-    rows = [(STYLES[replica.state], cells) for replica, cells in _labelled(view)]
-    columns = _that_fit([cells for _, cells in rows], width)
-    beside = "more" in columns
-    table = Table(
-        *(Column(name, justify="left" if name in LEFT else "right", no_wrap=True) for name in columns),
-        title=f"{view.state} at {view.as_of.astimezone():%H:%M:%S}",
-        title_style=STYLES[view.state],
-        title_justify="left",
-        box=None,
-        padding=(0, GAP_CHARS, 0, 0),
-    )
-    for style, cells in rows:
-        table.add_row(*(Text(cells[name], style=style if name == "state" else "") for name in columns))
-    notes = [] if beside else [f"{cells['replica']}: {cells['more']}" for _, cells in rows if cells["more"]]
-    return Group(table, *(Text(note, no_wrap=True, overflow="ellipsis") for note in notes))
+    rows = list(_labelled(view))
+    table, notes = _parted(rows, width)
+    table.title = f"{view.state} at {view.as_of.astimezone():%H:%M:%S}"
+    table.title_style = STYLES[view.state]
+    table.title_justify = "left"
+    return Group(table, *notes)
 
 
-def _labelled(view: PlatformStatus) -> Iterator[tuple[ReplicaStatus, dict[str, str]]]:
-    """Every replica with its cells by column, under the name that `stillhouse status` gives it."""
+def _labelled(view: PlatformStatus) -> Iterator[dict[str, Text]]:
+    """The cells of every replica by column, under the name that `stillhouse status` gives it."""
     for daemon in view.daemons:
         for number, replica in enumerate(daemon.replicas, 1):
-            label = daemon.name if number == 1 else f"{daemon.name}.{number}"
-            yield replica, {**dict(zip(COLUMNS, _cells(replica), strict=True)), "replica": label}
+            cells = dict(zip(COLUMNS, map(Text, _cells(replica)), strict=True))
+            cells["replica"] = Text(daemon.name if number == 1 else f"{daemon.name}.{number}")
+            cells["state"].stylize(STYLES[replica.state])
+            yield cells
 
 
-def _that_fit(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
-    """The columns that there is room for, in their order; the last one only with much of it."""
-    chosen: set[str] = set()
-    left = width
-    for name in FIRST_NEEDED:
-        left -= max(len(name), *(len(cells[name]) for cells in rows)) + GAP_CHARS
-        if left < 0:
-            break
-        chosen.add(name)
-    if left >= MORE_CHARS_MIN:
-        chosen.add("more")
-    return [name for name in COLUMNS if name in chosen]
+def _parted(rows: Sequence[Mapping[str, Text]], width: int) -> tuple[Table, list[Text]]:
+    """The table, and what stands below it where there is no room beside."""
+    if width >= MORE_CHARS_MIN:
+        wide = Column("more", wraps=True)
+        return fitted([*FIGURES, wide], (*FIRST_NEEDED, "more"), rows, width), []
+    notes = [Text(": ").join((row["replica"], row["more"])) for row in rows if row["more"]]
+    for note in notes:
+        note.truncate(width, overflow="ellipsis")
+    return fitted(FIGURES, FIRST_NEEDED, rows, width), notes
 
 
 def _cells(replica: ReplicaStatus) -> list[str]:
