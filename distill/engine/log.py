@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import hashlib
 import os
 import sqlite3
 from collections import Counter, deque
@@ -32,6 +31,7 @@ from distill.engine.index import (
 from distill.engine.metrics import Metrics
 from distill.engine.products import sha256_of
 from distill.engine.segments import LogDamaged, SegmentName
+from distill.engine.segmentwriter import OpenSegment, SegmentWriter, Written
 from schemas.evidence import SegmentManifest
 from services import files
 from services.errors import Overloaded, Unavailable
@@ -79,26 +79,6 @@ class _Segment:
     size: int
 
 
-@dataclass(slots=True)
-class _Active:
-    """The open segment of this writer. `digest` and `lines` are what its seal will say."""
-
-    fd: int
-    number: int
-    size: int
-    lines: int
-    digest: "hashlib._Hash"
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """Where a group was written, and the time that its file has then."""
-
-    number: int
-    offset: int
-    stamp: int
-
-
 class Log:
     """Owns one writer's segments of the folder, and reads those of other writers.
 
@@ -113,12 +93,16 @@ class Log:
         self._index: Index | None = None
         self._writer = writer
         self._limits = limits
-        self._disk = disk
         self._metrics = metrics
         self._segments: dict[int, _Segment] = {}
-        self._active: _Active | None = None
+        self._end = SegmentWriter(
+            folder,
+            writer,
+            disk,
+            segment_bytes_max=limits.segment_bytes_max,
+            number_of=self._number_of,
+        )
         self._lock: IO[bytes] | None = None
-        self._broken: str | None = None
         self._queue: deque[_Ticket] = deque()
         self._queued_bytes = 0
         metrics.waiting_bytes.set_function(lambda: self._queued_bytes)
@@ -155,9 +139,7 @@ class Log:
     def close(self) -> None:
         """Wait for a write under way, then let go of the folder."""
         self._writer_thread.shutdown()
-        if self._active is not None:
-            os.close(self._active.fd)
-            self._active = None
+        self._end.close()
         if self._index is not None:
             self._index.close()
             self._index = None
@@ -180,17 +162,19 @@ class Log:
         manifest = segments.read_manifest(self.folder, name)
         if manifest is None and not is_last:
             raise LogDamaged(f"{name} has a successor and no {name.manifest}; put the manifest back")
-        number = self.index.number_of(str(name))
+        number = self._number_of(str(name))
         self._segments[number] = _Segment(name, 0)
+        if name.writer == self._writer:
+            self._end.follow(name)
         if manifest is not None:
             self._check_seal(name, manifest)
             self._catch_up(number, manifest.bytes)
         elif name.writer == self._writer:
             self._save_torn_tail(name)
-            state = self._check_lines(name, number)
-            self._catch_up(number, state.size)
-            state.fd = os.open(self.folder / str(name), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-            self._active = state
+            segment = self._check_lines(name, number)
+            self._catch_up(number, segment.size)
+            segment.open(self.folder / str(name))
+            self._end.go_on(segment)
         else:
             self._check_lines(name, number)
             self._catch_up(number, segments.whole_bytes(self.folder / str(name)))
@@ -216,16 +200,14 @@ class Log:
                 " or other content"
             )
 
-    def _check_lines(self, name: SegmentName, number: int) -> _Active:
+    def _check_lines(self, name: SegmentName, number: int) -> OpenSegment:
         """Go through an open segment: every whole line of it has to be a record."""
         path = self.folder / str(name)
-        state = _Active(-1, number, 0, 0, hashlib.sha256())
+        segment = OpenSegment(name, number)
         for line in segments.read_lines(path, end=segments.whole_bytes(path)):
             _decode(name, line.offset, line.data)
-            state.digest.update(line.data)
-            state.lines += 1
-            state.size += len(line.data)
-        return state
+            segment.count(line.data, 1)
+        return segment
 
     def _catch_up(self, number: int, end: int) -> None:
         """Index a segment up to byte `end`, from where the index ended."""
@@ -248,9 +230,12 @@ class Log:
         """Look for what other writers have written since. Blocks."""
         for name in segments.list_segments(self.folder):
             if name.writer != self._writer:
-                number = self.index.number_of(str(name))
+                number = self._number_of(str(name))
                 self._segments.setdefault(number, _Segment(name, 0))
                 self._catch_up(number, segments.whole_bytes(self.folder / str(name)))
+
+    def _number_of(self, name: str) -> int:
+        return self.index.number_of(name)
 
     def _bytes(self) -> int:
         return sum(segment.size for segment in list(self._segments.values()))
@@ -291,7 +276,7 @@ class Log:
                     await self._commit(self._take_group())
                 self._wake.clear()
         finally:
-            self._broken = "the writer has stopped; distill is shutting down, or must be started again"
+            self._end.stop("the writer has stopped; distill is shutting down, or must be started again")
             _refuse(self._queue, _stopping())
 
     def _take_group(self) -> list[_Ticket]:
@@ -338,102 +323,26 @@ class Log:
             outcomes.append(verdicts)
         return outcomes
 
-    def _remember(self, fresh: list[Entry], written: _Written) -> None:
+    def _remember(self, fresh: list[Entry], written: Written) -> None:
         end = self.index.stage(written.number, written.offset, written.stamp, fresh)
         for schema, count in Counter(entry.schema for entry in fresh).items():
             self._metrics.appended.labels(schema).inc(count)
-        self._segments[written.number].size = end
+        self._segments.setdefault(written.number, _Segment(written.name, 0)).size = end
         self._metrics.log_bytes.set(self._bytes())
         self._metrics.fsyncs.inc()
         self._metrics.group_records.observe(len(fresh))
 
-    def _write(self, lines: list[bytes]) -> _Written:
-        """Put whole lines behind each other, or nothing."""
+    def _write(self, lines: list[bytes]) -> Written:
         self.check()  # what was queued before the log broke must not be written after it
         if self.index.is_full:
             self.index.settle()  # before the group: where it fails, there is nothing to take back
-        data = b"".join(lines)
-        active = self._segment_for(len(data))
-        offset = active.size
-        self._append(active, data)
-        self._sync(active)
-        active.size += len(data)
-        active.lines += len(lines)
-        active.digest.update(data)
-        return _Written(active.number, offset, os.fstat(active.fd).st_mtime_ns)
-
-    def _append(self, active: _Active, data: bytes) -> None:
-        try:
-            taken = self._disk.write(active.fd, data)
-        except OSError:
-            self._cut_back(active)
-            raise
-        if taken < len(data):
-            self._cut_back(active)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _cut_back(self, active: _Active) -> None:
-        try:
-            os.ftruncate(active.fd, active.size)
-        except OSError as error:
-            self._break(f"half a group could not be cut off {self._segments[active.number].name}: {error}")
-
-    def _sync(self, active: _Active) -> None:
-        try:
-            self._disk.sync(active.fd)
-        except OSError as error:
-            # After a failed sync nobody knows what is on the medium, and asking again may lie.
-            self._cut_back(active)
-            self._break(f"{self._segments[active.number].name} could not be synced: {error}")
-            raise
-
-    def _break(self, reason: str) -> None:
-        self._broken = f"{reason}; nothing is written until distill is started again"
-        log.warning("nothing more is written", reason=reason)
-
-    def _segment_for(self, size: int) -> _Active:
-        active = self._active
-        if active is not None and active.size and active.size + size > self._limits.segment_bytes_max:
-            self._seal(active)
-        return self._active or self._create_next()
-
-    def _seal(self, active: _Active) -> None:
-        name = self._segments[active.number].name
-        manifest = SegmentManifest(
-            segment=str(name), sha256=active.digest.hexdigest(), lines=active.lines, bytes=active.size
-        )
-        files.replace(self.folder / name.manifest, manifest.model_dump_json().encode() + b"\n")
-        os.close(active.fd)
-        self._active = None
-        log.info("segment sealed", segment=str(name), lines=active.lines, bytes=active.size)
-
-    def _create_next(self) -> _Active:
-        numbers = [
-            one.name.number for one in list(self._segments.values()) if one.name.writer == self._writer
-        ]
-        name = SegmentName(self._writer, max(numbers, default=0) + 1)
-        number = self.index.number_of(str(name))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(self.folder / str(name), flags, 0o600)
-        try:
-            os.fsync(fd)
-            files.sync_folder(self.folder)
-        except OSError:
-            os.close(fd)
-            (self.folder / str(name)).unlink(missing_ok=True)
-            raise
-        self._segments[number] = _Segment(name, 0)
-        self._active = _Active(fd, number, 0, 0, hashlib.sha256())
-        return self._active
+        return self._end.append(lines)
 
     # --- reading ------------------------------------------------------------------------------
 
     def check(self) -> None:
         """Raise `Unavailable` unless records can be written."""
-        if self._broken is not None:
-            raise Unavailable(self._broken, code="log_broken")
-        if not os.access(self.folder, os.W_OK):
-            raise Unavailable(f"{self.folder} cannot be written", code="log_broken")
+        self._end.check()
 
     def snapshot(self) -> list[SegmentView]:
         """The log as it is now, in the order of names; what is appended later is not in it. Blocks."""
