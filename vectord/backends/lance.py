@@ -25,15 +25,15 @@ import pyarrow as pa
 
 from schemas.vectors import Distance, PointId
 from services import files
+from vectord.backends import lance_rows as rows
 from vectord.backends import wording
 from vectord.backends.bm25 import model
 from vectord.backends.engines import LanceOptions
-from vectord.backends.ids import StoredId, decode_cursor, encode_cursor, stored_id
+from vectord.backends.ids import decode_cursor, encode_cursor
 from vectord.backends.store import (
     Page,
     Query,
     Record,
-    RoleScope,
     Scored,
     ShardInfo,
     ShardSpec,
@@ -42,13 +42,11 @@ from vectord.backends.store import (
     Where,
     failure,
 )
-from vectord.backends.terms import render, terms_of, test_of
+from vectord.backends.terms import terms_of
 
 LOCATOR: Final = "lance.json"
 PRIVATE: Final = "data.lance"
-STAMP: Final = b"stillhouse"
 METRIC: Final[dict[Distance, str]] = {"cosine": "cosine", "dot": "dot", "euclid": "l2"}
-KEPT: Final = ["id", "text", "role", "role_key", "json"]
 KEYS_PER_STATEMENT: Final = 500
 BACKOFF_S: Final = 0.02
 COMPACT_ROWS: Final = 262_144
@@ -114,7 +112,7 @@ class LanceStore:
             uri = self._located(folder)["uri"]
             dataset = lance.dataset(uri or str(folder / PRIVATE), session=self._session)
             shard = LanceShard(dataset, spec, self._options, shared=uri is not None)
-            if dataset.schema.metadata.get(STAMP, b"").decode() != spec.stamp():
+            if dataset.schema.metadata.get(rows.STAMP, b"").decode() != spec.stamp():
                 raise StoreError(f"{dataset.uri} is another collection's")
             return shard
 
@@ -136,7 +134,7 @@ class LanceStore:
         """Lance holds nothing that must be closed."""
 
     def _write_empty(self, uri: str, spec: ShardSpec) -> None:
-        empty = _schema(spec).empty_table()
+        empty = rows.schema(spec).empty_table()
         dataset = lance.write_dataset(empty, uri, enable_v2_manifest_paths=True, session=self._session)
         for column, kind in (("key", "BTREE"), ("role_key", "BITMAP"), ("terms", "LABEL_LIST")):
             dataset.create_scalar_index(column, kind)  # type: ignore[arg-type] # they are of its literals
@@ -154,7 +152,7 @@ class LanceStore:
             )
 
     def _stamp(self, uri: str) -> str:
-        stamp: bytes = lance.dataset(uri, session=self._session).schema.metadata.get(STAMP, b"")
+        stamp: bytes = lance.dataset(uri, session=self._session).schema.metadata.get(rows.STAMP, b"")
         return stamp.decode()
 
     def _locate(self, folder: pathlib.Path, *, uri: str | None, owner: bool) -> None:
@@ -165,25 +163,6 @@ class LanceStore:
         return located
 
 
-def _schema(spec: ShardSpec) -> pa.Schema:
-    """Our columns; a payload has none of its own, so none can be taken for ours."""
-    key = {"lance-schema:unenforced-primary-key": "true"}  # two writers of one new id: one of them retries
-    return pa.schema(
-        [
-            pa.field("key", pa.string(), nullable=False, metadata=key),
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("vector", pa.list_(pa.float32(), spec.dimension), nullable=False),
-            pa.field("text", pa.string()),
-            pa.field("role", pa.string()),
-            pa.field("role_key", pa.string()),
-            pa.field("json", pa.string(), nullable=False),
-            pa.field("terms", pa.list_(pa.field("item", pa.int64(), nullable=False)), nullable=False),
-            pa.field("words", pa.string()),
-        ],
-        metadata={STAMP: spec.stamp().encode()},
-    )
-
-
 class LanceShard:
     def __init__(self, dataset: Any, spec: ShardSpec, options: LanceOptions, *, shared: bool) -> None:
         self._dataset = dataset
@@ -192,7 +171,7 @@ class LanceShard:
         self._shared = shared
         self._writing = threading.Lock()
         self._bm25 = model()
-        self._schema = _schema(spec)
+        self._schema = rows.schema(spec)
         self._synced: set[str] = set()
         self._unmerged = 0
 
@@ -215,9 +194,9 @@ class LanceShard:
             self._merge()
 
     def delete(self, ids: Sequence[PointId]) -> None:
-        keys = [_key(item) for item in ids]
+        keys = [rows.key(item) for item in ids]
         for start in range(0, len(keys), KEYS_PER_STATEMENT):
-            statement = f"key IN ({_quoted(keys[start : start + KEYS_PER_STATEMENT])})"
+            statement = f"key IN ({rows.quoted(keys[start : start + KEYS_PER_STATEMENT])})"
             self._commit("cannot delete points", operator.methodcaller("delete", statement))
 
     def flush(self) -> None:
@@ -313,7 +292,7 @@ class LanceShard:
             vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         flat = pa.array(vectors.reshape(-1), pa.float32())
         columns = [
-            [_key(record.id) for record in records],
+            [rows.key(record.id) for record in records],
             [orjson.dumps(record.id).decode() for record in records],
             pa.FixedSizeListArray.from_arrays(flat, self._spec.dimension),
             [record.text for record in records],
@@ -341,24 +320,24 @@ class LanceShard:
 
     def get(self, ids: Sequence[PointId], *, with_vector: bool) -> list[Record]:
         wanted = list(dict.fromkeys(ids))
-        found = self._at([_key(item) for item in wanted], with_vector=with_vector)
+        found = self._at([rows.key(item) for item in wanted], with_vector=with_vector)
         by_id = {record.id: record for record in found}
         return [by_id[item] for item in wanted if item in by_id]
 
     def scroll(self, where: Where, *, limit: int, cursor: str | None, with_vector: bool) -> Page:
-        sql = _where(where)
+        sql = rows.condition(where)
         if cursor is not None:
-            sql = _and(f"key >= '{_key_of(decode_cursor(cursor))}'", sql)
+            sql = rows.both(f"key >= '{rows.key_of(decode_cursor(cursor))}'", sql)
         with _translated("cannot scroll"):
             scan = self._current().scanner(columns=["key"], filter=sql, order_by=["key"], limit=limit + 1)
             keys = scan.to_table()["key"].to_pylist()
-        records = {_key(item.id): item for item in self._at(keys[:limit], with_vector=with_vector)}
-        after = encode_cursor(_stored(keys[limit])) if len(keys) > limit else None
+        records = {rows.key(item.id): item for item in self._at(keys[:limit], with_vector=with_vector)}
+        after = encode_cursor(rows.stored_of(keys[limit])) if len(keys) > limit else None
         return Page([records[key] for key in keys[:limit] if key in records], after)
 
     def count(self, where: Where) -> int:
         with _translated("cannot count"):
-            return int(self._current().count_rows(_where(where)))
+            return int(self._current().count_rows(rows.condition(where)))
 
     def search(self, query: Query, where: Where) -> list[Scored]:
         with _translated("cannot search"):
@@ -372,7 +351,7 @@ class LanceShard:
             return ShardInfo(points=dataset.count_rows(), indexed=_indexed(dataset))
 
     def _by_vector(self, query: Query, where: Where) -> list[Scored]:
-        dataset, sql = self._current(), _where(where)
+        dataset, sql = self._current(), rows.condition(where)
         # Few rows: comparing each is as fast, and finds all. An index looks where no filtered row may be.
         flat = query.exact or dataset.count_rows(sql) <= self._options.flat_rows_max
         nearest: dict[str, Any] = {
@@ -388,14 +367,14 @@ class LanceShard:
                 "refine_factor": self._options.refine,
             }
         table = dataset.scanner(
-            columns=[*_columns(with_vector=query.with_vector), "_distance"],
+            columns=[*rows.columns(with_vector=query.with_vector), "_distance"],
             nearest=nearest,
             filter=sql,
             prefilter=True,
             disable_scoring_autoprojection=True,
         ).to_table()
         scores = [_score(self._spec.distance, distance) for distance in table["_distance"].to_pylist()]
-        hits = [Scored(record, score) for record, score in zip(_records(table), scores, strict=True)]
+        hits = [Scored(record, score) for record, score in zip(rows.records_of(table), scores, strict=True)]
         return sorted(hits, key=lambda hit: -hit.score)
 
     def _by_words(self, text: str, query: Query, where: Where) -> list[Scored]:
@@ -408,14 +387,14 @@ class LanceShard:
         asked = list(dict.fromkeys(self._bm25.embed_query(text).indices))
         if not asked:
             return []
-        scope, sql = _where(Where(scope=where.scope)), _where(where)
-        texts = dataset.count_rows(_and("words IS NOT NULL", scope))
+        scope, sql = rows.condition(Where(scope=where.scope)), rows.condition(where)
+        texts = dataset.count_rows(rows.both("words IS NOT NULL", scope))
         idf = {
-            word: wording.idf(texts, dataset.count_rows(_and(_any_of([wording.term(word)]), scope)))
+            word: wording.idf(texts, dataset.count_rows(rows.both(rows.any_of([wording.term(word)]), scope)))
             for word in asked
         }
-        proposed = _and(_any_of([wording.term(word) for word in asked]), sql)
-        columns = _columns(with_vector=query.with_vector)
+        proposed = rows.both(rows.any_of([wording.term(word) for word in asked]), sql)
+        columns = rows.columns(with_vector=query.with_vector)
         if dataset.count_rows(proposed) <= wording.WEIGHED_MAX:
             table = dataset.scanner(columns=columns, filter=proposed).to_table()
         else:
@@ -429,7 +408,7 @@ class LanceShard:
             ).to_table()
         hits = [
             Scored(record, wording.score(idf, self._bm25.embed_document(str(record.text))))
-            for record in _records(table)
+            for record in rows.records_of(table)
         ]
         return sorted(hits, key=lambda hit: -hit.score)[: query.limit]
 
@@ -438,9 +417,9 @@ class LanceShard:
         dataset = self._current()
         with _translated("cannot read points"):
             for start in range(0, len(keys), KEYS_PER_STATEMENT):
-                sql = f"key IN ({_quoted(keys[start : start + KEYS_PER_STATEMENT])})"
-                columns = _columns(with_vector=with_vector)
-                found += _records(dataset.scanner(columns=columns, filter=sql).to_table())
+                sql = f"key IN ({rows.quoted(keys[start : start + KEYS_PER_STATEMENT])})"
+                columns = rows.columns(with_vector=with_vector)
+                found += rows.records_of(dataset.scanner(columns=columns, filter=sql).to_table())
         return found
 
     def _current(self) -> Any:
@@ -482,67 +461,5 @@ def _index(dataset: Any) -> Any:
     return next((index for index in dataset.describe_indices() if index.name == VECTORS), None)
 
 
-def _columns(*, with_vector: bool) -> list[str]:
-    return [*KEPT, "vector"] if with_vector else KEPT
-
-
-def _records(table: pa.Table) -> list[Record]:
-    columns = [table[name].to_pylist() for name in KEPT]
-    vectors = table["vector"].to_pylist() if "vector" in table.column_names else [[]] * len(table)
-    return [
-        Record(orjson.loads(key), vector, text, role, role_key, orjson.loads(payload))
-        for (key, text, role, role_key, payload), vector in zip(
-            zip(*columns, strict=True), vectors, strict=True
-        )
-    ]
-
-
 def _score(distance: Distance, found: float) -> float:
     return -math.sqrt(max(0.0, found)) if distance == "euclid" else 1.0 - found
-
-
-def _key(point: PointId) -> str:
-    return _key_of(stored_id(point))
-
-
-def _key_of(stored: StoredId) -> str:
-    """Numbers first, each as long as any; then the hashes of strings."""
-    return f"n{stored:016d}" if isinstance(stored, int) else f"u{stored.hex}"
-
-
-def _stored(key: str) -> StoredId:
-    return int(key[1:]) if key[0] == "n" else decode_cursor(key)
-
-
-def _where(where: Where) -> str | None:
-    parts = []
-    if where.scope is not None:
-        parts.append(_scope(where.scope))
-    if where.ids is not None:
-        keys = [_key(item) for item in where.ids]
-        parts.append(f"key IN ({_quoted(keys)})" if keys else "false")
-    if where.filter is not None:
-        parts.append(render(test_of(where.filter), _any_of))
-    return " AND ".join(f"({part})" for part in parts) if parts else None
-
-
-def _scope(scope: RoleScope) -> str:
-    allowed = []
-    if scope.keys:
-        allowed.append(f"role_key IN ({_quoted(sorted(scope.keys))})")
-    if scope.without_role:
-        allowed.append("role_key IS NULL")
-    return " OR ".join(allowed) if allowed else "false"
-
-
-def _any_of(terms: Sequence[int]) -> str:
-    return f"array_has_any(terms, [{', '.join(map(str, terms))}])"
-
-
-def _and(first: str, second: str | None) -> str:
-    return first if second is None else f"({first}) AND ({second})"
-
-
-def _quoted(texts: Sequence[str]) -> str:
-    """SQL strings; a quote in one is doubled, and nothing else has a meaning there."""
-    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts)

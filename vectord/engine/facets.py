@@ -37,6 +37,16 @@ async def facets(
             code="too_many_points",
             param="filter",
         )
+    counts, seen = await _counted(engine, name, path, request, limited, limits=limits)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0][0].__name__, item[0][1]))
+    best = [Facet(value=value, count=count) for (_, value), count in ordered[: request.limit]]
+    return FacetsResponse(facets=best, values=len(counts), points=seen)
+
+
+async def _counted(
+    engine: Engine, name: str, path: Path, request: FacetsRequest, limited: Limited, *, limits: Limits
+) -> tuple[Counter[Kept], int]:
+    """How often each value occurs, and how many points were read."""
     counts: Counter[Kept] = Counter()
     seen, cursor = 0, None
     while True:
@@ -63,9 +73,7 @@ async def facets(
         cursor = page.cursor
         if cursor is None:
             break
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0][0].__name__, item[0][1]))
-    best = [Facet(value=value, count=count) for (_, value), count in ordered[: request.limit]]
-    return FacetsResponse(facets=best, values=len(counts), points=seen)
+    return counts, seen
 
 
 def values_at(path: Path, payload: JsonValue) -> set[Kept]:
