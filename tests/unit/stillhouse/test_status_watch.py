@@ -1,9 +1,20 @@
 """`stillhouse status --watch`: a table on a terminal, lines elsewhere, JSON for programs."""
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Callable
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +35,9 @@ from tests.unit.stillhouse.conftest import StubGateway
 
 Run = Callable[..., Result]
 ROUTE = "GET /v1/status"
+ROOT = Path(__file__).parents[3]
+PATIENCE_S = 30.0
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 MOVE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -156,3 +170,61 @@ def test_a_key_that_may_not_ask_is_told_so_at_once(run: Run, gateway: StubGatewa
     result = run("status", "--watch")
     assert result.exit_code == 1
     assert "needs the scope admin" in result.output
+
+
+@contextmanager
+def watching() -> Iterator[tuple[subprocess.Popen[bytes], Callable[[str], str]]]:
+    """`stillhouse status --watch` on a terminal of 80 by 24, and what waits until it shows something."""
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "stillhouse", "status", "--watch", "--interval", "0.1"],
+        env={**environment, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+        stdin=its,
+        stdout=its,
+        stderr=its,
+    )
+    os.close(its)
+    seen = ""
+
+    def until(words: str) -> str:
+        """All that was shown, once these words were, since they were asked for last."""
+        nonlocal seen
+        deadline = time.monotonic() + PATIENCE_S
+        begin = len(seen)
+        while words not in seen[begin:]:
+            assert time.monotonic() < deadline, seen
+            if select.select([ours], [], [], 0.1)[0]:
+                seen += os.read(ours, 65536).decode(errors="replace")
+        return seen
+
+    try:
+        yield process, until
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_a_terminal_is_left_as_it_was_by_who_stops_watching(gateway: StubGateway) -> None:
+    gateway.answers[ROUTE] = [(200, told())]
+    with watching() as (process, until):
+        shown = until("distill")
+        assert HIDE_CURSOR in shown
+        process.send_signal(signal.SIGINT)
+        shown = until(SHOW_CURSOR)
+        assert process.wait(PATIENCE_S) == 0
+        assert "Traceback" not in shown
+
+
+def test_a_gateway_that_dies_meanwhile_is_told_of_and_found_again(gateway: StubGateway) -> None:
+    away = {"message": "it is being restarted", "type": "unavailable_error", "code": "gateway_down"}
+    gateway.answers[ROUTE] = [(200, told())]
+    with watching() as (process, until):
+        until("distill")
+        gateway.answers[ROUTE] = [(503, {"error": away})]
+        until("it is being restarted")
+        gateway.answers[ROUTE] = [(200, told())]
+        until("distill")
+        assert process.poll() is None
