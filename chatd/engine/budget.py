@@ -51,7 +51,7 @@ class Ledger:
     def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._now = now
-        self._midnight = 0.0
+        self._dawn = self._midnight = 0.0
         self._name = f"{ids.uuid7()}.json"
         self._day = ""
         self._spent: dict[str, float] = {}
@@ -130,28 +130,36 @@ class Ledger:
         for path in (self._folder / self._day).glob("[!.]*.json"):
             if path.name == self._name:
                 continue
-            try:
-                spent = orjson.loads(path.read_bytes())
-            except (OSError, orjson.JSONDecodeError):
-                log.warning("a file of spendings cannot be read", file=path.name)
-                continue
-            for who, amount in spent.items():
+            for who, amount in self._read(path).items():
                 totals[who] += amount
         self._others = dict(totals)
 
     def _turn(self) -> None:
-        """Begin a new day when there is one."""
-        if self._now() < self._midnight:
+        """Begin the day that it is: a new one, or an earlier one again where the clock was set back."""
+        if self._dawn <= self._now() < self._midnight:
             return
         if self._day:
             self.write()
         today = datetime.fromtimestamp(self._now(), UTC).date()
-        tomorrow = datetime.combine(today + timedelta(days=1), datetime.min.time(), UTC)
-        self._day, self._midnight = today.isoformat(), tomorrow.timestamp()
-        self._spent, self._reserved, self._others = {}, {}, {}
+        dawn = datetime.combine(today, datetime.min.time(), UTC)
+        self._dawn, self._midnight = dawn.timestamp(), (dawn + timedelta(days=1)).timestamp()
+        self._day = today.isoformat()
+        self._spent, self._reserved, self._others = self._read(self._folder / self._day / self._name), {}, {}
         for folder in sorted(self._folder.glob("????-??-??")):
             if folder.name < (today - timedelta(days=1)).isoformat():
                 _remove(folder)
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, float]:
+        """What a process has spent; nothing where it has no file."""
+        try:
+            spent: dict[str, float] = orjson.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, orjson.JSONDecodeError):
+            log.warning("a file of spendings cannot be read", file=path.name)
+            return {}
+        return spent
 
     def _refused(self, why: str) -> Overloaded:
         return Overloaded(

@@ -209,6 +209,21 @@ async def test_replicas_and_restarts_know_what_was_spent_and_a_new_day_forgets(t
     assert days(tmp_path) == []  # nobody needs what is older
 
 
+async def test_a_clock_that_is_set_ahead_and_back_leaves_the_day_as_it_was(tmp_path: Path) -> None:
+    clock = Clock(1_800_000_000.0)
+    ledger = Ledger(tmp_path, now=clock)
+    ledger.reserve("bob", 0.5).settle(0.5)
+    clock.now += 86_400
+    ledger.reserve("bob", 0.9).settle(0.9)
+    assert ledger.left("bob", RULES) == pytest.approx(0.1)
+    clock.now -= 86_400
+    assert ledger.left("bob", RULES) == pytest.approx(0.5), "neither forgotten, nor shut until that other day"
+    refused = ledger.refusal("bob", 0.6, RULES)
+    assert refused is not None
+    assert refused.retry_after_s is not None
+    assert refused.retry_after_s <= 86_400
+
+
 def days(folder: Path) -> list[str]:
     return sorted(one.name for one in folder.iterdir())
 
