@@ -1,13 +1,13 @@
 """The command line: its frame, and the one place where failures become words and an exit status."""
 
+import sys
 import tempfile
 import traceback
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
-from typer.exceptions import TyperException
 
 from services.errors import InvalidRequest, PlatformError, Unauthenticated
 from services.telemetry import redact
@@ -40,38 +40,33 @@ STILLHOUSE_API_KEY. Exit status: 0 done, 1 a check failed, 2 usage.
 """
 
 
-LIBRARYS_OWN: Final = (typer.Exit, typer.Abort, TyperException, BrokenPipeError)
-"""What typer itself turns into words and a status. At a broken pipe, whoever read us has seen enough."""
-
-
 class Commands(TyperGroup):
-    """Our commands: a failure of ours or of the system is one message on stderr, never a stack trace.
+    """Our commands: a failure of ours or of the system is one message on stderr, never a stack trace."""
 
-    The status is 2 where a daemon refused what it was asked as making no sense, like a wrong option, else 1.
-    """
-
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # typer's own context is the one given
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run, and end the process. Whatever typer does not end by itself is told here."""
         try:
-            return super().invoke(ctx)
-        except LIBRARYS_OWN:
-            raise
+            return super().main(*args, **options)
         except PlatformError as error:
-            named = error.param is None or error.param in error.message
-            about = "" if named else f" (`{error.param}`)"
-            todo = (
-                "; commands present the key in STILLHOUSE_API_KEY"
-                if isinstance(error, Unauthenticated)
-                else ""
-            )
-            typer.echo(f"stillhouse: {visible(error.message)}{visible(about)}{todo}", err=True)
-            raise typer.Exit(2 if isinstance(error, InvalidRequest) else 1) from None
+            # What makes no sense to a daemon is like a wrong option.
+            _end(_refused(error), 2 if isinstance(error, InvalidRequest) else 1)
         except OSError as error:  # a folder that is not there, a disk that is full
             about = f"{error.filename}: " if error.filename is not None else ""
-            typer.echo(f"stillhouse: {about}{error.strerror or error}", err=True)
-            raise typer.Exit(1) from None
+            _end(f"{about}{error.strerror or error}", 1)
         except Exception as error:  # noqa: BLE001 - the last boundary: what is told here is a defect of ours
-            typer.echo(f"stillhouse: {_reported(error)}", err=True)
-            raise typer.Exit(1) from None
+            _end(_reported(error), 1)
+
+
+def _end(message: str, status: int) -> NoReturn:
+    typer.echo(f"stillhouse: {visible(message)}", err=True)
+    sys.exit(status)
+
+
+def _refused(error: PlatformError) -> str:
+    named = error.param is None or error.param in error.message
+    about = "" if named else f" (`{error.param}`)"
+    todo = "; commands present the key in STILLHOUSE_API_KEY" if isinstance(error, Unauthenticated) else ""
+    return f"{error.message}{about}{todo}"
 
 
 def _reported(error: Exception) -> str:

@@ -175,20 +175,40 @@ def test_what_the_system_refuses_is_told_in_its_words(run: Run, monkeypatch: pyt
     assert (result.exit_code, result.stderr) == (1, "stillhouse: keys.json: No space left on device\n")
 
 
-def test_who_stops_reading_is_told_nothing(tmp_path: Path) -> None:
+def on_its_own(*command: str, stdout: int, **environment: str) -> tuple[int, bytes, bytes | None]:
+    """As a process: its status, and what it said on stderr and, by a pipe, on stdout."""
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "stillhouse", *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    return result.returncode, result.stderr, result.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("command", [["--help"], ["keys", "list"]])
+def test_a_full_disk_is_told_of(command: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        status, said, _ = on_its_own(*command, stdout=full.fileno())
+    assert (status, said) == (1, b"stillhouse: No space left on device\n")
+
+
+def test_a_terminal_that_does_not_know_a_character_gets_another(run: Run) -> None:
+    assert run("keys", "create", "--name", "laptop").exit_code == 0
+    status, said, out = on_its_own("keys", "list", stdout=subprocess.PIPE, PYTHONIOENCODING="ascii")
+    assert (status, said) == (0, b"")
+    assert b"laptop" in (out or b"")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["keys", "list", "--json"]])
+def test_who_stops_reading_is_told_nothing(command: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    for command in (["--help"], ["keys", "list"], ["keys", "list", "--json"]):
-        result = subprocess.run(
-            [sys.executable, "-P", "-m", "stillhouse", *command],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=writing,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-        assert (result.returncode, result.stderr) == (1, b""), command
+    status, said, _ = on_its_own(*command, stdout=writing)
     os.close(writing)
+    assert (status, said) == (1, b"")
 
 
 @pytest.mark.parametrize(
