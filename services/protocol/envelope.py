@@ -54,7 +54,7 @@ class EnvelopeProtocol(GuardedProtocol):
 
     def _is_between(self) -> bool:
         """Whether the next byte begins a request, which nothing stands in the way of."""
-        if self._in_head or self._in_body or self.flow.write_paused:
+        if self._in_head or self._in_body or self._unread or self.flow.write_paused:
             return False
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or (cycle.response_complete and cycle.keep_alive)

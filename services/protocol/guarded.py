@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from services import ids
@@ -30,6 +32,29 @@ DROPPED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of a body that comes although its request was answered, so that its sender gets to read the answer."""
 
 
+FED_BYTES_MAX: Final = 4096
+FED_BODY_BYTES_MAX: Final = 64 * 1024
+"""What the parser is given at once: a read may hold thousands of requests, and each takes memory."""
+
+UNREAD_BYTES_MAX: Final = 16 * 1024
+"""Of what waits for the parser: beyond it nothing is read. Below it is, to notice when the client leaves."""
+
+EMPTY_BYTES_MAX: Final = 64
+"""Of empty lines in one read, where a request may begin: one line is usual, after the body of the last."""
+
+
+class _Flow(FlowControl):
+    """Reads on for nobody while there is enough that was read and waits."""
+
+    def __init__(self, transport: asyncio.Transport, has_enough: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._has_enough = has_enough
+
+    def resume_reading(self) -> None:
+        if not self._has_enough():
+            super().resume_reading()
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """By itself uvicorn's answers in plain text, and waits without end for heads without end."""
 
@@ -46,6 +71,8 @@ class GuardedProtocol(HttpToolsProtocol):
     _in_body = False
     _body_bytes = 0
     _coded_bytes = 0
+    _unread = b""
+    _is_held = False
     _fault: InvalidRequest | None = None
     _idle_since: float | None = None
 
@@ -57,11 +84,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's too
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._has_enough)
         if len(self.connections) > self._bounds.connections_max:
             self._refuse(Unavailable(f"{self._bounds.connections_max} connections are open; no more may be"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unread = b""
         if (
             self.timeout_keep_alive_task is not None
         ):  # uvicorn leaves it, and us with it, to a reset connection
@@ -77,13 +106,20 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- between requests -------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, but for the timer: one serves many requests, where one for each would show."""
+        """As uvicorn's, but for two things.
+
+        It goes on with what the parser was not given yet, and one timer serves many requests, as each takes time.
+        """
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        following = self.pipeline.pop() if self.pipeline else None
+        if self._is_held and not self.pipeline:
+            self._is_held = False
+            self.loop.call_soon(self._feed_rest)
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+        if following is not None:
+            self._start_asgi_task(*following)
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -108,17 +144,44 @@ class GuardedProtocol(HttpToolsProtocol):
     # --- what comes in ----------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._is_mixed = self._in_body
-        begun = self.scope if self._in_body else None
+        if self._unread or self.pipeline or len(data) > FED_BYTES_MAX:
+            self._unread += data
+            self._feed_on()
+        else:
+            self._feed(data, large=False)
+
+    def _has_enough(self) -> bool:
+        return len(self._unread) >= UNREAD_BYTES_MAX
+
+    def _feed_on(self) -> None:
+        """Go on with what was read, until a request waits behind the one that is being answered."""
+        while self._unread and not self.pipeline and not self.transport.is_closing():
+            size = FED_BODY_BYTES_MAX if self._in_body else FED_BYTES_MAX
+            piece, self._unread = self._unread[:size], self._unread[size:]
+            self._feed(piece, large=True)
+        self._is_held = bool(self._unread)
+        if self._has_enough():
+            self.flow.pause_reading()
+
+    def _feed_rest(self) -> None:
+        self._feed_on()
+        self.flow.resume_reading()
+
+    def _feed(self, data: bytes, *, large: bool) -> None:
+        before, was_in_head, was_in_body = self.scope, self._in_head, self._in_body
+        self._is_mixed = was_in_body
         # A head that ends in a large read may be large, or come after others in it: then it is measured.
-        self._large_read = len(data) > HEAD_BYTES_MAX or (self._large_read and self._in_head)
+        self._large_read = large or (self._large_read and was_in_head)
         super().data_received(data)
         if self._in_head and not self._is_mixed:  # all of this was head
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
                 self._refuse(_head_too_large())
-        elif self._in_body and self.scope is begun:  # all of this was body, and what is around it
-            self._look_at_framing(len(data))
+        elif self.scope is before and not was_in_head:  # no message began in this
+            if was_in_body and self._in_body:
+                self._look_at_framing(len(data))
+            elif not was_in_body and len(data) > EMPTY_BYTES_MAX and not self._is_unanswered():
+                self.transport.close()
 
     def _look_at_framing(self, read: int) -> None:
         """Cut off who sends chunks or trailers of which hardly anything is body: those have no length."""

@@ -1,6 +1,8 @@
 """Requests as attackers write them, into the socket of a real gateway: refused, or read in one way only."""
 
 import json
+import resource
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -193,6 +195,39 @@ def test_a_head_that_nearly_came_before_is_refused_all_the_same(house: House, re
         assert statuses(read_to_end(connection)) == [400]
 
 
+def test_many_requests_in_a_row_are_answered_in_their_order(house: House) -> None:
+    house.daemon.seen.clear()
+    bodies = [b"%d:" % number + b"x" * (number * 7919 % 9000) for number in range(300)]
+    row = b"".join(CHAT + b"content-length: %d\r\n\r\n" % len(body) + body for body in bodies)
+    with connected(house.gateway.url) as connection:
+        sender = threading.Thread(target=connection.sendall, args=(row,))
+        sender.start()
+        assert statuses(read_answers(connection, len(bodies))) == [200] * len(bodies)
+        sender.join()
+    assert [body for _, _, body in house.daemon.seen] == bodies
+
+
+def resident_bytes(gateway: Running) -> int:
+    pages = Path(f"/proc/{gateway.process.pid}/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("path", [b"/healthz", b"/v1/models", b"/metrics", b"/v1/nowhere"])
+def test_who_asks_and_does_not_read_fills_no_memory(house: House, path: bytes) -> None:
+    block = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path * 5000
+    before = resident_bytes(house.gateway)
+    with ExitStack() as stack:
+        for _ in range(8):
+            connection = stack.enter_context(connected(house.gateway.url))
+            connection.settimeout(0.3)
+            with suppress(TimeoutError):
+                for _ in range(100):
+                    connection.sendall(block)
+        assert httpx.get(f"{house.gateway.url}/healthz", timeout=30, trust_env=False).status_code == 200
+        grown = resident_bytes(house.gateway) - before
+    assert grown < 64 * 1024 * 1024
+
+
 def test_what_comes_after_the_last_chunk_is_no_header(house: House) -> None:
     house.daemon.seen.clear()
     trailers = b"x-note: late\r\nauthorization: Bearer late\r\nhost: late\r\nx-request-id: late\r\n"
@@ -211,6 +246,7 @@ ENDLESS = {
     "a trailer": (CHUNKED + b"2\r\n{}\r\n0\r\nx-a: ", b"b" * 64),
     "an extension of a chunk": (CHUNKED + b"2;", b"a" * 64),
     "extensions of chunks": (CHUNKED, b"1;%b\r\nx\r\n" % (b"a" * 60)),
+    "empty lines": (b"", b"\r\n" * 32),
     "the size of a chunk": (CHUNKED, b"0" * 64),
 }
 
