@@ -29,24 +29,14 @@ class Changes:
 
     def roles_replaced(self, before: RoleCatalogue, after: RoleCatalogue) -> Tell:
         """By the rules that went and those that came: a role, another name of one, one that it may see."""
-        old, new = _rules(before), _rules(after)
-        return self._line(
-            "roles_replaced",
-            "roles",
-            {
-                "from": _stamp(before),
-                "to": _stamp(after),
-                "removed": _told(old - new),
-                "added": _told(new - old),
-            },
-        )
+        return self._line("roles_replaced", "roles", lambda: _difference(before, after))
 
     def created(self, name: str, manifest: Manifest) -> Tell:
-        return self._line("collection_created", name, {"to": _facts(manifest)})
+        return self._line("collection_created", name, lambda: {"to": _facts(manifest)})
 
     def restored(self, name: str, manifest: Manifest, source: dict[str, str]) -> Tell:
         """`source` says which snapshot it was."""
-        return self._line("collection_restored", name, {"to": _facts(manifest), "source": source})
+        return self._line("collection_restored", name, lambda: {"to": _facts(manifest), "source": source})
 
     def moved(self, name: str, before: Manifest, after: Manifest) -> Tell:
         """To another engine, or to vectors of another model: only what differs is told."""
@@ -58,16 +48,17 @@ class Changes:
         return self._changed(name, {"ef": before}, {"ef": after})
 
     def deleted(self, name: str, manifest: Manifest) -> Tell:
-        return self._line("collection_deleted", name, {"from": _facts(manifest)})
+        return self._line("collection_deleted", name, lambda: {"from": _facts(manifest)})
 
     def _changed(self, name: str, before: dict[str, Any], after: dict[str, Any]) -> Tell:
-        return self._line("collection_changed", name, {"from": before, "to": after})
+        return self._line("collection_changed", name, lambda: {"from": before, "to": after})
 
-    def _line(self, change: Change, subject: str, detail: dict[str, Any]) -> Tell:
+    def _line(self, change: Change, subject: str, detail: Callable[[], dict[str, Any]]) -> Tell:
+        """`detail` is called off the event loop, too: a catalogue may have a million rules."""
         request = context.current()
         by = (request and request.principal) or UNNAMED
         request_id = request.request_id if request else None
-        return lambda: self._log.append(change, subject, by, detail, request_id=request_id)
+        return lambda: self._log.append(change, subject, by, detail(), request_id=request_id)
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
@@ -80,6 +71,16 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "dimension": manifest.dimension,
         "model": spec.model,
         "model_digest": manifest.model_digest,
+    }
+
+
+def _difference(before: RoleCatalogue, after: RoleCatalogue) -> dict[str, Any]:
+    old, new = _rules(before), _rules(after)
+    return {
+        "from": _stamp(before),
+        "to": _stamp(after),
+        "removed": _told(old - new),
+        "added": _told(new - old),
     }
 
 

@@ -150,7 +150,7 @@ class Engine:
     async def set_catalogue(self, catalogue: RoleCatalogue, limited: Limited) -> RoleCatalogue:
         """Replace the catalogue; it holds for every request that comes after."""
         _refuse_limited(limited, "the role catalogue decides what every role may see")
-        roles = Roles(catalogue)
+        roles = await self._runner.run(Roles, catalogue)  # one of a million names takes seconds
         async with self._changing_roles:
             if catalogue != self._roles.catalogue:
                 await self._runner.run(self._changes.roles_replaced(self._roles.catalogue, catalogue))

@@ -13,7 +13,7 @@ from services.tasks import TaskSet
 from vectord.backends import Shard
 from vectord.engine.changes import Changes
 from vectord.engine.collections import Collections
-from vectord.engine.disk import Disk, Manifest, folder_name
+from vectord.engine.disk import Disk, Manifest, folder_name, refused
 from vectord.engine.limits import Limits
 from vectord.engine.opened import Opened, Users
 from vectord.engine.rebuild import Copy, Progress, Recording, Touched, Transform
@@ -94,7 +94,7 @@ class Moves:
                 await self._runner.run(target.flush)
                 await self._runner.run(self._changes.moved(name, opened.manifest, manifest))
                 # On this thread, with nothing awaited before it is known everywhere: no half-made move.
-                self._disk.settle(name, manifest)
+                self._settle(name, manifest)
                 users, opened.users = opened.users, Users()
                 opened.manifest, opened.shard = manifest, target
                 opened.durable = self._shards.durable(manifest)
@@ -107,6 +107,12 @@ class Moves:
             raise
         log.info("collection moved", collection=name, engine=manifest.engine, points=copy.done)
         return source, users, recall
+
+    def _settle(self, name: str, manifest: Manifest) -> None:
+        try:
+            self._disk.settle(name, manifest)
+        except OSError as error:
+            raise refused(error) from error
 
     async def _abandon(self, folder: Path, target: Shard | None) -> None:
         """Remove a shard that is not moved to. What went wrong before is what the caller has to hear."""

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from schemas.vectors import CollectionSpec, Migration
+from schemas.vectors import CollectionSpec, Migration, ReembedState
 from services.errors import Conflict, Unavailable
 from vectord.backends import Shard
 from vectord.engine.disk import Manifest
@@ -39,6 +39,8 @@ class Opened:
     moving: bool = False
     deleted: bool = False
     migration: Migration | None = None
+    reembed: ReembedState | None = None
+    """How far the last one is that this process began, if it began any."""
     ef: int | None = None
     """How widely searches look that do not say it themselves; None leaves it to the store."""
     built_s: float | None = None

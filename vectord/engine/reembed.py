@@ -39,7 +39,6 @@ class Reembeds:
         self._embedder = embedder
         self._limits = limits
         self._tasks = tasks
-        self._states: dict[str, ReembedState] = {}
 
     async def start(self, name: str, request: ReembedRequest, limited: Limited) -> ReembedState:
         """Begin. Raises 409 when the vectors are of this model already, or the collection is being moved."""
@@ -52,20 +51,20 @@ class Reembeds:
                 )
             model = request.model or model_of(opened.spec, param="model")
             manifest = await self._manifest(opened, model)
-            state = self._states.get(name)
-            if opened.moving or (state is not None and state.state == "running"):
+            if opened.moving or (opened.reembed is not None and opened.reembed.state == "running"):
                 raise Conflict(f"the collection {name!r} is being rebuilt already", code="collection_moving")
-            self._states[name] = ReembedState(state="running", model=model, done=0, total=0)
-            self._tasks.start(self._run(name, manifest), name="reembed")
-            return self._states[name]
+            opened.reembed = ReembedState(state="running", model=model, done=0, total=0)
+            self._tasks.start(self._run(opened, manifest), name="reembed")
+            return opened.reembed
 
     def state(self, name: str) -> ReembedState:
         """How far the last one is that this process began."""
-        with self._collections.use(name):
-            state = self._states.get(name)
-        if state is None:
-            raise NotFound(f"the collection {name!r} is not being embedded again", code="reembed_not_found")
-        return state
+        with self._collections.use(name) as opened:
+            if opened.reembed is None:
+                raise NotFound(
+                    f"the collection {name!r} is not being embedded again", code="reembed_not_found"
+                )
+            return opened.reembed
 
     async def _manifest(self, opened: Opened, model: str) -> Manifest:
         dimension, digest = await self._embedder.probe(model)
@@ -80,9 +79,10 @@ class Reembeds:
         )
         return before.model_copy(update={"spec": spec, "dimension": dimension, "model_digest": digest})
 
-    async def _run(self, name: str, manifest: Manifest) -> None:
+    async def _run(self, opened: Opened, manifest: Manifest) -> None:
         def report(**fields: object) -> None:
-            self._states[name] = self._states[name].model_copy(update=fields)
+            assert opened.reembed is not None
+            opened.reembed = opened.reembed.model_copy(update=fields)
 
         async def embedded(records: list[Record]) -> list[Record]:
             texts = [record.text for record in records if record.text]
@@ -96,17 +96,17 @@ class Reembeds:
 
         try:
             await self._moves.rebuild(
-                name,
+                opened.name,
                 manifest,
                 progress=lambda done, total: report(done=done, total=total),
                 transform=embedded,
             )
         except PlatformError as error:
-            log.warning("not embedded again", collection=name, reason=error.summary)
+            log.warning("not embedded again", collection=opened.name, reason=error.summary)
             report(state="failed", error=error.message)
         except BaseException:
             report(state="failed", error="it broke off; the log says why")
             raise
         else:
-            log.info("embedded again", collection=name, model=manifest.spec.model)
+            log.info("embedded again", collection=opened.name, model=manifest.spec.model)
             report(state="done")

@@ -1,6 +1,7 @@
 """Batches, facets, weights, another model, recall of real searches, canaries."""
 
 import random
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +194,70 @@ async def test_what_cannot_be_embedded_again_stays_as_it_was(vectord: "Vectord",
     assert error["param"] == "model"
     await vectord.call("PUT", "/collections/bare", {"dimension": 2})
     assert (await vectord.error("POST", "/collections/bare/reembed", {}))["code"] == "no_model"
+
+
+async def test_a_new_collection_knows_nothing_of_the_one_before(vectord: "Vectord", embedd: "Embedd") -> None:
+    await lettered(vectord)
+    embedd.digest = "sha256:two"
+    await vectord.call("POST", "/collections/c/reembed", {}, status=202)
+    await settled(vectord)
+    await vectord.call("DELETE", "/collections/c")
+    await lettered(vectord)
+    error = await vectord.error("GET", "/collections/c/reembed", status=404)
+    assert error["code"] == "reembed_not_found"
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - a thread does it
+        await anyio.sleep(0.005)
+
+
+class Busy(FakeStore):
+    """The first shard that is opened answers no search before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.may = threading.Event()
+        self._opened = 0
+
+    def open(self, folder: "pathlib.Path", spec: ShardSpec) -> FakeShard:
+        shard = super().open(folder, spec)
+        self._opened += 1
+        if self._opened == 1:
+            search = shard.search
+
+            def wait(query: Query, where: Where) -> list[Scored]:
+                self.asked.set()
+                assert self.may.wait(PATIENCE_S)
+                return search(query, where)
+
+            shard.search = wait  # type: ignore[method-assign] # the point of the test
+        return shard
+
+
+async def test_a_collection_is_not_deleted_before_its_old_shard_is_gone(
+    open_vectord: "Open", embedd: "Embedd"
+) -> None:
+    """One made anew under the name would have its shard taken for a left-over of the move."""
+    busy = Busy()
+    async with open_vectord(busy, recall_share=0, canary_probes_max=0) as vectord:
+        await lettered(vectord)
+        async with anyio.create_task_group() as group:
+            group.start_soon(vectord.ids, "c", {"vector": letters("cook")})
+            with anyio.fail_after(PATIENCE_S):
+                await until(busy.asked.is_set)
+                embedd.digest = "sha256:two"
+                await vectord.call("POST", "/collections/c/reembed", {}, status=202)
+                while (await vectord.call("GET", "/collections/c"))["model_digest"] != "sha256:two":  # noqa: ASYNC110 - over HTTP
+                    await anyio.sleep(0.01)
+            error = await vectord.error("DELETE", "/collections/c", status=409)
+            assert error["code"] == "collection_moving"
+            busy.may.set()
+        assert (await settled(vectord))["state"] == "done"
+        await vectord.call("DELETE", "/collections/c")
+        await lettered(vectord)
+        assert (await vectord.call("GET", "/collections/c"))["count"] == len(TEXTS)
 
 
 # --- recall -------------------------------------------------------------------------------------
