@@ -28,6 +28,13 @@ def moment(text: str) -> int:
     return microseconds(read(text))
 
 
+_FIRST: Final = microseconds(datetime.min.replace(tzinfo=UTC))
+_LAST: Final = microseconds(datetime.max.replace(tzinfo=UTC))
+
+
 def time_at(moment: int) -> datetime:
-    """The time that is so many microseconds after 1970 began."""
-    return EPOCH + moment * _MICROSECOND
+    """The time that is so many microseconds after 1970 began.
+
+    By its offset, a record's time may lie a day beyond what UTC has years for; it is the last one then.
+    """
+    return EPOCH + min(max(moment, _FIRST), _LAST) * _MICROSECOND
