@@ -334,6 +334,17 @@ def test_prometheus_finds_every_daemon(name: str) -> None:
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
+def test_the_alerts_become_a_rule_as_the_page_says() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    found = re.search(r"(\{ printf .+?; \}) \| kubectl -n stillhouse apply -f -", page, re.DOTALL)
+    assert found is not None
+    done = subprocess.run(["sh", "-c", found[1]], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    rule = yaml.safe_load(done.stdout)
+    assert (rule["kind"], rule["metadata"]) == ("PrometheusRule", {"name": "stillhouse"})
+    alerts = yaml.safe_load((ROOT / "deploy" / "observability" / "alerts.yml").read_text())
+    assert rule["spec"] == alerts
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_roll_out_never_waits_for_a_volume_that_its_predecessor_holds(overlay: str) -> None:
     modes = {
