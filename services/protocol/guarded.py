@@ -108,7 +108,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """As uvicorn's, but for two things.
 
-        It goes on with what the parser was not given yet, and one timer serves many requests, as each takes time.
+        It goes on with what the parser was not given yet, and one timer serves many requests.
         """
         self.server_state.total_requests += 1
         if self.transport.is_closing():
