@@ -7,15 +7,14 @@ import re
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
 import orjson
 import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client import generate_latest as render
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -23,6 +22,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from services import context
 from services.context import RequestContext
@@ -188,11 +188,7 @@ class Durations:
             yield labels, sum(times.buckets)
 
     def family(self) -> Metric:
-        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
-        bounds = [*map(str, self._bounds_s), "+Inf"]
-        for labels, times in self._times.items():
-            family.add_metric(labels, list(zip(bounds, accumulate(times.buckets), strict=True)), times.sum_s)
-        return family
+        return _Histogram(self._name, self._documentation, self._labels, self._bounds_s, self._times)
 
 
 class _Times:
@@ -203,6 +199,79 @@ class _Times:
     def __init__(self, buckets: int) -> None:
         self.buckets = [0] * buckets
         self.sum_s = 0.0
+
+
+class _Histogram(Metric):
+    """As the library's, but that it is written as text without a sample for each line: a tenth of the work.
+
+    That matters where there are many routes, since nobody is served meanwhile.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str],
+        bounds_s: Sequence[float],
+        times: Mapping[tuple[str, ...], _Times],
+    ) -> None:
+        super().__init__(name, documentation, "histogram")
+        self._labels = labels
+        self._bounds = [*map(str, bounds_s), "+Inf"]
+        self._times = times
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Made for those alone who look at them."""
+        family = HistogramMetricFamily(self.name, self.documentation, labels=self._labels)
+        for labels, times in self._times.items():
+            counts = zip(self._bounds, accumulate(times.buckets), strict=True)
+            family.add_metric(labels, list(counts), times.sum_s)
+        return family.samples
+
+    @samples.setter
+    def samples(self, _: list[Sample]) -> None:
+        """The base class begins with none."""
+
+    def lines(self) -> Iterator[str]:
+        """In Prometheus' text format."""
+        yield f"# HELP {self.name} {self.documentation}\n# TYPE {self.name} histogram\n"
+        for values, times in self._times.items():
+            told = ",".join(
+                f'{label}="{_escaped(value)}"' for label, value in zip(self._labels, values, strict=True)
+            )
+            before = f'{self.name}_bucket{{{told}{"," if told else ""}le="'
+            for bound, count in zip(self._bounds, accumulate(times.buckets), strict=True):
+                yield f'{before}{bound}"}} {count}.0\n'
+            braced = f"{{{told}}}" if told else ""
+            yield f"{self.name}_count{braced} {sum(times.buckets)}.0\n"
+            yield f"{self.name}_sum{braced} {times.sum_s!r}\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def render(registry: Collector) -> bytes:
+    """All metrics of a registry, in Prometheus' text format."""
+    others: list[Metric] = []
+    lines: list[str] = []
+    for family in registry.collect():
+        if isinstance(family, _Histogram):
+            lines += family.lines()
+        else:
+            others.append(family)
+    return generate_latest(_Collected(others)) + "".join(lines).encode()
+
+
+class _Collected(Collector):
+    """Metrics that are at hand."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
 
 
 class HttpMetrics(Collector):

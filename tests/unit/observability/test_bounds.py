@@ -7,7 +7,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from chatd.engine.metrics import MODELS_MAX, OPERATION_BUCKETS_S, TOKEN_BUCKETS, Metrics
 from gateway.backends import HttpProber
@@ -15,7 +21,7 @@ from schemas.runs import Usage
 from services import tracing
 from services.errors import InvalidRequest, Unavailable
 from services.settings import DaemonSettings
-from services.telemetry import Durations
+from services.telemetry import Durations, render
 from services.testing import free_port
 
 pytestmark = pytest.mark.anyio
@@ -86,6 +92,42 @@ def test_times_fall_into_the_first_bucket_that_holds_them() -> None:
     assert [samples["a_seconds_bucket", bound] for bound in ("0.1", "1.0", "+Inf")] == [1, 3, 4]
     assert samples["a_seconds_sum", None] == pytest.approx(8.6)
     assert dict(durations.counts()) == {("x",): 4}
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.text('ab "\\\n', max_size=5), st.sampled_from(["a", 'b"\\\n'])),
+        st.lists(st.floats(0, 1e6), min_size=1, max_size=3),
+        max_size=3,
+    )
+)
+def test_times_are_written_as_the_library_would(observed: dict[tuple[str, str], list[float]]) -> None:
+    class Both(Collector):
+        def collect(self) -> Iterator[Metric]:
+            yield GaugeMetricFamily("a_gauge", "A gauge.", 1)
+            yield by_label.family()
+            yield by_nothing.family()
+
+    by_label = Durations("times_seconds", "Times.", ("zone", "kind"))
+    by_nothing = Durations("all_seconds", "All.", (), (0.5, 2.0))
+    for labels, times in observed.items():
+        for seconds in times:
+            by_label.observe(labels, seconds)
+            by_nothing.observe((), seconds)
+    registry = CollectorRegistry()
+    registry.register(Both())
+    assert _parsed(render(registry)) == _parsed(generate_latest(registry))
+
+
+def _by_labels(sample: Sample) -> tuple[str, list[tuple[str, str]]]:
+    return sample.name, sorted(sample.labels.items())
+
+
+def _parsed(text: bytes) -> dict[str, tuple[str, str, list[Sample]]]:
+    return {
+        family.name: (family.type, family.documentation, sorted(family.samples, key=_by_labels))
+        for family in text_string_to_metric_families(text.decode())
+    }
 
 
 def test_without_the_extra_a_collector_cannot_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
