@@ -148,7 +148,7 @@ class HttpHop:
         reason = "the answer ended without it"
         sent_s = time.perf_counter()
         try:
-            exchange = await self._begin(body)
+            exchange = await self._begin(body, left)
             try:
                 await self._receive(exchange, left, sent_s)
             finally:
@@ -159,8 +159,8 @@ class HttpHop:
             if (done := self._waiting.pop(call_id, None)) is not None:
                 done(ReplicaLost(f"embedd at {self.url} gave no answer: {reason}"), sent_s)
 
-    async def _begin(self, body: bytes) -> Exchange:
-        """Send a frame and wait for its answer to begin, once more on a new connection if need be."""
+    async def _begin(self, body: bytes, calls: set[int]) -> Exchange:
+        """Send a frame and wait for its answer to begin, once more if anybody still waits for its calls."""
         headers = [(b"content-type", hop.CONTENT_TYPE)]
         try:
             async with asyncio.timeout(self._answer_timeout_s):
@@ -169,7 +169,7 @@ class HttpHop:
                     try:
                         status = await exchange.head()
                     except BrokenOff:
-                        if last:
+                        if last or calls.isdisjoint(self._waiting):
                             raise
                         continue
                     if status != 200:
@@ -201,6 +201,7 @@ class HttpHop:
         self._queue.clear()
         for done in waiting.values():
             done(ReplicaLost(f"embedd at {self.url} gives no sign of life"), 0.0)
+        self._client.close()  # idle connections too: who knows whether their other ends still live
 
     async def close(self) -> None:
         await self._tasks.close()
