@@ -30,6 +30,7 @@ DRAINING = (b"x-stillhouse-draining", b"1")
 
 INTERNAL = INTERNAL_HEADER.encode()
 OPS_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+OTHER_METHOD = "_OTHER"  # OpenTelemetry's word, since anybody may make methods up
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -146,7 +147,7 @@ class Frame:
         """Count a request out. Status 0: the client was gone before it had one."""
         self.drain.in_flight -= 1
         route = route_template(scope)
-        method = scope["method"] if scope["method"] in METHODS else "other"
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         status = status or CLIENT_GONE
         self._metrics.observe(route, method, status, seconds)
         self._access_log.write(request, route, method, status, round(seconds * 1000, 2))

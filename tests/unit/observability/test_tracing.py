@@ -85,6 +85,17 @@ async def test_a_failure_of_ours_is_an_error_and_one_of_the_caller_is_none() -> 
     assert exporter.spans[0].parent_id is None
 
 
+async def test_a_method_that_somebody_made_up_is_no_label() -> None:
+    exporter = FakeExporter()
+    app = traced(exporter)
+    async with client_for(app) as client:
+        await client.request("BREW", "/things/a")
+        metrics = (await client.get("/metrics")).text
+    assert exporter.spans[0].attributes["http.request.method"] == "_OTHER"
+    assert 'http_request_method="_OTHER"' in metrics
+    assert "BREW" not in metrics
+
+
 @pytest.mark.parametrize(
     ("ratio", "trusted", "flags", "recorded"),
     [
