@@ -81,7 +81,15 @@ def create_app(
             ledger.read()
             stack.callback(ledger.write)
             tasks = await stack.enter_async_context(task_set())
-            dispatcher = Dispatcher(config, spool, metrics, ledger, tasks, tracer=app.tracer)
+            dispatcher = Dispatcher(
+                config,
+                spool,
+                metrics,
+                ledger,
+                tasks,
+                answer_bytes_max=settings.answer_bytes_max,
+                tracer=app.tracer,
+            )
             limits = _limits(settings)
             loop = Loop(dispatcher, Judge(judge), limits)
             sender = _sender(settings, spool, keeper)

@@ -67,7 +67,10 @@ class Settings(DaemonSettings):
         1024 * 1024, ge=1024, description="Longest line of a provider's stream, in bytes."
     )
     answer_bytes_max: int = Field(
-        4 * 1024 * 1024, ge=1024, description="Largest answer of a provider, in bytes."
+        4 * 1024 * 1024,
+        ge=1024,
+        description="Largest text of a provider's answer, in bytes. With what frames it, an answer may have "
+        "eight times that.",
     )
     iterate_tokens_max: int = Field(
         1024,

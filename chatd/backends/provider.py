@@ -78,6 +78,12 @@ class Delta:
     def has_content(self) -> bool:
         return bool(self.content or self.reasoning or self.tool_calls or self.refusal)
 
+    @property
+    def text_bytes(self) -> int:
+        """What is said, in UTF-8."""
+        size = len(self.content.encode()) + len(self.reasoning.encode()) + len(self.refusal.encode())
+        return size + sum(len(call.arguments.encode()) for call in self.tool_calls)
+
 
 @dataclass(frozen=True, slots=True)
 class Lack:

@@ -20,13 +20,18 @@ Header = tuple[bytes, bytes]
 JSON: Final[Sequence[Header]] = ((b"content-type", b"application/json"), (b"accept-encoding", b"identity"))
 PLAIN: Final[Sequence[Header]] = ((b"accept-encoding", b"identity"),)
 GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
+FRAMING: Final = 8
+"""An answer may be so many times its text: each token of a stream is framed, and may have probabilities."""
+
 SETTLE_S: Final = 1.0
 """How long a connection may take to end an answer that has said all it has to say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`connect_s` to connect, `short_s` for a call that asks no model; bytes of a line and of an answer."""
+    """`connect_s` to connect, `short_s` for a call that asks no model; bytes of a line, and of an answer's
+    text, which what comes may exceed by `FRAMING`.
+    """
 
     connect_s: float = 2.0
     short_s: float = 30.0
@@ -94,7 +99,7 @@ class Answer:
 
     async def _pieces(self, what: str) -> AsyncGenerator[bytes, None]:
         unpacked = self._unpacked()
-        size, size_max = 0, self._bounds.answer_bytes_max
+        size, size_max = 0, self._bounds.answer_bytes_max * FRAMING
         async with aclosing(unpacked):
             async for piece in unpacked:
                 size += len(piece)

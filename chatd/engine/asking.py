@@ -21,14 +21,16 @@ DIGEST_TIMEOUT_S: Final = 2.0
 
 
 class Asking:
-    """Asks the targets of attempts. `tasks` keep what is read to its end though its caller has left.
+    """Asks the targets of attempts. `tasks` keep what is read to its end though its caller has left, and
+    answers have `bytes_max` of text at the most.
 
     `patience_s` is the caller's own limit on each silence, where there is one. Raises the provider's errors,
     and `UpstreamTimeout` naming the clock that ran out.
     """
 
-    def __init__(self, tasks: TaskSet) -> None:
+    def __init__(self, tasks: TaskSet, *, bytes_max: int) -> None:
         self._tasks = tasks
+        self._bytes_max = bytes_max
 
     async def whole(self, attempt: Attempt, request: ChatRequest, until: float | None) -> Completion:
         """The whole answer, by `until` of the monotonic clock at the latest."""
@@ -37,7 +39,9 @@ class Asking:
         if until is not None:
             limit_s = min(limit_s, until - time.monotonic())
         ask = partial(target.provider.complete, request, key=attempt.key)
-        attempt.source = source = WholeSource(ask, self._keeper_of(attempt))
+        attempt.source = source = WholeSource(
+            target.provider.name, ask, self._keeper_of(attempt), bytes_max=self._bytes_max
+        )
         try:
             async with asyncio.timeout(limit_s):
                 return await source.result()
@@ -50,7 +54,9 @@ class Asking:
         """A stream with its first delta that says something."""
         target = attempt.target
         deltas = target.provider.stream(request, key=attempt.key)
-        attempt.source = source = StreamSource(target.provider.name, deltas, self._keeper_of(attempt))
+        attempt.source = source = StreamSource(
+            target.provider.name, deltas, self._keeper_of(attempt), bytes_max=self._bytes_max
+        )
         limit_s = _least(target.spec.timeouts.first_token_s, patience_s)
         return source, await _next(attempt, source, limit_s, f"say anything in {limit_s:.3g} s")
 

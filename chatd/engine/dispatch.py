@@ -53,6 +53,7 @@ class Dispatcher:
         ledger: Ledger,
         tasks: TaskSet,
         *,
+        answer_bytes_max: int,
         tracer: Tracer | None = None,
     ) -> None:
         self._keeper = keeper
@@ -60,7 +61,7 @@ class Dispatcher:
         self._metrics = metrics
         self._spans = Spans(tracer)
         self._tasks = tasks
-        self._asking = Asking(tasks)
+        self._asking = Asking(tasks, bytes_max=answer_bytes_max)
         self.cache = Cache()
         self.doors = Doors(Standings(), Lines(), ledger)
         metrics.watch(self.doors.standings, self.doors.lines)

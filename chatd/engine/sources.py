@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from chatd.backends import Completion, Delta, Gathered, pieces_of
+from chatd.backends.failures import too_long
 from services.errors import PlatformError, UpstreamError
 from services.tasks import TaskSet
 
@@ -64,12 +65,21 @@ async def _caught(step: Step[Any]) -> Any:
 
 
 class StreamSource:
-    """The deltas of a stream, and all of them so far put together."""
+    """The deltas of a stream, and all of them so far put together: no more than `bytes_max` of text."""
 
-    def __init__(self, provider: str, deltas: AsyncGenerator[Delta, None], kept_by: TaskSet | None) -> None:
+    def __init__(
+        self,
+        provider: str,
+        deltas: AsyncGenerator[Delta, None],
+        kept_by: TaskSet | None,
+        *,
+        bytes_max: int,
+    ) -> None:
         self.gathered = Gathered()
         self._provider = provider
         self._deltas = deltas
+        self._bytes_max = bytes_max
+        self._bytes = 0
         self._kept = _Kept(kept_by) if kept_by is not None else None
 
     async def next(self) -> Delta:
@@ -96,22 +106,29 @@ class StreamSource:
     def _taken(self, delta: Delta | None) -> Delta | None:
         if delta is None:
             raise UpstreamError(f"{self._provider} ended its stream without an end", code="truncated")
+        self._bytes += delta.text_bytes
+        if self._bytes > self._bytes_max:
+            raise too_long(self._provider, "stream", self._bytes_max)
         self.gathered.add(delta)
         return delta if delta.has_content or delta.finish_reason is not None else None
 
 
 class WholeSource:
-    """An answer in one piece."""
+    """An answer in one piece, of no more than `bytes_max` of text."""
 
-    def __init__(self, answer: Step[Completion], kept_by: TaskSet | None) -> None:
+    def __init__(
+        self, provider: str, answer: Step[Completion], kept_by: TaskSet | None, *, bytes_max: int
+    ) -> None:
         self.gathered = Gathered()
+        self._provider = provider
+        self._bytes_max = bytes_max
         self._answer = answer
         self._kept = _Kept(kept_by) if kept_by is not None else None
 
     async def result(self) -> Completion:
-        if self._kept is None:
-            return await self._answer()
-        completion: Completion = await self._kept.take(self._answer)
+        completion: Completion = await (self._kept.take(self._answer) if self._kept else self._answer())
+        if in_one(completion).text_bytes > self._bytes_max:
+            raise too_long(self._provider, "answer", self._bytes_max)
         return completion
 
     async def rest(self) -> None:

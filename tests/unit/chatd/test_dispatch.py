@@ -346,6 +346,20 @@ async def test_what_a_provider_wants_back_comes_from_the_cache_too(world: World)
     assert '"thought_signature":"abc"' in stream.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("words", "fits"), [(400, True), (600, False)])
+async def test_the_text_of_an_answer_is_bounded(
+    world: World, words: int, *, fits: bool, stream: bool
+) -> None:
+    world.settings["answer_bytes_max"] = 1024
+    world.script(
+        Step.saying(" ".join("a" * words)), Step.saying(" ".join("a" * words)), name="one", models=("m",)
+    )
+    async with world.client() as client:
+        answer = await ask(client, "one/m", stream=stream)
+    assert ("upstream_answer_too_large" in answer.text) != fits
+
+
 async def test_a_cut_answer_is_not_kept(world: World) -> None:
     configure(world, rest=CACHE)
     cut = Step([Delta(content="a"), Delta(finish_reason="length")])

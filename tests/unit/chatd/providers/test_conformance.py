@@ -225,7 +225,7 @@ async def test_models_are_listed(kind: str) -> None:
 
 async def test_long_lines_and_long_answers_are_refused(kind: str) -> None:
     content = b"".join(FORMATS[kind].events(Said(["x" * 2000])))
-    for bounds in (Bounds(line_bytes_max=1000), Bounds(answer_bytes_max=1000)):
+    for bounds in (Bounds(line_bytes_max=1000), Bounds(answer_bytes_max=250)):
         async with serving(Reply(cut_up(content, 100), headers=SSE, end="chunked")) as server:
             with pytest.raises(UpstreamError) as caught:
                 await gathered(provider(kind, server.url, bounds=bounds))
