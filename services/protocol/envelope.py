@@ -39,14 +39,19 @@ class EnvelopeProtocol(GuardedProtocol):
         self._offering = False
         self._under_way: RequestResponseCycle | None = None
         self._read = b""
+        self._last_head: Head | None = None
 
     def data_received(self, data: bytes) -> None:
         if self._doors is None or not self._is_between():
             super().data_received(data)
             return
-        known = self._doors.heads.find(data)
-        if known is not None:
-            self._take_again(*known)
+        head = self._last_head
+        message = head.begins(data) if head is not None else None
+        if message is None and (head := self._doors.heads.find(data)) is not None:
+            message = head.begins(data)
+        if head is not None and message is not None:
+            self._last_head = head
+            self._take_again(head, *message)
             return
         self._read = data
         super().data_received(data)

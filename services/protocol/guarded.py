@@ -91,10 +91,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unread = b""
-        if (
-            self.timeout_keep_alive_task is not None
-        ):  # uvicorn leaves it, and us with it, to a reset connection
-            self.timeout_keep_alive_task.cancel()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()  # uvicorn leaves it, and us with it, to a reset connection
         self._end_stall_watch()
 
     def shutdown(self) -> None:

@@ -16,7 +16,8 @@ HEAD_BYTES_MAX: Final = 4096
 HEADS_MAX: Final = 256
 
 END: Final = b"\r\n\r\n"
-LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,9})\r\n")
+LENGTH_DIGITS_MAX: Final = 9
+LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,%d})\r\n" % LENGTH_DIGITS_MAX)
 OF_ONE_REQUEST: Final = frozenset({b"expect", b"transfer-encoding", b"x-request-id", b"traceparent"})
 """Headers that no other request will say again, or that say more of a body than its length."""
 
@@ -36,14 +37,34 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Head(NamedTuple):
-    """What was read from a head: most of a scope. `facts` is what its door found in it."""
+    """What was read from a head: most of a scope. `facts` is what its door found in it.
 
+    `before` and `after` are its bytes around the digits of the content-length.
+    """
+
+    before: bytes
+    after: bytes
     door: Door
     scope: dict[str, Any]
     headers: Headers
     length_place: int
-    digits_start: int
     facts: Facts
+
+    def begins(self, data: bytes) -> tuple[Headers, bytes] | None:
+        """Headers and body of the one request that `data` is, where this is its head."""
+        if not data.startswith(self.before):
+            return None
+        start = len(self.before)
+        stop = data.find(b"\r", start, start + LENGTH_DIGITS_MAX + 1)
+        digits = data[start:stop]
+        if not (digits.isdigit() and data.startswith(self.after, stop)):
+            return None
+        body = data[stop + len(self.after) :]
+        if int(digits) != len(body) or len(body) > self.door.body_bytes_max:
+            return None
+        headers = self.headers.copy()
+        headers[self.length_place] = (b"content-length", digits)
+        return headers, body
 
 
 class Heads:
@@ -52,38 +73,36 @@ class Heads:
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
 
-    def find(self, data: bytes) -> tuple[Head, Headers, bytes] | None:
-        """The head, headers and body of the one request that `data` is, where its head is known.
-
-        `data` begins where a message may.
-        """
-        end = data.find(END, 0, HEAD_BYTES_MAX)
-        length = LENGTH.search(data, 0, end + 2) if end > 0 else None
-        if length is None:
-            return None
-        start, stop = length.span(1)
-        head = self._heads.get(data[:start] + data[stop:end])
-        if head is None or start != head.digits_start:
-            return None
-        body = data[end + len(END) :]
-        if int(length[1]) != len(body) or len(body) > head.door.body_bytes_max:
-            return None
-        headers = head.headers.copy()
-        headers[head.length_place] = (b"content-length", length[1])
-        return head, headers, body
+    def find(self, data: bytes) -> Head | None:
+        """The head that `data`, which begins where a message may, seems to begin with, if it is known."""
+        place = _length_in(data)
+        return None if place is None else self._heads.get(_around(data, *place))
 
     def keep(self, data: bytes, scope: Scope, body: bytes, door: Door) -> None:
         """Remember the head of a request that `door` took, if `data` is that request and nothing else."""
-        end = data.find(END, 0, HEAD_BYTES_MAX)
-        length = LENGTH.search(data, 0, end + 2) if end > 0 else None
-        if length is None or data[end + len(END) :] != body or int(length[1]) != len(body):
+        place = _length_in(data)
+        if place is None:
             return
+        start, stop, end = place
         names = [name for name, _ in scope["headers"]]
         if names.count(b"content-length") != 1 or not OF_ONE_REQUEST.isdisjoint(names):
             return
+        if data[end:] != body or int(data[start:stop]) != len(body):
+            return
         if len(self._heads) >= HEADS_MAX:
             self._heads.clear()
-        start, stop = length.span(1)
         said = {name: scope[name] for name in OF_THE_HEAD}
-        head = Head(door, said, list(scope["headers"]), names.index(b"content-length"), start, {})
-        self._heads[data[:start] + data[stop:end]] = head
+        at = names.index(b"content-length")
+        head = Head(data[:start], data[stop:end], door, said, list(scope["headers"]), at, {})
+        self._heads[_around(data, *place)] = head
+
+
+def _length_in(data: bytes) -> tuple[int, int, int] | None:
+    """Where the digits of the content-length begin and end, and where the head does."""
+    end = data.find(END, 0, HEAD_BYTES_MAX) + len(END)
+    length = LENGTH.search(data, 0, end - 2) if end >= len(END) else None
+    return None if length is None else (*length.span(1), end)
+
+
+def _around(data: bytes, start: int, stop: int, end: int) -> bytes:
+    return data[:start] + data[stop:end]
