@@ -217,7 +217,14 @@ class KeyStore:
         )
 
     def _write(self, file: KeyFile) -> None:
-        files.replace(self.path, file.model_dump_json(indent=2).encode() + b"\n", mode=0o600)
+        try:
+            files.replace(self.path, file.model_dump_json(indent=2).encode() + b"\n", mode=0o600)
+        except OSError as error:
+            raise Unavailable(
+                f"the key file {self.path} cannot be written ({error.strerror}); it is as it was: make room,"
+                " or see to its rights, and do it again",
+                code="key_file_unwritable",
+            ) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -235,7 +235,9 @@ class Engine:
                     with_vector="vector" in request.with_,
                 )
             except ValueError as error:
-                raise InvalidRequest("this is no cursor of ours", param="cursor") from error
+                raise InvalidRequest(
+                    "this is no cursor of ours: give the `cursor` of the page before", param="cursor"
+                ) from error
             checked = self._gatekeeper.check(gate, [Scored(record, 0.0) for record in page.records])
             points = [stored(hit.record, request.with_) for hit in checked.hits]
             return PointsResponse(points=points, cursor=page.cursor)

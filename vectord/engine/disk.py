@@ -82,7 +82,10 @@ def refused(error: OSError) -> Unavailable:
         log.warning("disk is full", reason=str(error))
         return disk_full()
     log.error("disk refused", exc_info=error)
-    return Unavailable(f"the disk refuses: {error.strerror}", code="storage_failed")
+    return Unavailable(
+        f"the disk refuses: {error.strerror}; see to the data folder of vectord, and send it again",
+        code="storage_failed",
+    )
 
 
 def folder_name(engine: EngineName) -> str:
@@ -110,7 +113,9 @@ class Disk:
         try:
             held = files.lock(self.folder / ".lock")
         except BlockingIOError as error:
-            raise Unavailable(f"another vectord holds {self.folder}") from error
+            raise Unavailable(
+                f"another vectord holds {self.folder}; stop it, or give this one another STILLHOUSE_DATA"
+            ) from error
         with held:
             yield
 
@@ -255,7 +260,9 @@ class Disk:
         except FileNotFoundError:
             return RoleCatalogue(roles=[])
         except (OSError, ValidationError) as error:
-            raise Unavailable(f"{self._roles} cannot be read: {type(error).__name__}") from error
+            raise Unavailable(
+                f"{self._roles} cannot be read ({type(error).__name__}); restore it from a copy"
+            ) from error
 
     def write_roles(self, catalogue: RoleCatalogue) -> None:
         files.replace(self._roles, catalogue.model_dump_json().encode())

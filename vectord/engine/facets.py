@@ -66,7 +66,7 @@ async def _counted(
         seen += len(page.points)
         if len(counts) > VALUES_MAX:
             raise InvalidRequest(
-                f"`{request.key}` has more than {VALUES_MAX} different values",
+                f"`{request.key}` has more than {VALUES_MAX} different values: narrow the filter",
                 code="too_many_values",
                 param="key",
             )

@@ -195,7 +195,8 @@ class Snapshots:
         held = len(await self._runner.run(self._paths, name))
         if held >= self._limits.snapshots_max:
             raise Conflict(
-                f"there are {held} snapshots of {name!r} already, which is the limit; delete one first",
+                f"there are {held} snapshots of {name!r} already, which is the limit; delete one, or raise"
+                " VECTORD_SNAPSHOTS_MAX",
                 code="snapshots_max",
             )
 

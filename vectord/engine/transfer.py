@@ -38,7 +38,9 @@ class Exports:
                     with_vector=True,
                 )
             except ValueError as error:
-                raise InvalidRequest("this is no cursor of ours", param="cursor") from error
+                raise InvalidRequest(
+                    "this is no cursor of ours: give the `cursor` of the page before", param="cursor"
+                ) from error
         points = await self._runner.run(lambda: [_exported(record) for record in page.records])
         return ExportResponse(points=points, cursor=page.cursor)
 

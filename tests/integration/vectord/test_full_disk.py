@@ -12,6 +12,7 @@ import pytest
 
 from services.testing import client_for
 from vectord.app import create_app
+from vectord.engine import Disk
 from vectord.settings import Settings
 
 DISK_BYTES = 160 * 1024 * 1024
@@ -109,5 +110,34 @@ def test_a_disk_that_was_full_at_the_start_is_no_reason_to_start_again(small_dis
                 while (await ask(http, "GET", "c")).status_code != 200:  # noqa: ASYNC110 - over HTTP
                     await asyncio.sleep(0.05)
             await assert_read(http)
+
+    asyncio.run(story())
+
+
+def test_an_engine_that_a_full_disk_ended_comes_back_with_room(
+    small_disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another program takes the last bytes between our look at the disk and the write."""
+    monkeypatch.setattr(Disk, "_check", lambda *_: None)
+    many = {"points": [{"id": n, "vector": V, "payload": {"x": "y" * 10_000}} for n in range(2, 500)]}
+
+    async def story() -> None:
+        async with client_for(create_app(Settings(data=small_disk, workers=1))) as http:
+            await ask(http, "PUT", "c", {"dimension": 3})
+            await ask(http, "PUT", "c/points", {"points": [{"id": 1, "vector": V, "text": "night"}]})
+            ballast = fill(small_disk)
+            for method, path, body in (
+                ("PUT", "c/points", many),
+                ("POST", "c/search", {"vector": V}),
+                ("PUT", "c/points", many),
+            ):
+                answer = await ask(http, method, path, body)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "disk_full"), answer.text
+            ballast.unlink()
+            found = await ask(http, "POST", "c/points/get", {"ids": [1]})
+            assert found.json()["points"][0]["text"] == "night"
+            answer = await ask(http, "PUT", "c/points", many)
+            assert answer.json() == {"upserted": 498, "durability": "wal"}
+            assert (await ask(http, "GET", "c")).json()["count"] == 499
 
     asyncio.run(story())

@@ -1,5 +1,6 @@
 """The audit log: every change of a key is in it, before it holds, and no secret is."""
 
+import errno
 import json
 import stat
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services import files
 from services.audit import AuditLog, account
 from services.errors import Conflict, Unavailable
 from services.keys import KeyGrant, KeyStore
@@ -136,3 +138,20 @@ def test_who_asked_by_which_request_is_kept(tmp_path: Path) -> None:
     assert (asked["by"], asked["request_id"]) == ("ops", "r-1")
     assert "request_id" not in typed
     assert asked["schema_version"] == "1.1"
+
+
+def test_a_key_file_that_cannot_be_written_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = KeyStore(tmp_path)
+    store.create(KeyGrant(name="first"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "replace", refuse)
+    with pytest.raises(Unavailable, match=r"key file .* cannot be written") as raised:
+        store.revoke("first")
+    assert raised.value.code == "key_file_unwritable"
+    (record,) = store.load().records
+    assert record.revoked_at is None
