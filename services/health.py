@@ -42,7 +42,9 @@ async def _run(check: Check) -> DependencyState:
         return DependencyState(
             ok=False, required=check.required, reason=f"no answer within {CHECK_TIMEOUT_S:g} s"
         )
-    except (PlatformError, OSError) as error:
+    except PlatformError as error:  # told to anybody who asks: not what somebody else said
+        return DependencyState(ok=False, required=check.required, reason=error.summary)
+    except OSError as error:
         return DependencyState(ok=False, required=check.required, reason=str(error))
     return DependencyState(ok=True, required=check.required)
 

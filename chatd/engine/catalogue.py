@@ -20,10 +20,12 @@ async def models(snapshot: Snapshot) -> ModelList:
     """The aliases, and the models of all providers that answer. Raises `Unavailable` when none does."""
     providers = list(snapshot.providers.values())
     listed = await asyncio.gather(*(_listed(provider) for provider in providers))
-    if all(isinstance(models, PlatformError) for models in listed):
-        reasons = "; ".join(str(error) for error in listed)
-        summary = "no provider answers"
-        raise Unavailable(f"{summary}: {reasons}", code="no_provider", summary=summary)
+    failures = [models for models in listed if isinstance(models, PlatformError)]
+    if len(failures) == len(listed):
+        told = "; ".join(failure.message for failure in failures)
+        summed_up = "; ".join(failure.summary for failure in failures)
+        begin = "no provider answers"
+        raise Unavailable(f"{begin}: {told}", code="no_provider", summary=f"{begin}: {summed_up}")
     cards = [ModelCard(id=alias, created=0, owned_by=OWN) for alias in snapshot.config.aliases]
     cards += [
         ModelCard(id=f"{provider.name}/{model.name}", created=model.created, owned_by=provider.name)
