@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, NamedTuple, TypedDict
 
 from chatd.backends import Bounds, Provider
 from chatd.backends.peers import Judge, Notes
@@ -66,19 +66,10 @@ def create_app(
             spool = _spool(settings, metrics)
             spool.open()
             stack.callback(spool.close)
-            keeper = distill or DistillClient(
-                await stack.enter_async_context(_peer("distill", settings.distill_url, settings))
-            )
-            judge = validators or ValidatorsClient(
-                await stack.enter_async_context(_peer("validators", settings.validators_url, settings))
-            )
-            finder = vectord or VectordClient(
-                await stack.enter_async_context(_peer("vectord", settings.vectord_url, settings))
-            )
+            peers = await _peers(stack, settings, distill, validators, vectord)
             config = await _config(settings, providers)
             stack.callback(config.close)
-            ledger = Ledger(settings.data / "chatd" / "spent")
-            ledger.read()
+            ledger = _ledger(settings)
             stack.callback(ledger.write)
             tasks = await stack.enter_async_context(task_set())
             dispatcher = Dispatcher(
@@ -91,20 +82,19 @@ def create_app(
                 tracer=app.tracer,
             )
             limits = _limits(settings)
-            loop = Loop(dispatcher, Judge(judge), limits)
-            sender = _sender(settings, spool, keeper)
+            loop = Loop(dispatcher, Judge(peers.validators), limits)
             tasks.start(every(LEDGER_SHARED_EVERY_S, ledger.share, name="spendings"), name="spendings")
-            tasks.start(sender.run(), name="spool sender")
+            tasks.start(_sender(settings, spool, peers.distill).run(), name="spool sender")
             if settings.config is not None:
                 refreshing = every(settings.config_poll_s, config.refresh, name="configuration")
                 tasks.start(refreshing, name="configuration")
             yield {
                 "settings": settings,
                 "dispatcher": dispatcher,
-                "refiner": Refiner(loop, Notes(finder), metrics, limits),
+                "refiner": Refiner(loop, Notes(peers.vectord), metrics, limits),
                 "gate": Gate(loop, metrics),
                 "visits": await stack.enter_async_context(task_set()),
-                "checks": _checks(dispatcher, keeper, config),
+                "checks": _checks(dispatcher, peers.distill, config),
             }
 
     app = daemon.build(
@@ -117,6 +107,37 @@ def create_app(
     )
     app.surround(partial(SecondIdMiddleware, path=MESSAGES_PATH, name=MESSAGES_ID_HEADER.encode()))
     return app
+
+
+class _Peers(NamedTuple):
+    distill: DistillClient
+    validators: ValidatorsClient
+    vectord: VectordClient
+
+
+async def _peers(
+    stack: AsyncExitStack,
+    settings: Settings,
+    distill: DistillClient | None,
+    validators: ValidatorsClient | None,
+    vectord: VectordClient | None,
+) -> _Peers:
+    """Those that are given, and clients of the others at their URLs."""
+
+    async def client(name: str, url: str) -> PeerClient:
+        return await stack.enter_async_context(_peer(name, url, settings))
+
+    return _Peers(
+        distill or DistillClient(await client("distill", settings.distill_url)),
+        validators or ValidatorsClient(await client("validators", settings.validators_url)),
+        vectord or VectordClient(await client("vectord", settings.vectord_url)),
+    )
+
+
+def _ledger(settings: Settings) -> Ledger:
+    ledger = Ledger(settings.data / "chatd" / "spent")
+    ledger.read()
+    return ledger
 
 
 def _spool(settings: Settings, metrics: Metrics) -> Spool:
