@@ -43,7 +43,7 @@ from services.middleware import (
     error_headers,
 )
 from services.pages import PageGuard, PageMiddleware
-from services.protocol import Direct, EnvelopeProtocol, Porter
+from services.protocol import Direct, Doors, EnvelopeProtocol, Porter
 from services.settings import DaemonSettings, is_loopback
 from services.tasks import task_set
 from services.telemetry import AccessLog, CollectorRegistry, HttpMetrics, configure_logging, render
@@ -420,7 +420,9 @@ def _protocol(app: Daemon, settings: DaemonSettings) -> partial[EnvelopeProtocol
     if fitting < settings.connections_max:
         log.warning("fewer connections than set fit the limit of open files", connections_max=fitting)
     bounds = Bounds(settings.head_timeout_s, settings.body_timeout_s, fitting)
-    return partial(EnvelopeProtocol, direct=app.direct, porter=app.porter, admits=app.admits, bounds=bounds)
+    # One object for all connections: what is held for doors is bounded over all of them.
+    doors = app.direct if isinstance(app.direct, Doors | None) else Doors([app.direct])
+    return partial(EnvelopeProtocol, direct=doors, porter=app.porter, admits=app.admits, bounds=bounds)
 
 
 def serve(app: Daemon, settings: DaemonSettings) -> None:
