@@ -76,6 +76,8 @@ class Limiter:
     def __init__(self, *, requests: Rate | None, tokens: Rate | None) -> None:
         self.requests = requests
         self.tokens = tokens
+        rates = (("requests", requests), ("tokens", tokens))
+        self._rates = [(what, rate) for what, rate in rates if rate is not None]
 
     @classmethod
     def of(cls, record: KeyRecord) -> Self:
@@ -87,8 +89,8 @@ class Limiter:
 
     def admit(self) -> None:
         """Take one request. Raises `Overloaded` with the time to wait, also where others must be asked."""
-        for rate, what in ((self.requests, "requests"), (self.tokens, "tokens")):
-            if rate is not None and (wait := rate.wait_s(1)) > 0:
+        for what, rate in self._rates:
+            if (wait := rate.wait_s(1)) > 0:
                 raise Overloaded(
                     f"this key may use {rate.per_minute} {what} a minute", retry_after_s=max(1.0, wait)
                 )
@@ -108,8 +110,7 @@ class Limiter:
     def headers(self) -> dict[str, str]:
         """What is left, in the headers that OpenAI's clients know."""
         found: dict[str, str] = {}
-        for rate, what in ((self.requests, "requests"), (self.tokens, "tokens")):
-            if rate is not None:
-                found[f"x-ratelimit-limit-{what}"] = str(rate.per_minute)
-                found[f"x-ratelimit-remaining-{what}"] = str(rate.remaining)
+        for what, rate in self._rates:
+            found[f"x-ratelimit-limit-{what}"] = str(rate.per_minute)
+            found[f"x-ratelimit-remaining-{what}"] = str(rate.remaining)
         return found
