@@ -195,7 +195,8 @@ class Hop:
             else:
                 status, data = part
                 ready.append(data)
-                _trace(tracer, call, status, time.perf_counter() - started)
+                if tracer is not None:
+                    _trace(tracer, call, status, time.perf_counter() - started)
         engine.count_hits(sum(len(call.texts) for call in calls) - sum(len(call.texts) for call in slow))
         head = [(b"content-type", hop.CONTENT_TYPE)]
         await send({"type": "http.response.start", "status": 200, "headers": head})
@@ -291,11 +292,10 @@ def _untraced(scope: Scope) -> Tracer | None:
     return tracer
 
 
-def _trace(tracer: Tracer | None, call: hop.Call, status: int, seconds: float) -> None:
+def _trace(tracer: Tracer, call: hop.Call, status: int, seconds: float) -> None:
     """A span for a call that was answered at once."""
-    if tracer is not None:
-        request = tracer.continued(call.request_id, call.traceparent)
-        tracer.served(request, route=hop.PATH, method="POST", status=status, seconds=seconds)
+    request = tracer.continued(call.request_id, call.traceparent)
+    tracer.served(request, route=hop.PATH, method="POST", status=status, seconds=seconds)
 
 
 def _part(engine: Engine, call: hop.Call, embedded: Embedded) -> bytes:
@@ -347,9 +347,10 @@ class HopDoor:
         engine.count_hits(sum(len(call.texts) for call in calls))
         exchange.scope["route"] = HOP_ROUTE
         request = self._frame.begin(exchange.scope)
-        seconds = time.perf_counter() - started
-        for call, (status, _) in zip(calls, parts, strict=True):
-            _trace(self._frame.tracer, call, status, seconds)
+        if self._frame.tracer is not None:
+            seconds = time.perf_counter() - started
+            for call, (status, _) in zip(calls, parts, strict=True):
+                _trace(self._frame.tracer, call, status, seconds)
         tracing.leave_out(request)
         headers = [(b"content-type", hop.CONTENT_TYPE), (b"x-request-id", request.request_id.encode())]
         exchange.respond(200, headers, *(data for _, data in parts))
