@@ -3,6 +3,7 @@
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from services.audit import AuditLog
@@ -33,6 +34,14 @@ async def ask(vectord: "Vectord", method: str, path: str, body: Any = None) -> A
     answer = await vectord.http.request(method, f"/v1{path}", json=body, headers=ASKED)
     assert answer.is_success, answer.text
     return answer.json()
+
+
+async def embedded_again(vectord: "Vectord") -> None:
+    with anyio.fail_after(30):
+        while True:
+            if (await vectord.call("GET", "/collections/c/reembed"))["state"] == "done":
+                return
+            await anyio.sleep(0.01)
 
 
 def told(audit: AuditLog) -> list[tuple[str, str]]:
@@ -90,8 +99,7 @@ async def test_a_collection_is_told_from_its_making_to_its_end(
         made = await ask(vectord, "POST", "/collections/c/snapshots")
         embedd.digest = "sha256:two"
         await ask(vectord, "POST", "/collections/c/reembed", {})
-        while (await vectord.call("GET", "/collections/c/reembed"))["state"] == "running":
-            pass
+        await embedded_again(vectord)
         await ask(vectord, "DELETE", "/collections/c")
         await ask(vectord, "POST", "/collections/d/restore", {"snapshot": made["name"], "collection": "c"})
     created, tuned, embedded, deleted, restored = audit.entries()
