@@ -34,6 +34,9 @@ ENCODINGS = ("base64", "float")
 Part = tuple[int, bytes]
 """Of the answer to a frame: the status that its call would have had by itself, and the bytes."""
 
+FOUND = 200
+"""Of what is answered at once, that which was in the cache: the rest is refused."""
+
 Later = Callable[[hop.Call], Coroutine[Any, Any, bytes]]
 """Makes the part of a call that takes a while."""
 
@@ -187,6 +190,7 @@ class Hop:
         tracer = _untraced(scope)
         ready: list[bytes] = []
         slow: list[hop.Call] = []
+        found = 0
         for call in calls:
             started = time.perf_counter()
             part = _at_once(engine, settings, call)
@@ -195,9 +199,10 @@ class Hop:
             else:
                 status, data = part
                 ready.append(data)
+                found += len(call.texts) if status == FOUND else 0
                 if tracer is not None:
                     _trace(tracer, call, status, time.perf_counter() - started)
-        engine.count_hits(sum(len(call.texts) for call in calls) - sum(len(call.texts) for call in slow))
+        engine.count_hits(found)
         head = [(b"content-type", hop.CONTENT_TYPE)]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         if ready or not slow:
@@ -247,7 +252,7 @@ def _at_once(engine: Engine, settings: Settings, call: hop.Call) -> Part | None:
     try:
         texts = checked_texts(call.texts, settings)
         embedded = engine.cached(engine.order(call.model, texts, call.input_type, truncate=call.truncate))
-        return None if embedded is None else (200, _part(engine, call, embedded))
+        return None if embedded is None else (FOUND, _part(engine, call, embedded))
     except PlatformError as error:
         return error.status, _refusal(call, error)
 
@@ -344,12 +349,15 @@ class HopDoor:
             if part is None:
                 return False
             parts.append(part)
-        engine.count_hits(sum(len(call.texts) for call in calls))
+        statuses = [status for status, _ in parts]
+        engine.count_hits(
+            sum(len(call.texts) for call, status in zip(calls, statuses, strict=True) if status == FOUND)
+        )
         exchange.scope["route"] = HOP_ROUTE
         request = self._frame.begin(exchange.scope)
         if self._frame.tracer is not None:
             seconds = time.perf_counter() - started
-            for call, (status, _) in zip(calls, parts, strict=True):
+            for call, status in zip(calls, statuses, strict=True):
                 _trace(self._frame.tracer, call, status, seconds)
         tracing.leave_out(request)
         headers = [(b"content-type", hop.CONTENT_TYPE), (b"x-request-id", request.request_id.encode())]

@@ -130,6 +130,9 @@ async def test_a_call_that_cannot_be_served_is_refused_alone() -> None:
         parts = {}
         while (part := await frame.part()) is not None:
             parts[part.id] = part
+        async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
+            figures = (await client.get(f"{embedd.url}/metrics")).text
+    assert "embedd_cache_hits_total 0.0" in figures, "what is refused was not found"
     assert isinstance(parts.pop(2), Answered)
     said = {
         part.id: (part.status, part.error.param, part.error.request_id)
