@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from distill.engine.exports.near import key_of
 from distill.engine.exports.samples import (
@@ -32,6 +33,7 @@ from distill.engine.library import Item, Library
 from distill.engine.review.decisions import correction_that_stands
 from schemas.canonical import canonical_bytes
 from schemas.distill import JobRequest
+from schemas.runs import RunOutput
 
 DRAFT: Final = 1
 PREFERRED: Final = 2
@@ -283,9 +285,17 @@ def _as_output(value: Any) -> Output:
     """A demonstration as an output: a text, an output already, or an artifact that the answer was to be."""
     if isinstance(value, str):
         return {"content": value}
-    if isinstance(value, Mapping) and value and value.keys() <= {"content", "tool_calls", "finish_reason"}:
+    if isinstance(value, Mapping) and value and _is_output(value):
         return value
     return {"content": canonical_bytes(value).decode()}
+
+
+def _is_output(value: Mapping[str, Any]) -> bool:
+    try:
+        RunOutput.model_validate({"content": None, **value})
+    except ValidationError:
+        return False
+    return True
 
 
 def _corrected(item: Item, output: Output, name: str, options: JobRequest) -> Made:

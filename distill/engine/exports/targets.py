@@ -129,7 +129,7 @@ def _message(message: Mapping[str, Any]) -> Row:
         raise Unfit("target.message_key", f"{unknown} keys of a message are unknown to the target")
     if row.get("role") == "developer":
         row["role"] = "system"  # the same thing under its newer name
-    if row.get("role") not in ROLES:
+    if not isinstance(role := row.get("role"), str) or role not in ROLES:
         raise Unfit("target.role", "a message has a role that the target does not know")
     content = row.get("content")
     if isinstance(content, list):

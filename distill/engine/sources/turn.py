@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import orjson
 
+from schemas.base import SAFE_INTEGER_MAX
+
 Json = dict[str, Any]
 
 PROVIDER_UNKNOWN: Final = "unknown"
@@ -68,15 +70,12 @@ def object_at(row: Mapping[str, Any], *names: str) -> Json:
 
 
 def count_at(row: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these fields that is a whole number."""
+    """The first of these fields that is a whole number, and one that every reader can hold."""
     for name in names:
         value = row.get(name)
-        if (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and value >= 0
-            and value == value // 1
-        ):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if 0 <= value <= SAFE_INTEGER_MAX and value == int(value):
             return int(value)
     return None
 

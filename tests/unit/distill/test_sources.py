@@ -153,6 +153,14 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize(("count", "told"), [(9.0, 9), (2**53 - 1, 2**53 - 1), (1e300, None), (-1, None)])
+def test_a_count_is_one_that_every_reader_holds(count: float, told: int | None) -> None:
+    read = READERS["litellm"]({**LITELLM, "completion_tokens": count})
+    assert isinstance(read, Turn)
+    assert read.usage is not None
+    assert read.usage["completion_tokens"] == told
+
+
 @settings(max_examples=150)
 @given(st.sampled_from([(kind, row) for kind, rows in ROWS.items() for row in rows]), st.data())
 def test_no_row_is_too_odd_to_be_read_or_refused(given_row: tuple[str, Json], data: st.DataObject) -> None:

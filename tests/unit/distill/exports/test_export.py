@@ -264,6 +264,27 @@ async def test_a_correction_is_preferred_to_what_it_corrects(tmp_path: Path) -> 
     assert one["reasons"]
 
 
+@pytest.mark.parametrize(
+    ("shown", "chosen"),
+    [
+        ("as it should be", "as it should be"),
+        ({"content": "as it should be"}, "as it should be"),
+        ({"content": 5}, '{"content":5}'),
+        ({"tool_calls": "x"}, '{"tool_calls":"x"}'),
+        ([1], "[1]"),
+        (0, "0"),
+    ],
+)
+async def test_whatever_is_shown_is_an_output_or_what_the_answer_was_to_be(
+    tmp_path: Path, shown: Any, chosen: str
+) -> None:
+    async with distill(tmp_path) as client:
+        await send(client, [run("r1", answer="bad", verdict=verdict("rejected", "email.subject_missing"))])
+        await say(client, "r1", "demonstration", shown)
+        (row,) = await rows_of(client, await exported(client, [], kind="preference", target="trl"))
+    assert row["chosen"][0]["content"] == chosen
+
+
 async def test_two_answers_to_one_prompt_that_were_judged_apart_are_a_pair(tmp_path: Path) -> None:
     async with distill(tmp_path) as client:
         answers = [

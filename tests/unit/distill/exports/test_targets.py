@@ -228,7 +228,9 @@ contents = st.one_of(st.none(), st.text(max_size=5), st.just([{"type": "text", "
 messages: st.SearchStrategy[list[Json]] = st.lists(
     st.fixed_dictionaries(
         {
-            "role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "x"]),
+            "role": st.sampled_from(
+                ["system", "developer", "user", "assistant", "tool", "x", ["user"], None]
+            ),
             "content": contents,
         },
         optional={
