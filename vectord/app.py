@@ -71,11 +71,9 @@ def create_app(
             embedder = Embedder(client, batch_max=limits.embed_batch_max)
             tasks = await stack.enter_async_context(task_set())
             changes = Changes(AuditLog(settings.data))
-            engines = _engines(settings, store, outside or {}, stack)
-            shards = Shards(disk, engines)
+            shards = Shards(disk, _engines(settings, store, outside or {}, stack))
             collections = Collections(
                 disk,
-                engines,
                 shards,
                 embedder,
                 runner=runner,

@@ -10,7 +10,7 @@ import structlog
 
 from schemas.vectors import Collection, CollectionSpec, EngineName
 from services.errors import Conflict, InvalidRequest, NotFound, PlatformError, Unavailable
-from vectord.backends import EngineMissing, Engines, StoreError
+from vectord.backends import StoreError
 from vectord.backends.store import ENGINE_BYTES
 from vectord.engine.advice import advise
 from vectord.engine.changes import Changes
@@ -44,7 +44,6 @@ class Collections:
     def __init__(
         self,
         disk: Disk,
-        store: Engines,
         shards: Shards,
         embedder: Embedder,
         *,
@@ -55,7 +54,6 @@ class Collections:
         changes: Changes,
     ) -> None:
         self._disk = disk
-        self._store = store
         self._shards = shards
         self._embedder = embedder
         self._runner = runner
@@ -158,10 +156,7 @@ class Collections:
 
     async def check_engine(self, engine: EngineName) -> None:
         """Raise 400 for an engine that is not installed or not configured here."""
-        try:
-            await asyncio.to_thread(self._store.check, engine)
-        except EngineMissing as error:
-            raise InvalidRequest(str(error), code="engine_missing", param="engine") from error
+        await asyncio.to_thread(self._shards.check, engine)
 
     async def _manifest(self, spec: CollectionSpec) -> Manifest:
         engine = first_engine(spec)

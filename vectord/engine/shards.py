@@ -7,7 +7,8 @@ from pathlib import Path
 
 import structlog
 
-from services.errors import Unavailable
+from schemas.vectors import EngineName
+from services.errors import InvalidRequest, Unavailable
 from vectord.backends import (
     EngineMissing,
     Engines,
@@ -31,6 +32,13 @@ class Shards:
     def __init__(self, disk: Disk, store: Engines) -> None:
         self._disk = disk
         self._store = store
+
+    def check(self, engine: EngineName) -> None:
+        """Raise 400 for an engine that is not installed or not configured here."""
+        try:
+            self._store.check(engine)
+        except EngineMissing as error:
+            raise InvalidRequest(str(error), code="engine_missing", param="engine") from error
 
     def open(self, name: str, manifest: Manifest) -> Shard:
         """Raises `Unavailable`, saying what stands in the way."""
