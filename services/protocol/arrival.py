@@ -14,6 +14,11 @@ TICK_S: Final = (
     time.clock_getres(time.CLOCK_MONOTONIC_COARSE) if hasattr(time, "CLOCK_MONOTONIC_COARSE") else 0.01
 )
 
+LEAST_S: Final = 0.01
+"""What waited for less counts as not waiting: a full turn of the loop takes that long, and to ask about each
+request of every such turn would cost more than it tells.
+"""
+
 
 class Delay:
     """Tells it of one read after another, all of the same event loop.
@@ -27,7 +32,7 @@ class Delay:
         self._late = False
 
     def before(self, transport: asyncio.BaseTransport, turn_s: float) -> float:
-        """Seconds, at least, for which what was just read had been there: 0 for less than a tick.
+        """Seconds, at least, for which what was just read had been there; 0 for less than `LEAST_S`.
 
         `turn_s` is the event loop's own time, which stands still for a turn.
         """
@@ -48,4 +53,5 @@ def _age_s(transport: asyncio.BaseTransport) -> float:
     except OSError:  # no TCP, or gone meanwhile
         return 0.0
     # Ticks are counted, not parts of them: what took one may have taken no time at all.
-    return max(0.0, int.from_bytes(told[LAST_DATA_RECEIVED], sys.byteorder) / 1000 - TICK_S)
+    age_s = int.from_bytes(told[LAST_DATA_RECEIVED], sys.byteorder) / 1000 - TICK_S
+    return age_s if age_s >= LEAST_S else 0.0
