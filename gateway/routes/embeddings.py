@@ -15,7 +15,7 @@ from gateway.engine import Doorkeeper, Limiter, Overhead, Rendezvous, Vectors, W
 from gateway.routes.passages import EMBEDDINGS, PASSAGES, refusal
 from services import context
 from services.errors import PlatformError
-from services.middleware import Frame, arrived_s, claims
+from services.middleware import Claims, Frame, arrived_s, claims
 from services.protocol import JSON_TYPE, DirectExchange
 
 PASSAGE: Final = next(passage for passage in PASSAGES if passage.path == EMBEDDINGS)
@@ -102,12 +102,12 @@ class EmbeddingsDoor:
         doorkeeper: Doorkeeper = scope["state"]["doorkeeper"]
         rendezvous: Rendezvous = scope["state"]["rendezvous"]
         try:
-            authorization, is_json = exchange.in_head(_read)
+            authorization, is_json, claimed = exchange.in_head(_read)
             if not is_json:
                 return False
             principal, limiter = doorkeeper.identify(authorization)
             principal.require(PASSAGE.scopes)
-            request = self._frame.identify_as(exchange.in_head(claims))
+            request = self._frame.identify_as(claimed)
             wanted = parse(exchange.body, request)
             if wanted is None:
                 return False
@@ -200,12 +200,12 @@ class _Visit:
         self._exchange.respond(error.status, headers, body)
 
 
-def _read(scope: Scope) -> tuple[str | None, bool]:
-    """Who says to ask, and whether they say that the body is JSON."""
+def _read(scope: Scope) -> tuple[str | None, bool, Claims]:
+    """Who says to ask, whether they say that the body is JSON, and what else they say of the request."""
     authorization, is_json = None, False
     for name, value in scope["headers"]:
         if name == b"authorization" and authorization is None:  # the first, as the long way reads it
             authorization = str(value, "latin-1")
         elif name == b"content-type":
             is_json = value == JSON_TYPE or value.startswith(JSON_TYPE + b";")
-    return authorization, is_json
+    return authorization, is_json, claims(scope)

@@ -48,7 +48,7 @@ class DirectExchange:
     def __init__(self, cycle: RequestResponseCycle, body: bytes, facts: Facts | None = None) -> None:
         """`facts` are those of a head that comes again and again."""
         self._cycle = cycle
-        self._facts = facts
+        self._facts = {} if facts is None else facts
         self._chunked = False
         self.scope = cast("Scope", cycle.scope)
         self.body = body
@@ -58,11 +58,10 @@ class DirectExchange:
 
     def in_head(self, look: Callable[[Scope], Found]) -> Found:
         """What `look` finds in the headers, and in nothing else: it looks once at a head that comes again."""
-        if self._facts is None:
-            return look(self.scope)
-        if look not in self._facts:
-            self._facts[look] = look(self.scope)
-        found: Found = self._facts[look]
+        try:
+            found: Found = self._facts[look]
+        except KeyError:
+            found = self._facts[look] = look(self.scope)
         return found
 
     def respond(self, status: int, headers: Headers | bytes, *body: bytes) -> None:
