@@ -81,6 +81,12 @@ def materialize(
     progress.reach(1, 1, end=LINKED_AT)
     written = _write(_write_tasks(read, linked, joins, data), data, pool, progress)
     counts = _counts(written, linked)
+    if counts["in"] and not counts["out"]:
+        _keep_products(folder, shards.evidence_manifest(folder))  # no receipt would vouch for the rest
+        raise Conflict(
+            f"none of {counts['in']} lines is a call of a model: {counts['quarantined']} cannot be read",
+            code="nothing_accepted",
+        )
     manifest = EvidenceManifest(shards=written, counts=counts)
     pool.call(write_lookup, (folder, manifest))
     product = shards.write_manifest(folder / shards.EVIDENCE_MANIFEST, manifest)
@@ -108,11 +114,6 @@ def _counts(written: Sequence[EvidenceShard], linked: Linked) -> dict[str, int]:
         "quarantined": added.get("quarantined", 0),
     }
     assert counts["in"] == sum(counts.values()) - counts["in"], counts
-    if counts["in"] and not counts["out"]:
-        raise Conflict(
-            f"none of {counts['in']} lines is a call of a model: {counts['quarantined']} cannot be read",
-            code="nothing_accepted",
-        )
     return counts
 
 
@@ -224,9 +225,7 @@ def _write(tasks: Sequence[WriteTask], data: Path, pool: Pool, progress: Progres
 
 def _clean(folder: Path, read: Sequence[Scanned], manifest: EvidenceManifest) -> None:
     """Remove what the manifest names no more."""
-    products = {Path(product.name).name for product in _products(manifest)}
-    shards.keep_only(folder / shards.EVIDENCE, products)
-    shards.keep_only(folder / shards.QUARANTINE, products)
+    _keep_products(folder, manifest)
     stems = {Path(shard.evidence.name).stem for shard in manifest.shards}
     index = folder / shards.INDEX
     shards.keep_only(index, {one.index.name for one in read}, "*.idx")
@@ -234,3 +233,9 @@ def _clean(folder: Path, read: Sequence[Scanned], manifest: EvidenceManifest) ->
     shards.keep_only(index, {f"{stem}.evidence" for stem in stems}, "*.evidence")
     shards.keep_only(index, set(), ".*")
     (index / "joins").unlink(missing_ok=True)
+
+
+def _keep_products(folder: Path, manifest: EvidenceManifest | None) -> None:
+    products = {Path(product.name).name for product in _products(manifest)} if manifest else set()
+    shards.keep_only(folder / shards.EVIDENCE, products)
+    shards.keep_only(folder / shards.QUARANTINE, products)

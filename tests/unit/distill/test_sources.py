@@ -248,6 +248,17 @@ def test_a_file_of_another_kind_is_stopped_at_its_first_records(tmp_path: Path) 
 def test_a_run_that_accepts_nothing_fails(tmp_path: Path) -> None:
     imported(tmp_path, "openai", [b"nothing\n"])
     assert materialized(tmp_path)["error"]["code"] == "nothing_accepted"
+    assert stored(tmp_path, "evidence") == stored(tmp_path, "quarantine") == []  # no receipt vouches for any
+
+
+def test_a_run_that_accepts_nothing_leaves_what_there_was(tmp_path: Path) -> None:
+    imported(tmp_path, "openai", [orjson.dumps(ROWS["openai"][0]) + b"\n"])
+    assert materialized(tmp_path)["state"] == "done"
+    before = stored(tmp_path, "evidence")
+    assert before
+    (tmp_path / "imports" / "openai" / "export.jsonl").write_bytes(b"nothing\n")
+    assert materialized(tmp_path)["error"]["code"] == "nothing_accepted"
+    assert (stored(tmp_path, "evidence"), stored(tmp_path, "quarantine")) == (before, [])
 
 
 def test_one_source_is_read_and_the_others_stay_as_they_were(tmp_path: Path) -> None:
