@@ -58,7 +58,7 @@ class Judging:
     @classmethod
     def said(cls, told: Any) -> "Judging | None":
         """From what a record says in `ext.validate`; None when that is nothing of ours."""
-        if not isinstance(told, dict) or not isinstance(kind := told.get("kind"), str):
+        if not isinstance(told, dict) or not isinstance(kind := told.get("kind"), str) or not kind:
             return None
         context, chars, workers = told.get("context"), told.get("system_chars"), told.get("worker_ids")
         return cls(
@@ -167,7 +167,7 @@ def _derived(evidence: dict[str, Any]) -> Judging | None:
 
 
 def _unframed(messages: list[ChatMessage], system_chars: int | None) -> list[ChatMessage]:
-    if system_chars is None or messages[0].role not in SYSTEM:
+    if system_chars is None or not messages or messages[0].role not in SYSTEM:
         return messages
     first = messages[0]
     if system_chars == 0 or not isinstance(first.content, str):

@@ -146,6 +146,27 @@ async def test_a_task_nobody_knows_how_to_judge_is_left_out_by_name(tmp_path: Pa
     assert all(one["source"]["segment"] for one in left)
 
 
+async def test_what_is_odd_in_a_record_costs_its_task_and_no_other(tmp_path: Path) -> None:
+    """No messages where some of the first were the caller's, and a kind without a name."""
+    empty = task("O-2")[0]
+    empty["request"] = {"messages": []}
+    nameless = task("O-3")[0]
+    nameless["ext"]["validate"]["kind"] = ""
+    async with recorded(tmp_path, Arms(), [*task("O-1"), empty, nameless]) as client:
+        job = await done(client, **SMALL)
+    assert manifest_in(tmp_path, job).left_out == {"context_unknown": 1, "messages_empty": 1}
+    assert len(results(tmp_path, job["replay_id"])) == 1
+
+
+async def test_an_answer_with_a_number_that_nobody_holds_is_judged_as_text(tmp_path: Path) -> None:
+    odd = task("O-1")[0]
+    odd["output"]["content"] = '{"order": 9007199254740993}'
+    arms = Arms()
+    async with recorded(tmp_path, arms, [odd]) as client:
+        job = await done(client, stage="replay", recorded=True)
+    assert len(results(tmp_path, job["replay_id"])) == 1
+
+
 async def test_a_replay_without_a_single_result_has_failed(tmp_path: Path) -> None:
     unknown = run("unknown", task={"kind": "fill", "key": "O-2"}, verdict=verdict())
     async with recorded(tmp_path, Arms(), [unknown]) as client:
