@@ -199,7 +199,11 @@ class Worker:
         return Result(record, calls=0, seen=seen, prompt=prompt)
 
     async def _verdict(self, task: Task, judging: Judging, text: str) -> tuple[Verdict, str]:
-        request = _judgement(judging, text)
+        schema = judging.context.get("schema")
+        array = isinstance(schema, dict) and schema.get("type") == "array"
+        request = ValidateRequest(
+            kind=judging.kind, artifact=parse(text, array=array), context=judging.context
+        )
         told = await self._tape.ask(
             {"validate": request.model_dump(mode="json")},
             VERDICT,
@@ -281,16 +285,6 @@ def _fitting(passages: Sequence[Passage]) -> list[Passage]:
             break
         kept.append(passage)
     return kept
-
-
-def _judgement(judging: Judging, text: str) -> ValidateRequest:
-    """The question whether an answer passes."""
-    schema = judging.context.get("schema")
-    array = isinstance(schema, dict) and schema.get("type") == "array"
-    try:
-        return ValidateRequest(kind=judging.kind, artifact=parse(text, array=array), context=judging.context)
-    except ValidationError:  # a number in it that not every reader can hold: of the text, validators say so
-        return ValidateRequest(kind=judging.kind, artifact=text, context=judging.context)
 
 
 def _said(item: Item) -> str | None:
