@@ -268,7 +268,7 @@ def test_a_daemon_that_cannot_start_is_tried_again_and_called_failed(tmp_path: P
 def test_who_is_not_ready_is_named_with_the_reason(tmp_path: Path) -> None:
     with up(tmp_path, "one", "two", ONE_LACKS="roster") as it:
         eventually(lambda: "one is not ready yet: dependency: no roster here" in it.text())
-        assert "two is not ready" not in it.text()
+        assert "two is not ready yet: dependency" not in it.text()  # it may be slow to start, no more
         assert it.state(0) == "starting"
         assert "ready after" not in it.text()
         assert it.stop() == 0
