@@ -13,8 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
-import structlog
-
 from gateway.backends.ping import ping
 from schemas import hop
 from schemas.hop import Answered, Call, Refused
@@ -22,8 +20,6 @@ from services.errors import Overloaded, PlatformError, Unavailable, UpstreamErro
 from services.h1 import BrokenOff, Exchange, H1Client
 from services.ids import uuid7
 from services.tasks import TaskSet
-
-log = structlog.get_logger(__name__)
 
 UNANSWERED_MAX: Final = 1
 CALLS_A_FRAME_MAX: Final = 256

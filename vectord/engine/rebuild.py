@@ -10,13 +10,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import structlog
-
 from schemas.vectors import PointId
 from services.errors import Conflict, PlatformError
 from vectord.backends import Query, Record, Shard, Where
-
-log = structlog.get_logger(__name__)
 
 PAGE: Final = 1000
 CATCH_UP_AT: Final = 5_000
