@@ -8,6 +8,7 @@ from services.errors import Draining, PlatformError
 from services.tasks import TaskSet
 
 LOOK_S: Final = 0.05
+LOOK_FOR_NOBODY_S: Final = 0.5
 
 
 class Hold:
@@ -78,11 +79,15 @@ class Hold:
         return self._back
 
     async def _look(self, back: asyncio.Future[bool]) -> None:
+        """Until it is there, also when nobody waits any more: when it is gone the next time, that is news."""
         try:
-            while self._held and not back.done():
-                await asyncio.sleep(LOOK_S)  # at first too: who finds it there, and is refused, comes again
+            while not back.done():
+                # At first too: who finds it there, and is refused, comes again.
+                await asyncio.sleep(LOOK_S if self._held else LOOK_FOR_NOBODY_S)
                 if await self._is_there() and not back.done():
                     back.set_result(True)
+                    if not self._held:
+                        self.down_since = None
         finally:
             if self._back is back:
                 self._back = None

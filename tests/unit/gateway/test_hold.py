@@ -8,6 +8,7 @@ from gateway.backends import FakeUpstream, NotReached, Outgoing, reply
 from gateway.engine import Fleet
 from gateway.engine.hold import Hold
 from services.errors import Draining, Unavailable
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +46,16 @@ async def test_nobody_waits_longer_than_since_it_went_away() -> None:
     hold.down_since = None  # it was heard from, and is gone again
     assert not await hold.turn().back()
     assert loop.time() - started >= 0.2
+    await hold.close()
+
+
+async def test_an_outage_that_nobody_asked_through_to_its_end_is_over_all_the_same() -> None:
+    daemon = Restarting(6)
+    hold = Hold(daemon.ping, wait_s=0.2, held_max=100)
+    assert not await hold.turn().back()
+    assert hold.down_since is not None
+    await until(lambda: hold.down_since is None)
+    assert daemon.looks == 6
     await hold.close()
 
 
