@@ -1,9 +1,11 @@
 """The command line: its frame, and the one place where failures become words and an exit status."""
 
+import os
 import sys
 import tempfile
 import traceback
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -51,6 +53,7 @@ class Commands(TyperGroup):
             # What makes no sense to a daemon is like a wrong option.
             _end(_refused(error), 2 if isinstance(error, InvalidRequest) else 1)
         except OSError as error:  # a folder that is not there, a disk that is full
+            _give_up_output()
             about = f"{error.filename}: " if error.filename is not None else ""
             _end(f"{about}{error.strerror or error}", 1)
         except Exception as error:  # noqa: BLE001 - the last boundary: what is told here is a defect of ours
@@ -60,6 +63,15 @@ class Commands(TyperGroup):
 def _end(message: str, status: int) -> NoReturn:
     typer.echo(f"stillhouse: {visible(message)}", err=True)
     sys.exit(status)
+
+
+def _give_up_output() -> None:
+    """Let go of what stdout did not take: Python would try again at its end, and say so in its own way."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _refused(error: PlatformError) -> str:

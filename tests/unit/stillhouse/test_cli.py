@@ -188,10 +188,11 @@ def on_its_own(*command: str, stdout: int, **environment: str) -> tuple[int, byt
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", [["--help"], ["keys", "list"]])
-def test_a_full_disk_is_told_of(command: list[str]) -> None:
+def test_a_full_disk_is_told_of(command: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("wb") as full:
-        status, said, _ = on_its_own(*command, stdout=full.fileno())
+        status, said, _ = on_its_own(*command, stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered)
     assert (status, said) == (1, b"stillhouse: No space left on device\n")
 
 
