@@ -177,7 +177,8 @@ async def _open_fleets(
             name,
             (upstreams or {}).get(name, ()),
             ejection_s=settings.ejection_s,
-            wait_s=settings.restart_wait_s,
+            wait_s=settings.crash_wait_s,
+            restart_s=settings.restart_wait_s,
             held_max=settings.upstream_waiting_max,
         )
         stack.push_async_callback(fleets[name].close)
@@ -193,7 +194,8 @@ async def _open_rendezvous(settings: Settings, stack: AsyncExitStack) -> Rendezv
     rendezvous = Rendezvous(
         (),
         ejection_s=settings.ejection_s,
-        wait_s=settings.restart_wait_s,
+        wait_s=settings.crash_wait_s,
+        restart_s=settings.restart_wait_s,
         held_max=settings.upstream_waiting_max,
     )
     stack.push_async_callback(rendezvous.close)

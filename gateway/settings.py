@@ -48,10 +48,16 @@ class Settings(DaemonSettings):
         gt=0,
         description="Seconds between two look-ups of the names in `GATEWAY_…_URLS` that stand for replicas.",
     )
-    restart_wait_s: float = Field(
-        1.8,
+    crash_wait_s: float = Field(
+        1.5,
         ge=0,
-        description="Seconds that requests wait for a daemon that just went away; most often it restarts.",
+        description="Seconds that requests wait for a daemon that is gone without a word, to be back.",
+    )
+    restart_wait_s: float = Field(
+        3.0,
+        ge=0,
+        description="Seconds that requests wait for a daemon that is gone after it said that it would stop;"
+        " most often it is being replaced. It counts where it is longer than `crash_wait_s`.",
     )
     drain_replica_s: float = Field(
         300.0,

@@ -95,11 +95,14 @@ class Rendezvous:
         *,
         ejection_s: float,
         wait_s: float = 0.0,
+        restart_s: float = 0.0,
         held_max: int = 0,
     ) -> None:
-        """`wait_s` and `held_max` are for the time that embedd takes to restart: see `Hold`."""
+        """`wait_s`, `restart_s` and `held_max` are for the time that a restart takes: see `Hold`."""
         self._ejection_s = ejection_s
-        self._hold = Hold(self.ping, silent=self._all_silent, wait_s=wait_s, held_max=held_max)
+        self._hold = Hold(
+            self.ping, silent=self._all_silent, wait_s=wait_s, restart_s=restart_s, held_max=held_max
+        )
         self._tasks = TaskSet()
         self._members: list[Member] = []
         self.set_replicas(replicas)
@@ -240,7 +243,7 @@ class Rendezvous:
 
     def _heard_from(self, member: Member) -> None:
         member.ejected_until = 0.0
-        self._hold.down_since = None
+        self._hold.heard()
 
     async def _ask(self, member: Member, wanted: Wanted, places: Sequence[int]) -> Part | None:
         """A replica's part, or None if the replica was lost: then it is passed over for a while."""

@@ -59,11 +59,14 @@ class Fleet:
         *,
         ejection_s: float,
         wait_s: float = 0.0,
+        restart_s: float = 0.0,
         held_max: int = 0,
     ) -> None:
-        """`wait_s` and `held_max` are for the time that a daemon takes to restart: see `Hold`."""
+        """`wait_s`, `restart_s` and `held_max` are for the time that a restart takes: see `Hold`."""
         self.daemon = daemon
-        self.hold = Hold(self.ping, silent=self._all_silent, wait_s=wait_s, held_max=held_max)
+        self.hold = Hold(
+            self.ping, silent=self._all_silent, wait_s=wait_s, restart_s=restart_s, held_max=held_max
+        )
         self._replicas: list[Replica] = []
         self._ejection_s = ejection_s
         self._tasks = TaskSet()
@@ -145,7 +148,7 @@ class Fleet:
 
     def heard_from(self, replica: Replica) -> None:
         replica.ejected_until = 0.0
-        self.hold.down_since = None
+        self.hold.heard()
 
     def start(self, outgoing: Outgoing, listener: Listener) -> Call:
         """The same without a task, where a replica can be asked at once and answers; with one otherwise."""

@@ -14,9 +14,10 @@ LOOK_FOR_NOBODY_S: Final = 0.5
 class Hold:
     """Lets requests wait that nobody has done anything of, until the daemon is back.
 
-    None waits beyond `wait_s` after the daemon was gone: from then on its callers are told at once. While it
-    is still there, and only says that it is about to stop, each waits so long at most. No more than
-    `held_max` wait, and nobody does while it is `silent`: that is no restart.
+    None waits beyond `wait_s` after the daemon was gone, or `restart_s` where it said before that it would
+    stop, as it does when it is replaced: from then on its callers are told at once. While it is still there,
+    and only says that it is about to stop, each waits for `wait_s` at most. No more than `held_max` wait, and
+    nobody does while it is `silent`: that is no restart.
     """
 
     def __init__(
@@ -25,17 +26,26 @@ class Hold:
         *,
         silent: Callable[[], bool] = lambda: False,
         wait_s: float,
+        restart_s: float = 0.0,
         held_max: int,
     ) -> None:
+        """`restart_s` counts where it is longer than `wait_s`."""
         self._ping = ping
         self._silent = silent
         self._wait_s = wait_s
+        self._restart_s = max(wait_s, restart_s)
         self._held_max = held_max
         self._held = 0
         self._back: asyncio.Future[bool] | None = None
         self._tasks = TaskSet()
+        self._announced = False
         self.down_since: float | None = None
-        """By the loop's clock. Whoever hears from the daemon sets it to None."""
+        """By the loop's clock."""
+
+    def heard(self) -> None:
+        """The daemon has answered a request."""
+        self.down_since = None
+        self._announced = False
 
     def turn(self) -> "Turn":
         """For one request."""
@@ -68,8 +78,11 @@ class Hold:
             self._back = None
 
     def _left_s(self, began: float) -> float:
-        since = began if self.down_since is None else self.down_since
-        return since + self._wait_s - asyncio.get_running_loop().time()
+        if self.down_since is None:
+            until = began + self._wait_s
+        else:
+            until = self.down_since + (self._restart_s if self._announced else self._wait_s)
+        return until - asyncio.get_running_loop().time()
 
     def _looked_for(self) -> asyncio.Future[bool]:
         """Whether the daemon is there again, once that is known. One looks for all who wait."""
@@ -87,7 +100,7 @@ class Hold:
                 if await self._is_there() and not back.done():
                     back.set_result(True)
                     if not self._held:
-                        self.down_since = None
+                        self.heard()
         finally:
             if self._back is back:
                 self._back = None
@@ -99,6 +112,7 @@ class Hold:
             async with asyncio.timeout(self._wait_s):
                 await self._ping()
         except Draining:
+            self._announced = True
             return False
         except (PlatformError, TimeoutError):
             if self.down_since is None:

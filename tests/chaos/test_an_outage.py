@@ -19,7 +19,7 @@ pytestmark = pytest.mark.enable_socket
 RATE: Final = 40.0
 PATIENCE_S: Final = 30.0
 SETTINGS: Final = {
-    "GATEWAY_RESTART_WAIT_S": "0.3",
+    "GATEWAY_CRASH_WAIT_S": "0.3",
     "GATEWAY_WATCH_TIMEOUT_S": "2",  # more than a daemon on a busy machine takes for its health
     "GATEWAY_UPSTREAM_CONNECT_TIMEOUT_S": "10",
     "GATEWAY_HOP_ANSWER_TIMEOUT_S": "10",

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.enable_socket, pytest.mark.timeout(
 REPLICAS = {"embedd": 2, "chatd": 2, "validators": 2, "gateway": 2}
 """vectord and distill own files, so there is one of each."""
 PAUSE_S = 1.0
-SETTINGS = {"GATEWAY_RESTART_WAIT_S": os.environ.get("RESTART_WAIT_S", "1.8")}
+SETTINGS = {"GATEWAY_RESTART_WAIT_S": os.environ.get("RESTART_WAIT_S", "3")}
 
 
 def test_a_rolling_restart_fails_nobody(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def gateway(data: Path, **upstreams: Sequence[FakeUpstream]) -> Daemon:
     settings = Settings(
         data=data,
         keys_reload_interval_s=0.05,
+        crash_wait_s=0,
         restart_wait_s=0,
         distill_urls=("http://127.0.0.1:9",),
     )

@@ -43,7 +43,7 @@ async def test_nobody_waits_longer_than_since_it_went_away() -> None:
     started = loop.time()
     assert not await hold.turn().back()
     assert loop.time() - started < 0.1, "it is known to be down"
-    hold.down_since = None  # it was heard from, and is gone again
+    hold.heard()  # and is gone again
     assert not await hold.turn().back()
     assert loop.time() - started >= 0.2
     await hold.close()
@@ -73,6 +73,22 @@ async def test_the_time_begins_when_it_is_gone_and_not_when_it_says_that_it_will
         await asyncio.sleep(0.01)
     assert await waiting
     assert hold.down_since is not None
+
+
+async def test_a_restart_that_was_announced_may_take_longer() -> None:
+    moods: list[Exception | None] = [Draining("stopping")] + [Unavailable("gone")] * 10 + [None]
+
+    async def ping() -> None:
+        if (mood := moods.pop(0)) is not None:
+            raise mood
+
+    hold = Hold(ping, wait_s=0.2, restart_s=60, held_max=1)
+    assert await hold.turn().back()
+    assert not moods
+    hold.heard()
+    moods = [Unavailable("gone")] * 1000
+    assert not await hold.turn().back(), "not a word was said this time"
+    await hold.close()
 
 
 async def test_who_only_hears_that_it_will_stop_does_not_wait_for_ever() -> None:
