@@ -82,7 +82,12 @@ class Fleet:
         return self._replicas
 
     def _choose(self, tried: Sequence[Replica], outgoing: Outgoing) -> Replica | None:
-        """The next replica to ask, or None. A request that may be repeated is sent at least twice."""
+        """The next replica to ask, or None. A request that may be repeated is sent at least twice.
+
+        Nobody is asked who is about to stop, with nobody else there: they may close under the request.
+        """
+        if self.hold.announced:
+            return None
         if not tried and len(self._replicas) == 1:
             return None if self._replicas[0].silent else self._replicas[0]
         speaking = [replica for replica in self._replicas if not replica.silent]
@@ -138,7 +143,7 @@ class Fleet:
     ) -> Replica | None:
         """The next one to ask; from the beginning when all were gone and one is back. None: give it up."""
         replica = self._choose(tried, outgoing)
-        undone = isinstance(failure, NotReached) and not failure.maybe_done
+        undone = failure is None or (isinstance(failure, NotReached) and not failure.maybe_done)
         if replica is None and undone and await turn.back():
             tried.clear()
             for each in self._replicas:

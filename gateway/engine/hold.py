@@ -38,14 +38,15 @@ class Hold:
         self._held = 0
         self._back: asyncio.Future[bool] | None = None
         self._tasks = TaskSet()
-        self._announced = False
+        self.announced = False
+        """It said that it would stop, and was not seen well since: requests had better not go there. As long
+        as this holds, somebody looks."""
         self.down_since: float | None = None
         """By the loop's clock."""
 
     def heard(self) -> None:
         """The daemon has answered a request."""
         self.down_since = None
-        self._announced = False
 
     def turn(self) -> "Turn":
         """For one request."""
@@ -81,7 +82,7 @@ class Hold:
         if self.down_since is None:
             until = began + self._wait_s
         else:
-            until = self.down_since + (self._restart_s if self._announced else self._wait_s)
+            until = self.down_since + (self._restart_s if self.announced else self._wait_s)
         return until - asyncio.get_running_loop().time()
 
     def _looked_for(self) -> asyncio.Future[bool]:
@@ -102,6 +103,7 @@ class Hold:
                     if not self._held:
                         self.heard()
         finally:
+            self.announced = False
             if self._back is back:
                 self._back = None
 
@@ -112,7 +114,7 @@ class Hold:
             async with asyncio.timeout(self._wait_s):
                 await self._ping()
         except Draining:
-            self._announced = True
+            self.announced = True
             return False
         except (PlatformError, TimeoutError):
             if self.down_since is None:

@@ -147,3 +147,50 @@ async def test_a_request_that_somebody_may_have_seen_is_not_sent_again() -> None
     with pytest.raises(NotReached):
         async with fleet.exchange(ONCE):
             pass
+
+
+class Leaving(FakeUpstream):
+    """Says that it will stop until it is told to be back."""
+
+    is_back = False
+
+    async def ping(self) -> None:
+        if not self.is_back:
+            raise Draining("stopping")
+
+
+async def test_nothing_is_sent_to_who_said_that_it_will_stop() -> None:
+    """It may close under the request, and nobody would know whether it was done."""
+    upstream = Leaving([GONE, reply(200, b""), reply(200, b"")])
+    fleet = Fleet("chatd", [upstream], ejection_s=1, wait_s=60, held_max=10)
+
+    async def ask() -> None:
+        async with fleet.exchange(ONCE) as answered:
+            assert answered.status == 200
+
+    first = asyncio.ensure_future(ask())
+    await until(lambda: fleet.hold.announced)
+    second = asyncio.ensure_future(ask())
+    await asyncio.sleep(0.2)
+    assert len(upstream.received) == 1
+    upstream.is_back = True
+    await asyncio.gather(first, second)
+    assert not fleet.hold.announced
+    await fleet.close()
+
+
+async def test_who_left_for_long_is_asked_again_once_it_is_back() -> None:
+    upstream = Leaving([GONE, reply(200, b"")])
+    fleet = Fleet("chatd", [upstream], ejection_s=1, wait_s=0.1, held_max=10)
+    with pytest.raises(NotReached):
+        async with fleet.exchange(ONCE):
+            pass
+    with pytest.raises(Unavailable):
+        async with fleet.exchange(ONCE):
+            pass
+    assert len(upstream.received) == 1
+    upstream.is_back = True
+    await until(lambda: not fleet.hold.announced)
+    async with fleet.exchange(ONCE) as answered:
+        assert answered.status == 200
+    await fleet.close()
