@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from services import ids
 from services.bounds import Bounds, Patience, Stage
 from services.errors import InvalidRequest, PlatformError, RequestTimeout, Unavailable
-from services.protocol.arrival import Delay
+from services.protocol.arrival import Delay, is_waiting
 from services.protocol.exchange import Headers, standing
 
 ARRIVED: Final = "stillhouse.arrived_s"
@@ -38,6 +38,9 @@ FED_BODY_BYTES_MAX: Final = 64 * 1024
 
 UNREAD_BYTES_MAX: Final = 16 * 1024
 """Of what waits for the parser: beyond it nothing is read. Below it is, to notice when the client leaves."""
+
+READ_FIRST_S: Final = 0.02
+"""What came to a connection that is about to be closed is read within that, and turned away."""
 
 EMPTY_BYTES_MAX: Final = 64
 """Of empty lines in one read, where a request may begin: one line is usual, after the body of the last."""
@@ -96,6 +99,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._end_stall_watch()
 
     def shutdown(self) -> None:
+        if not self._is_unanswered() and is_waiting(self.transport):
+            self.loop.call_later(READ_FIRST_S, self.shutdown)  # closing upon a request resets its connection
+            return
         super().shutdown()
         # Under TLS a connection that is idle would wait for its client to say goodbye as well.
         if self.transport.is_closing() and not self.transport.get_write_buffer_size():

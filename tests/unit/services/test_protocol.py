@@ -1,6 +1,7 @@
 """What comes in that is no HTTP, or too much of it, over a real socket."""
 
 import asyncio
+import socket
 import traceback
 from collections.abc import Callable
 from typing import cast
@@ -318,3 +319,31 @@ async def test_a_connection_is_kept_for_so_long_after_its_last_answer() -> None:
     assert not transport.closed
     clock.look()
     assert transport.closed
+
+
+class Connected(Quiet):
+    """A transport of a real socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self.unsent = 0
+        self._connection = connection
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self._connection if name == "socket" else default
+
+
+async def test_a_connection_is_not_closed_upon_a_request_that_nobody_has_read() -> None:
+    config = uvicorn.Config(served, lifespan="off", log_config=None)
+    clock = Clock()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = Connected(ours)
+        protocol = EnvelopeProtocol(config=config, server_state=ServerState(), app_state={}, _loop=clock)
+        protocol.connection_made(cast("asyncio.Transport", transport))
+        theirs.sendall(b"GET /")
+        protocol.shutdown()
+        assert not transport.closed
+        ours.recv(100)
+        clock.look()
+        assert transport.closed
