@@ -1,7 +1,7 @@
 """The server's side of HTTP/1.1: what is no HTTP gets the envelope too, and size and time are bounded.
 
 `guarded` holds connections to their bounds, `envelope` adds the short ways, `doors` says what may take one,
-`exchange` is a request on it, and `heads` knows those again that came before.
+`exchange` is a request on it, `heads` knows those again that came before, and `leaving` closes with care.
 """
 
 from services.protocol.doors import JSON_TYPE, Direct, Doors, Porter, says_json

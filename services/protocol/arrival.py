@@ -1,10 +1,8 @@
-"""What the kernel knows of bytes that we have not read: whether there are any, and for how long."""
+"""How long the bytes of a request lay in the kernel before we came to read them."""
 
 import asyncio
-import fcntl
 import socket
 import sys
-import termios
 import time
 from typing import Final
 
@@ -44,18 +42,6 @@ class Delay:
         age_s = _age_s(transport)
         self._late = age_s > 0.0
         return age_s
-
-
-def is_waiting(transport: asyncio.BaseTransport) -> bool:
-    """Whether bytes came that were not read yet."""
-    connection = transport.get_extra_info("socket")
-    if connection is None or transport.is_closing():
-        return False
-    try:
-        waiting = fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4))
-    except (OSError, ValueError):  # gone meanwhile
-        return False
-    return any(waiting)
 
 
 def _age_s(transport: asyncio.BaseTransport) -> float:

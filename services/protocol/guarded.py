@@ -11,8 +11,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from services import ids
 from services.bounds import Bounds, Patience, Stage
 from services.errors import InvalidRequest, PlatformError, RequestTimeout, Unavailable
-from services.protocol.arrival import Delay, is_waiting
+from services.protocol.arrival import Delay
 from services.protocol.exchange import Headers, standing
+from services.protocol.leaving import is_waiting, say_goodbye
 
 ARRIVED: Final = "stillhouse.arrived_s"
 """Where the scope of a request says since when it was there to be read, by `time.perf_counter`."""
@@ -99,9 +100,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._end_stall_watch()
 
     def shutdown(self) -> None:
-        if not self._is_unanswered() and is_waiting(self.transport):
-            self.loop.call_later(READ_FIRST_S, self.shutdown)  # closing upon a request resets its connection
-            return
+        if not self._is_unanswered():
+            if is_waiting(self.transport):
+                self.loop.call_later(READ_FIRST_S, self.shutdown)  # to close upon a request would reset it
+                return
+            if self.scheme == "http" and not self.transport.get_write_buffer_size():
+                say_goodbye(self.transport)
         super().shutdown()
         # Under TLS a connection that is idle would wait for its client to say goodbye as well.
         if self.transport.is_closing() and not self.transport.get_write_buffer_size():

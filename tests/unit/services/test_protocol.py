@@ -341,9 +341,13 @@ async def test_a_connection_is_not_closed_upon_a_request_that_nobody_has_read() 
         transport = Connected(ours)
         protocol = EnvelopeProtocol(config=config, server_state=ServerState(), app_state={}, _loop=clock)
         protocol.connection_made(cast("asyncio.Transport", transport))
+        ours.settimeout(0)
         theirs.sendall(b"GET /")
         protocol.shutdown()
-        assert not transport.closed
+        closed = [transport.closed]
         ours.recv(100)
         clock.look()
-        assert transport.closed
+        closed.append(transport.closed)
+        assert closed == [False, True]
+        theirs.settimeout(0)
+        assert theirs.recv(100) == b""  # they know before the loop comes to close
