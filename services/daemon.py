@@ -5,6 +5,8 @@ import gc
 import json
 import os
 import re
+import select
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -341,6 +343,11 @@ async def _to_nobody(_: Request, __: Exception) -> Response:
 # --- serving ----------------------------------------------------------------------------------
 
 
+LAST_TURN_S = 0.005
+LAST_TURNS_MAX = 20
+"""Of connections that are still taken in at the end; there is none of a flood."""
+
+
 class DrainingServer(uvicorn.Server):
     """A server that, on SIGTERM or SIGINT, answers what it has and turns the rest away, then stops."""
 
@@ -381,6 +388,15 @@ class DrainingServer(uvicorn.Server):
         if self._drain.finished:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """First take those in who connected already: to stop listening would reset their connections."""
+        for _ in range(LAST_TURNS_MAX):
+            listening = [each for server in self.servers for each in server.sockets]
+            if not select.select(listening, [], [], 0)[0]:
+                break
+            await asyncio.sleep(LAST_TURN_S)
+        await super().shutdown(sockets)
 
 
 def _silence_output() -> None:
