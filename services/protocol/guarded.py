@@ -40,7 +40,7 @@ FED_BODY_BYTES_MAX: Final = 64 * 1024
 UNREAD_BYTES_MAX: Final = 16 * 1024
 """Of what waits for the parser: beyond it nothing is read. Below it is, to notice when the client leaves."""
 
-READ_FIRST_S: Final = 0.02
+READ_FIRST_S: Final = 0.1
 """What came to a connection that is about to be closed is read within that, and turned away."""
 
 EMPTY_BYTES_MAX: Final = 64
@@ -77,6 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _coded_bytes = 0
     _unread = b""
     _is_held = False
+    _is_leaving = False
     _fault: InvalidRequest | None = None
     _idle_since: float | None = None
 
@@ -101,7 +102,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         if not self._is_unanswered():
-            if is_waiting(self.transport):
+            is_new = self.cycle is None and not self._is_leaving  # who just connected is about to ask
+            if is_new or is_waiting(self.transport):
+                self._is_leaving = True
                 self.loop.call_later(READ_FIRST_S, self.shutdown)  # to close upon a request would reset it
                 return
             if self.scheme == "http" and not self.transport.get_write_buffer_size():
