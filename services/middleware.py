@@ -185,6 +185,8 @@ class RequestMiddleware:
     ) -> None:
         if self._frame.drain.draining and scope["path"] not in OPS_PATHS:
             error = Draining("shutting down; retry, another replica or the next start will serve")
+            if _is_coming(scope["headers"]):
+                await _let_go_by(receive)  # to close before it came would reset the connection
             await send_error(send, error, request.request_id, (b"connection", b"close"), DRAINING)
             return
         if scope["path"] not in OPS_PATHS and not self._frame.admits(scope):
@@ -322,6 +324,12 @@ class BodyLimitMiddleware:
 
     def _too_large(self, size: str) -> TooLarge:
         return TooLarge(f"the body has {size} bytes; at most {self._bytes_max} are accepted")
+
+
+async def _let_go_by(receive: Receive) -> None:
+    """Take a body without a look at it."""
+    while (await receive()).get("more_body", False):
+        pass
 
 
 def _is_coming(headers: Any) -> bool:

@@ -102,7 +102,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         if not self._is_unanswered():
-            is_new = self.cycle is None and not self._is_leaving  # who just connected is about to ask
+            is_new = not self._has_asked() and not self._is_leaving  # who just connected is about to ask
             if is_new or is_waiting(self.transport):
                 self._is_leaving = True
                 self.loop.call_later(READ_FIRST_S, self.shutdown)  # to close upon a request would reset it
@@ -333,6 +333,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._is_unanswered():
             return False
         return self.cycle.response_started or not self._in_body or bool(self.pipeline)
+
+    def _has_asked(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None
 
     def _is_unanswered(self) -> bool:
         """Whether there was a request whose answer is not out as a whole."""
