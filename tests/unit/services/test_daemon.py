@@ -10,6 +10,7 @@ import httpx
 import pytest
 import structlog
 from pydantic import Field, model_validator
+from starlette.types import Message
 
 from schemas.base import Model, SafeJson
 from schemas.errors import ErrorEnvelope
@@ -264,6 +265,33 @@ async def test_while_draining_new_requests_get_503_and_health_still_answers() ->
         assert not app.drain.finished, "callers have to learn of it"
         await asyncio.sleep(LINGER_S)
     assert app.drain.finished
+
+
+async def test_who_is_turned_away_is_heard_out_first() -> None:
+    """To close before their body came would reset the connection, and the answer be lost."""
+    app = tiny()
+    order: list[str] = []
+
+    async def receive() -> Message:
+        order.append("body")
+        return {"type": "http.request", "body": b"x", "more_body": len(order) < 3}
+
+    async def send(message: Message) -> None:
+        order.append(message["type"])
+
+    app.drain.begin()
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/work",
+        "raw_path": b"/work",
+        "query_string": b"",
+        "headers": [(b"host", b"x"), (b"content-length", b"3")],
+        "state": {},
+    }
+    await app(scope, receive, send)
+    assert order == ["body", "body", "body", "http.response.start", "http.response.body"]
 
 
 async def test_metrics_count_by_template_so_that_paths_cannot_flood_them() -> None:
